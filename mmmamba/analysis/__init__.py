@@ -1,0 +1,5 @@
+"""Measurements of models."""
+
+from .complexity import analyze_complexity
+
+__all__ = ['analyze_complexity']

@@ -1,0 +1,305 @@
+"""MobileMamba: a three-stage vision Mamba for strides 16, 32 and 64."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmmamba.checkpoint import adapt_state_dict, load_pretrained
+from mmmamba.layers import ConvBN, MobileMambaBlock, Transition
+
+from .arch import ARCH_ZOO, resolve_arch
+
+
+class Stem(nn.Sequential):
+    """Four stride-2 ConvBN, ReLU between them and none after the last.
+
+    Args:
+        in_channels (int): Channels of the image.
+        channels (int): Output channels; the first three units have an
+            eighth, a quarter and a half of them.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, norm_cfg: dict = dict(type='BN')
+    ) -> None:
+        widths = [in_channels] + [channels // d for d in (8, 4, 2, 1)]
+        super().__init__(
+            *(
+                ConvBN(
+                    widths[i],
+                    widths[i + 1],
+                    kernel_size=3,
+                    stride=2,
+                    act=i < 3,
+                    norm_cfg=norm_cfg,
+                )
+                for i in range(4)
+            )
+        )
+
+
+class Stage(BaseModule):
+    """A transition from the previous stage, if there is one, and blocks.
+
+    Args:
+        in_channels (int | None): Width of the previous stage, or None for
+            the first stage.
+        channels (int): Width of this stage.
+        drop_path_rates (Sequence[float]): Drop-path rate of each block.
+        with_cp (bool): Whether to recompute each block's activations in the
+            backward pass instead of storing them. Defaults to False.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+        **mixer_cfg: Passed to the blocks' mixer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        channels: int,
+        drop_path_rates: Sequence[float],
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        **mixer_cfg,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.transition = (
+            nn.Identity()
+            if in_channels is None
+            else Transition(in_channels, channels, norm_cfg)
+        )
+        self.blocks = nn.ModuleList(
+            MobileMambaBlock(channels, rate, norm_cfg, **mixer_cfg)
+            for rate in drop_path_rates
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C_prev, H, W)`` to this stage's ``(B, C, H', W')``."""
+        x = self.transition(x)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+@MODELS.register_module()
+class MobileMamba(BaseModule):
+    """MobileMamba backbone.
+
+    From `MobileMamba: Lightweight Multi-Receptive Visual Mamba Network
+    <https://arxiv.org/abs/2411.15941>`_. Published checkpoints load as they
+    are, by ``init_cfg``, ``load_state_dict`` or a runner's ``load_from``.
+
+    Args:
+        arch (str | dict): ``'t2'``, ``'t4'``, ``'s6'``, ``'b1'``, ``'b2'`` or
+            ``'b4'`` (any case; the last three are one network, pretrained at
+            256, 384 and 512 px), or a dict. A dict's keys replace those of
+            ``base`` (an arch name, by default ``'b1'``):
+
+            - channels (Sequence[int]): Width of each of the three stages.
+            - depths (Sequence[int]): Blocks in each stage.
+            - global_ratio, local_ratio (Sequence[float]): Share of the
+              mixer's global and local branch, per stage.
+            - kernel_sizes (Sequence[int]): Odd kernel sizes, per stage.
+            - drop_path_rate (float): Highest drop-path rate.
+            - ssm_ratio (float): Inner over outer channels of the SSM.
+            - d_state (int): State size of the SSM.
+            - directions (int): Scan directions, 1, 2 or 4.
+            - num_parts (int): Kernel sizes of the mixer's local branch.
+            - wavelet (bool): Whether the mixer has a wavelet branch.
+        in_channels (int): Channels of the image. Defaults to 3.
+        out_indices (Sequence[int]): Stages to return, from 0. Defaults to
+            ``(0, 1, 2)``.
+        drop_path_rate (float, optional): Highest drop-path rate; the rates
+            rise linearly from 0 over all blocks. Defaults to None, the
+            arch's.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, ``k`` also the
+            stages 1 to ``k``. Defaults to -1.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+        norm_eval (bool): Whether batch norms keep their running statistics
+            fixed in training. Defaults to False.
+        with_cp (bool): Whether to trade computation for memory by activation
+            checkpointing of each block. The gradients are the same; batch
+            norms in training mode see each batch twice. Defaults to False.
+        init_cfg (dict, optional): Initialization config. Of type
+            ``'Pretrained'`` it names the ``checkpoint`` and, for a part of a
+            larger model, the ``prefix``. Defaults to None.
+
+    Raises:
+        ValueError: If the arch, ``out_indices`` or ``frozen_stages`` is not
+            one of the above.
+
+    Examples:
+        >>> import torch
+        >>> from mmmamba.backbones import MobileMamba
+        >>> model = MobileMamba('t2').eval()
+        >>> for x in model(torch.rand(1, 3, 192, 192)):
+        ...     print(tuple(x.shape))
+        (1, 144, 12, 12)
+        (1, 272, 6, 6)
+        (1, 368, 3, 3)
+    """
+
+    arch_zoo = ARCH_ZOO
+    #: Smallest height and width that leave a position in every stage.
+    min_size = 64
+
+    def __init__(
+        self,
+        arch: str | dict = 'b1',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2),
+        drop_path_rate: float | None = None,
+        frozen_stages: int = -1,
+        norm_cfg: dict = dict(type='BN'),
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.arch = resolve_arch(arch)
+        self.channels = self.arch['channels']
+        num_stages = len(self.channels)
+        if isinstance(out_indices, int):
+            out_indices = (out_indices,)
+        if not out_indices or not set(out_indices) <= set(range(num_stages)):
+            raise ValueError(
+                f'out_indices={tuple(out_indices)} must name one or more of '
+                f'the {num_stages} stages, 0 to {num_stages - 1}'
+            )
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f'frozen_stages={frozen_stages} must be -1 '
+                f'(nothing) to {num_stages} (everything)'
+            )
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        depths = self.arch['depths']
+        if drop_path_rate is None:
+            drop_path_rate = self.arch['drop_path_rate']
+        rates = torch.linspace(
+            0, drop_path_rate, sum(depths), device='cpu'
+        ).split(list(depths))
+
+        self.stem = Stem(in_channels, self.channels[0], norm_cfg)
+        self.stages = nn.ModuleList(
+            Stage(
+                self.channels[i - 1] if i else None,
+                self.channels[i],
+                drop_path_rates=rates[i].tolist(),
+                with_cp=with_cp,
+                norm_cfg=norm_cfg,
+                global_ratio=self.arch['global_ratio'][i],
+                local_ratio=self.arch['local_ratio'][i],
+                kernel_size=self.arch['kernel_sizes'][i],
+                num_parts=self.arch['num_parts'],
+                ssm_ratio=self.arch['ssm_ratio'],
+                d_state=self.arch['d_state'],
+                directions=self.arch['directions'],
+                wavelet=self.arch['wavelet'],
+            )
+            for i in range(num_stages)
+        )
+        self._register_load_state_dict_pre_hook(
+            self._adapt_state_dict, with_module=False
+        )
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Initialize, or load ``init_cfg``'s checkpoint safely.
+
+        Raises:
+            mmmamba.checkpoint.CheckpointError: If the file is no checkpoint
+                of this arch.
+        """
+        configs = self.init_cfg or []
+        configs = [configs] if isinstance(configs, dict) else configs
+        pretrained = [cfg for cfg in configs if cfg['type'] == 'Pretrained']
+        full_cfg = self.init_cfg
+        self.init_cfg = [cfg for cfg in configs if cfg not in pretrained]
+        super().init_weights()
+        self.init_cfg = full_cfg
+        for cfg in pretrained:
+            load_pretrained(self, cfg['checkpoint'], cfg.get('prefix'))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps of ``out_indices``.
+
+        Args:
+            x (Tensor): Images, ``(B, in_channels, H, W)``, H and W >= 64.
+
+        Returns:
+            tuple[Tensor, ...]: Maps ``(B, C_i, H_i, W_i)`` of strides 16, 32
+            and 64; sizes are halved rounding up.
+
+        Raises:
+            ValueError: If the input has another shape.
+        """
+        self._check_input(x)
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'MobileMamba':
+        """Set the mode; frozen stages and fixed norms stay in eval mode.
+
+        Args:
+            mode (bool): Whether to train. Defaults to True.
+
+        Returns:
+            MobileMamba: Itself.
+        """
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        """Put the stem and the first ``frozen_stages`` stages out of reach."""
+        if self.frozen_stages < 0:
+            return
+        for module in [self.stem, *self.stages[: self.frozen_stages]]:
+            module.eval()
+            module.requires_grad_(False)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4:
+            raise ValueError(
+                'MobileMamba expects images (B, '
+                f'{self.in_channels}, H, W), got a '
+                f'{x.dim()}-D tensor of shape {tuple(x.shape)}'
+            )
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'MobileMamba was built for in_channels={self.in_channels}, '
+                f'got an input of {x.shape[1]} channels, shape '
+                f'{tuple(x.shape)}'
+            )
+        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
+            raise ValueError(
+                f'MobileMamba needs a height and width of at least '
+                f'{self.min_size} px (its last stride), got '
+                f'{x.shape[2]}x{x.shape[3]}; resize or pad the image'
+            )
+
+    def _adapt_state_dict(self, state_dict, prefix, *args) -> None:
+        """Hook: accept published names, refuse another arch's tensors."""
+        adapt_state_dict(self, state_dict, prefix)

@@ -1,0 +1,479 @@
+"""Checkpoints: safe reading, the published layout, and clear refusals.
+
+A checkpoint is somebody else's file. It is read without running code from it
+(``weights_only``), and what does not fit the model is an error that says what
+the file looks like, never a warning lost in a log.
+"""
+
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import digit_version
+from torch import Tensor, nn
+
+# ---------------------------------------------------------------------------
+# Names: published <-> ours. Rows apply from top to bottom, each to whole
+# dot-separated parts of a name, and every row works in both directions.
+# ---------------------------------------------------------------------------
+_STEM = tuple((f'patch_embed.{2 * i}', f'stem.{i}') for i in range(4))
+_TRANSITION = tuple(
+    (f'blocks{s}.{published}', f'stages.{s - 1}.transition.{ours}')
+    for s in (2, 3)
+    for published, ours in (
+        ('0.0.m', 'dwconv1'),
+        ('0.1.m', 'ffn1'),
+        ('1.conv1', 'merging.expand'),
+        ('1.conv2', 'merging.dwconv'),
+        ('1.se', 'merging.se'),
+        ('1.conv3', 'merging.project'),
+        ('2.0.m', 'dwconv2'),
+        ('2.1.m', 'ffn2'),
+    )
+)
+_BLOCK = (
+    ('dw0.m', 'dwconv1'),
+    ('ffn0.m', 'ffn1'),
+    ('mixer.m.attn', 'mixer'),
+    ('dw1.m', 'dwconv2'),
+    ('ffn1.m', 'ffn2'),
+)
+_MIXER = (
+    ('local_op.dwconv3x3', 'local_branch.parts.0.0.conv'),
+    ('local_op.bn1', 'local_branch.parts.0.0.bn'),
+    ('local_op.dwconv1x1', 'local_branch.parts.0.1.conv'),
+    ('local_op.bn2', 'local_branch.parts.0.1.bn'),
+    ('global_op.wt_filter', 'global_branch.wavelet.filter'),
+    ('global_op.iwt_filter', 'global_branch.wavelet.inverse_filter'),
+    ('global_op.wavelet_convs.0', 'global_branch.wavelet.conv'),
+    ('global_op.wavelet_scale.0.weight', 'global_branch.wavelet.scale'),
+    ('global_op.base_scale.weight', 'global_branch.base_scale'),
+    ('global_op.global_atten.conv2d', 'global_branch.ssm.dwconv'),
+    (
+        'global_op.global_atten.dt_projs_weight',
+        'global_branch.ssm.dt_proj_weight',
+    ),
+    ('global_op.global_atten.dt_projs_bias', 'global_branch.ssm.dt_proj_bias'),
+    ('global_op.global_atten.A_logs', 'global_branch.ssm.A_log'),
+    ('global_op.global_atten.Ds', 'global_branch.ssm.D'),
+    ('global_op.global_atten', 'global_branch.ssm'),
+    ('proj.1', 'proj'),
+)
+_CONV_BN = (('c', 'conv'),)
+_TABLE = _STEM + _TRANSITION + _BLOCK + _MIXER + _CONV_BN
+
+# Blocks are numbered from 0 in ours; published stages 2 and 3 count the three
+# parts of the transition first.
+_PUBLISHED_BLOCK = re.compile(r'^blocks([123])\.(\d+)\.')
+_OUR_BLOCK = re.compile(r'^stages\.([012])\.blocks\.(\d+)\.')
+_HEADS = ('head.', 'head_dist.')
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot serve; the message says why."""
+
+
+def from_published(name: str) -> str:
+    """Translate the published name of a backbone tensor.
+
+    Args:
+        name (str): For example ``blocks2.3.ffn0.m.pw1.c.weight``.
+
+    Returns:
+        str: Our name, ``stages.1.blocks.0.ffn1.pw1.conv.weight``.
+    """
+    for published, ours in _TABLE:
+        name = _replace(name, published, ours)
+
+    def block(match):
+        stage, index = int(match[1]) - 1, int(match[2])
+        return f'stages.{stage}.blocks.{index - 3 if stage else index}.'
+
+    return _PUBLISHED_BLOCK.sub(block, name)
+
+
+def to_published(name: str) -> str:
+    """Translate our name of a backbone tensor; the inverse of the above.
+
+    Args:
+        name (str): For example ``stem.1.conv.weight``.
+
+    Returns:
+        str: The published name, ``patch_embed.2.c.weight``.
+    """
+    for published, ours in _TABLE:
+        name = _replace(name, ours, published)
+
+    def block(match):
+        stage, index = int(match[1]), int(match[2])
+        return f'blocks{stage + 1}.{index + 3 if stage else index}.'
+
+    return _OUR_BLOCK.sub(block, name)
+
+
+def _replace(name: str, old: str, new: str) -> str:
+    return re.sub(rf'(?<![^.]){re.escape(old)}(?![^.])', new, name)
+
+
+def is_published(names: Iterable[str]) -> bool:
+    """Tell whether backbone tensors carry the published names.
+
+    Args:
+        names (Iterable[str]): Names of the tensors.
+
+    Returns:
+        bool: True if one of them starts as only published names do.
+    """
+    return any(n.startswith(('patch_embed.', 'blocks1.')) for n in names)
+
+
+# ---------------------------------------------------------------------------
+# Reading files
+# ---------------------------------------------------------------------------
+
+
+def load_from_local(
+    filename: str | Path, map_location: str | torch.device | None = 'cpu'
+) -> dict:
+    """Read a checkpoint file without running code from it.
+
+    Args:
+        filename (str | Path): A local file.
+        map_location (str | torch.device, optional): As in ``torch.load``.
+            Defaults to ``'cpu'``.
+
+    Returns:
+        dict: What the file holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is empty, damaged, not a checkpoint, or holds
+            objects that loading would have to run code for.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    with path.open('rb') as file:
+        start = file.read(16)
+    if not start:
+        raise CheckpointError(f'{path} is empty (0 bytes), no checkpoint')
+    # A zip archive (torch >= 1.6) or a bare pickle.
+    if not start.startswith((b'PK', b'\x80')):
+        raise CheckpointError(
+            f'{path} is not a PyTorch checkpoint; it starts with {start!r}'
+        )
+    if start.startswith(b'PK') and not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f'{path} is truncated or damaged: its zip directory is missing. '
+            'Download or copy it again'
+        )
+    try:
+        checkpoint = _torch_load(path, map_location)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f'{path} was refused: it holds more than tensors and plain '
+            'values, and loading those could run code from the file. If you '
+            'trust it, allow-list its classes by '
+            'torch.serialization.add_safe_globals. PyTorch said: '
+            f'{_first_lines(error)}'
+        ) from error
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise CheckpointError(
+            f'{path} is truncated or damaged: {_first_lines(error)}'
+        ) from error
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(
+            f'{path} holds a {type(checkpoint).__name__}, '
+            'not a dict of tensors'
+        )
+    return checkpoint
+
+
+def _torch_load(path: Path, map_location) -> dict:
+    if not _HAS_SAFE_GLOBALS:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _statistics_method(owner: type, name: str):
+    """The one use a runner's checkpoint makes of ``getattr``."""
+    if owner is not HistoryBuffer:
+        raise pickle.UnpicklingError(f'getattr on {owner!r}')
+    return getattr(owner, name)
+
+
+def _first_lines(error: Exception) -> str:
+    return ' '.join(str(error).strip().splitlines()[:2])
+
+
+# Below 2.6 torch.load defaults to running code and cannot be told what a
+# runner's checkpoint needs; there, resuming stays mmengine's own affair.
+_HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version('2.6.0')
+_NUMPY_CORE = np._core if hasattr(np, '_core') else np.core
+# What mmengine's runner saves beside tensors: its logged scalars.
+_SAFE_GLOBALS = [
+    HistoryBuffer,
+    (_statistics_method, 'builtins.getattr'),
+    (
+        _NUMPY_CORE.multiarray._reconstruct,
+        'numpy._core.multiarray._reconstruct',
+    ),
+    (
+        _NUMPY_CORE.multiarray._reconstruct,
+        'numpy.core.multiarray._reconstruct',
+    ),
+    (_NUMPY_CORE.multiarray.scalar, 'numpy._core.multiarray.scalar'),
+    (_NUMPY_CORE.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+    np.ndarray,
+    np.dtype,
+] + [type(np.dtype(t)) for t in '?bBhHiIlLqQefd']
+if _HAS_SAFE_GLOBALS:
+    # Every local checkpoint a runner or inferencer reads takes this way.
+    CheckpointLoader.register_scheme(
+        prefixes='', loader=load_from_local, force=True
+    )
+
+
+def unwrap_state_dict(checkpoint: Mapping) -> OrderedDict:
+    """Find the weights in a checkpoint's container.
+
+    Args:
+        checkpoint (Mapping): A bare state dict, or one with the weights under
+            ``net_E`` (EMA, preferred), ``net``, ``state_dict`` or ``model``.
+
+    Returns:
+        OrderedDict: The tensors by name, without a ``module.`` prefix.
+
+    Raises:
+        CheckpointError: If there are no tensors.
+    """
+    for container in ('net_E', 'net', 'state_dict', 'model'):
+        if isinstance(checkpoint.get(container), Mapping):
+            checkpoint = checkpoint[container]
+            break
+    tensors = OrderedDict(
+        (re.sub(r'^module\.', '', str(name)), value)
+        for name, value in checkpoint.items()
+        if isinstance(value, Tensor)
+    )
+    if not tensors:
+        raise CheckpointError(
+            'the checkpoint holds no tensors; its keys are '
+            f'{_listing(map(str, checkpoint))}'
+        )
+    return tensors
+
+
+def backbone_state_dict(
+    state_dict: Mapping, prefix: str | None = None
+) -> OrderedDict:
+    """Cut the backbone's tensors out of a state dict.
+
+    Args:
+        state_dict (Mapping): Tensors by name.
+        prefix (str, optional): Where the backbone sits, for example
+            ``'backbone.'``. Defaults to None: at the top, or under
+            ``backbone.`` if the state dict is that of a whole model.
+
+    Returns:
+        OrderedDict: The tensors under ``prefix``, without it.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
+    if prefix is None:
+        whole_model = any(n.startswith('backbone.') for n in state_dict)
+        prefix = 'backbone.' if whole_model else ''
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    tensors = OrderedDict(
+        (name[len(prefix) :], value)
+        for name, value in state_dict.items()
+        if name.startswith(prefix)
+    )
+    if not tensors:
+        raise CheckpointError(
+            f'the checkpoint has no tensors under {prefix!r}; its names are '
+            f'{_listing(state_dict)}'
+        )
+    return tensors
+
+
+def drop_heads(tensors: Mapping) -> OrderedDict:
+    """Leave out the classification heads, and say so in the log.
+
+    Args:
+        tensors (Mapping): Tensors of a published classifier or a backbone.
+
+    Returns:
+        OrderedDict: Those of the backbone.
+    """
+    kept = OrderedDict(
+        (n, t) for n, t in tensors.items() if not n.startswith(_HEADS)
+    )
+    if len(kept) < len(tensors):
+        print_log(
+            'The classification heads of the checkpoint '
+            f'({len(tensors) - len(kept)} tensors) are not part of the '
+            'backbone: ignored',
+            logger='current',
+        )
+    return kept
+
+
+def load_pretrained(
+    model: nn.Module, filename: str, prefix: str | None = None
+) -> None:
+    """Load a backbone from a checkpoint of either layout.
+
+    Args:
+        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        filename (str): A local file or an http(s) address.
+        prefix (str, optional): See :func:`backbone_state_dict`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it cannot be read or is not of the model's arch.
+    """
+    print_log(f'Load the backbone from {filename}', logger='current')
+    if re.match('https?://', str(filename)):
+        checkpoint = torch.hub.load_state_dict_from_url(
+            filename, map_location='cpu', weights_only=True
+        )
+    else:
+        checkpoint = load_from_local(filename)
+    try:
+        state_dict = backbone_state_dict(unwrap_state_dict(checkpoint), prefix)
+        model.load_state_dict(state_dict)
+    except CheckpointError as error:
+        raise CheckpointError(f'{filename}: {error}') from None
+
+
+# ---------------------------------------------------------------------------
+# Fitting a state dict to a model
+# ---------------------------------------------------------------------------
+
+
+def adapt_state_dict(model: nn.Module, state_dict: dict, prefix: str) -> None:
+    """Make a state dict fit a backbone, in place, or say why it cannot.
+
+    Published names become ours and classification heads are dropped.
+
+    Args:
+        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        state_dict (dict): Tensors by name, of the whole model that is loaded.
+        prefix (str): Prefix of the backbone's names in it.
+
+    Raises:
+        CheckpointError: If tensors are missing, too many or of another shape.
+    """
+    given = {
+        name[len(prefix) :]: state_dict.pop(name)
+        for name in list(state_dict)
+        if name.startswith(prefix)
+    }
+    given = drop_heads(given)
+    if is_published(given):
+        given = {from_published(name): v for name, v in given.items()}
+    check_fit(model, given, prefix)
+    state_dict.update({prefix + name: v for name, v in given.items()})
+
+
+def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:
+    """Check that tensors are exactly those of a backbone.
+
+    Args:
+        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        given (Mapping): Tensors by our names, without prefix.
+        prefix (str): Where they were found, for the message.
+
+    Raises:
+        CheckpointError: If tensors are missing, too many or of another shape.
+    """
+    expected = model.state_dict()
+    # PyTorch itself supplies the batch counters that old files lack.
+    missing = [
+        n
+        for n in expected
+        if n not in given and not n.endswith('num_batches_tracked')
+    ]
+    unexpected = [n for n in given if n not in expected]
+    reshaped = [
+        f'{n} {tuple(given[n].shape)} instead of {tuple(v.shape)}'
+        for n, v in expected.items()
+        if n in given and given[n].shape != v.shape
+    ]
+    if not missing and not unexpected and not reshaped:
+        return
+    wanted = arch_name(expected, model.arch_zoo)
+    found = arch_name(given, model.arch_zoo)
+    where = f' under {prefix!r}' if prefix else ''
+    if found == wanted:
+        verdict = (
+            f'the checkpoint{where} is {found}, as the model, but it '
+            'is incomplete or made with other settings'
+        )
+    else:
+        verdict = (
+            f'the model is {wanted}, but the checkpoint{where} looks '
+            f'like {found}; set arch to match it'
+        )
+    details = [
+        f'{len(names)} {what} ({_listing(names)})'
+        for names, what in (
+            (missing, 'missing'),
+            (unexpected, 'unexpected'),
+            (reshaped, 'of another shape'),
+        )
+        if names
+    ]
+    raise CheckpointError(f'{verdict}. Tensors: {"; ".join(details)}')
+
+
+def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
+    """Say which arch a backbone's tensors look like.
+
+    Args:
+        state_dict (Mapping): Backbone tensors by our names.
+        arch_zoo (Mapping[str, Mapping]): The known archs.
+
+    Returns:
+        str: Such as ``"arch t2"``, or a description of what is there.
+    """
+    last_convs = (
+        'stem.3',
+        'stages.1.transition.merging.project',
+        'stages.2.transition.merging.project',
+    )
+    weights = [state_dict.get(f'{name}.conv.weight') for name in last_convs]
+    if any(w is None for w in weights):
+        if not any(n.startswith(('stem.', 'stages.')) for n in state_dict):
+            return f'no MobileMamba (it has {_listing(state_dict)})'
+        return 'part of a MobileMamba'
+    channels = tuple(w.shape[0] for w in weights)
+    blocks = {m.groups() for m in map(_OUR_BLOCK.match, state_dict) if m}
+    depths = tuple(
+        sum(stage == str(s) for stage, _ in blocks) for s in range(3)
+    )
+    names = [
+        name
+        for name, arch in arch_zoo.items()
+        if (arch['channels'], arch['depths']) == (channels, depths)
+    ]
+    if names:
+        return f'arch {"/".join(names)}'
+    return f'a custom arch (channels {channels}, depths {depths})'
+
+
+def _listing(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    more = f', and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

@@ -1,0 +1,5 @@
+"""Necks, registered in mmengine's root ``MODELS``."""
+
+from .fpn import MobileMambaFPN
+
+__all__ = ['MobileMambaFPN']

@@ -1,0 +1,166 @@
+"""Selective scan: the recurrence at the heart of a state-space model.
+
+The pure-PyTorch version below runs on any device and is exact: nothing is
+divided and no exponent is positive, so strongly decaying channels (a state
+that underflows) and nearly non-decaying ones are computed alike. It takes
+O(log L) tensor operations and O(L) memory.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+
+def _scan(a: Tensor, b: Tensor) -> Tensor:
+    """Solve ``h_t = a_t * h_{t-1} + b_t`` with ``h_{-1} = 0`` on the first axis.
+
+    Odd-even reduction (Blelloch, "Prefix sums and their applications", 1990):
+    two neighbouring steps compose to one, so the states at odd positions obey
+    a recurrence of half the length; those at even positions follow from them.
+    """
+    length = a.shape[0]
+    if length == 1:
+        return b
+    pairs = 2 * (length // 2)
+    a_even, a_odd = a[0:pairs:2], a[1::2]
+    b_even, b_odd = b[0:pairs:2], b[1::2]
+    h_odd = _scan(a_even * a_odd, torch.addcmul(b_odd, a_odd, b_even))
+    h = torch.empty_like(b)
+    h[0] = b[0]
+    h[1::2] = h_odd
+    h[2::2] = torch.addcmul(b[2::2], a[2::2], h_odd[: (length - 1) // 2])
+    return h
+
+
+class LinearRecurrence(Function):
+    """``h_t = a_t * h_{t-1} + b_t`` along the first axis.
+
+    Stores the decays and the states only: the gradient obeys the same
+    recurrence run backwards, whatever the depth of the forward reduction.
+    """
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        h = _scan(a, b)
+        ctx.save_for_backward(a, h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_h: Tensor) -> tuple[Tensor, Tensor]:
+        a, h = ctx.saved_tensors
+        # g_t = grad_h_t + a_{t+1} g_{t+1}, read from the end to the start;
+        # the first decay multiplies the zero state, so its value is free.
+        grad_b = _scan(a.roll(-1, 0).flip(0), grad_h.flip(0)).flip(0)
+        grad_a = torch.zeros_like(a)
+        torch.mul(grad_b[1:], h[:-1], out=grad_a[1:])
+        return grad_a, grad_b
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> Tensor:
+    r"""Selective scan of K independent directions (Mamba, Eq. 2 and Alg. 2).
+
+    .. math::
+        h_t = \exp(\Delta_t A) h_{t-1} + \Delta_t B_t u_t, \qquad
+        y_t = C_t^\top h_t + D u_t, \qquad h_{-1} = 0
+
+    Channels ``k*D .. (k+1)*D - 1`` of ``u`` use ``B[:, k]`` and ``C[:, k]``.
+
+    Args:
+        u (Tensor): Input, ``(batch, K*D, L)``, floating point.
+        delta (Tensor): Step sizes before bias and softplus, shape of ``u``.
+        A (Tensor): Decay rates, ``(K*D, N)``; negative for a stable state.
+        B (Tensor): Input projection, ``(batch, K, N, L)``.
+        C (Tensor): Output projection, ``(batch, K, N, L)``.
+        D (Tensor, optional): Skip connection, ``(K*D,)``. Defaults to None.
+        delta_bias (Tensor, optional): Added to ``delta``, ``(K*D,)``.
+            Defaults to None.
+        delta_softplus (bool): Whether ``softplus`` makes the step sizes
+            positive. Defaults to False.
+
+    Returns:
+        Tensor: ``(batch, K*D, L)`` in the dtype of ``u``. The computation is
+        float64 for float64 inputs and float32 for all others, under autocast
+        too.
+
+    Raises:
+        ValueError: If a shape does not fit, or L is 0.
+        TypeError: If ``u`` is not floating point.
+    """
+    _check_inputs(u, delta, A, B, C, D, delta_bias)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    with torch.autocast(u.device.type, enabled=False):
+        x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
+        if delta_bias is not None:
+            delta = delta + delta_bias.to(dtype)[:, None]
+        if delta_softplus:
+            delta = F.softplus(delta)
+
+        # Position first: each step of the scan then reads whole rows.
+        batch, channels, length = x.shape
+        directions, d_state = B.shape[1:3]
+        shape = (length, batch, directions, channels // directions)
+        x = x.permute(2, 0, 1).contiguous().view(shape)
+        delta = delta.permute(2, 0, 1).contiguous().view(shape)
+        A = A.view(directions, -1, d_state)
+        B, C = (t.permute(3, 0, 1, 2)[:, :, :, None] for t in (B, C))
+
+        # (L, batch, K, D, N): N states per channel and position
+        h = LinearRecurrence.apply(
+            torch.exp(delta[..., None] * A), (delta * x)[..., None] * B
+        )
+        y = (h * C).sum(-1)
+        if D is not None:
+            y = y + D.to(dtype).view(directions, -1) * x
+        y = y.view(length, batch, channels).permute(1, 2, 0)
+    return y.to(u.dtype)
+
+
+def _check_inputs(u, delta, A, B, C, D, delta_bias) -> None:
+    """Raise an error that names the first input that does not fit."""
+    if u.dim() != 3 or u.shape[-1] == 0:
+        raise ValueError(
+            'selective_scan: u must be (batch, K*D, L) with '
+            f'L >= 1, got shape {tuple(u.shape)}'
+        )
+    if not u.is_floating_point():
+        raise TypeError(
+            f'selective_scan: u must be floating point, got {u.dtype}'
+        )
+    batch, channels, length = u.shape
+    if A.dim() != 2 or A.shape[0] != channels:
+        raise ValueError(
+            f'selective_scan: A must be (K*D, N) with K*D = '
+            f'{channels}, got shape {tuple(A.shape)}'
+        )
+    if B.dim() != 4 or B.shape[1] == 0 or channels % B.shape[1]:
+        raise ValueError(
+            'selective_scan: B must be (batch, K, N, L) with K '
+            f'dividing the {channels} channels of u, got shape '
+            f'{tuple(B.shape)}'
+        )
+    projection = (batch, B.shape[1], A.shape[1], length)
+    expected = dict(
+        delta=(delta, tuple(u.shape)),
+        B=(B, projection),
+        C=(C, projection),
+        D=(D, (channels,)),
+        delta_bias=(delta_bias, (channels,)),
+    )
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(
+                f'selective_scan: {name} must have shape {shape},'
+                f' got {tuple(tensor.shape)}'
+            )

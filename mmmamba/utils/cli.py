@@ -1,0 +1,105 @@
+"""Arguments, config loading and error reporting of the tools."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+from mmmamba.checkpoint import CheckpointError
+from mmmamba.utils.dataset_check import DatasetError
+
+
+class UsageError(RuntimeError):
+    """A command that cannot be carried out as it was given."""
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, as in all OpenMMLab tools.
+
+    Args:
+        parser (ArgumentParser): The parser to extend.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example '
+        'train_dataloader.batch_size=8; lists as key="[a,b]" or key=a,b, '
+        'nested as key="[(a,b),(c,d)]", without white space',
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``train.py`` and ``test.py`` share.
+
+    Args:
+        parser (ArgumentParser): The parser to extend.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help='the directory of logs, checkpoints and metrics; defaults to '
+        'work_dirs/<config name>',
+    )
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher (default: none)',
+    )
+    # Set by torch.distributed.launch; torchrun sets LOCAL_RANK instead.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS,
+    )
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load the config of a run and apply the shared options.
+
+    Args:
+        args (Namespace): Parsed options with ``config``, ``cfg_options`` and
+            those of :func:`add_run_options`.
+
+    Returns:
+        Config: The config, its modules imported and its scope entered.
+
+    Raises:
+        UsageError: If there is no such config file.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    if not Path(args.config).is_file():
+        raise UsageError(
+            f'there is no config {args.config}; the configs lie '
+            'in configs/det, configs/cls and configs/demo'
+        )
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    # As in mmdet: command line, then config, then the config's name.
+    work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir')
+    cfg.work_dir = work_dir or f'./work_dirs/{Path(args.config).stem}'
+    cfg.launcher = getattr(args, 'launcher', 'none')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return cfg
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; report what the user can mend in one line, not a traceback.
+
+    Args:
+        main (Callable): The tool.
+    """
+    try:
+        main()
+    except (UsageError, DatasetError, CheckpointError) as error:
+        print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,275 @@
+"""Find out before training, not an hour into it, that the data is not right.
+
+mmdet ignores annotations of categories it does not know and finds a missing
+image when a worker first needs it. These checks read the annotation file
+once, list each image folder once, and say what is wrong and what to do.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+_DOCS = 'docs/dataset_prepare.md'
+
+
+class DatasetError(RuntimeError):
+    """A data set that cannot serve; the message says why."""
+
+
+def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
+    """Check the data sets a run is about to use.
+
+    COCO-format annotation files are checked for their content, other data
+    sets for being there. Data behind a remote backend is not checked.
+
+    Args:
+        cfg (Config): The config of the run.
+        splits (tuple[str, ...]): Of ``'train'``, ``'val'`` and ``'test'``.
+
+    Raises:
+        DatasetError: If a file is missing or not what the config expects.
+    """
+    if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
+        return  # one process of a launch is enough
+    done = set()
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader:
+            continue
+        for dataset in _leaves(loader.dataset):
+            paths = _local_paths(dataset)
+            key = json.dumps(paths, sort_keys=True)
+            if key in done or not paths:
+                continue
+            done.add(key)
+            for name, path in paths.items():
+                if not Path(path).exists():
+                    raise DatasetError(
+                        f'{split}_dataloader: {name} {path} does not exist. '
+                        f'{_DOCS} says how to get COCO, ADE20K and ImageNet '
+                        'and where they go; the README section "Your own data '
+                        'set" says how to point a config elsewhere'
+                    )
+            classes = _classes(dataset)
+            if classes:
+                _check_num_classes(cfg.model, classes)
+            if str(paths.get('ann_file', '')).endswith('.json'):
+                _check_coco(paths, classes, split)
+        _check_evaluator(cfg, split)
+
+
+def _leaves(dataset: Mapping) -> Iterator[Mapping]:
+    """The data sets inside wrappers such as ``RepeatDataset``."""
+    if 'dataset' in dataset:
+        yield from _leaves(dataset['dataset'])
+    elif 'datasets' in dataset:
+        for child in dataset['datasets']:
+            yield from _leaves(child)
+    else:
+        yield dataset
+
+
+def _local_paths(dataset: Mapping) -> dict[str, str]:
+    """Annotation file and folders of a data set, as mmengine joins them."""
+    if dataset.get('backend_args'):
+        return {}
+    root = dataset.get('data_root') or ''
+    paths = {}
+    if dataset.get('ann_file'):
+        paths['ann_file'] = os.path.join(root, dataset['ann_file'])
+    prefix = dataset.get('data_prefix') or {}
+    prefix = prefix if isinstance(prefix, Mapping) else dict(img=prefix)
+    for name, folder in prefix.items():
+        if folder is not None:
+            paths[f'data_prefix.{name}'] = os.path.join(root, folder)
+    if not paths and root:
+        paths['data_root'] = root
+    return {n: p for n, p in paths.items() if '://' not in p}
+
+
+def _classes(dataset: Mapping) -> tuple[str, ...] | None:
+    """Class names that a data set will use, or None if found in its files."""
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        dataset_class = registry.get(dataset['type'])
+    if dataset_class is None:
+        raise DatasetError(f'unknown data set type {dataset["type"]!r}')
+    metainfo = dataset_class._load_metainfo(dataset.get('metainfo'))
+    classes = metainfo.get('classes')
+    return tuple(classes) if classes else None
+
+
+def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:
+    for where, number in _num_classes(model, 'model'):
+        if number != len(classes):
+            raise DatasetError(
+                f'{where}.num_classes is {number}, but the data set has '
+                f'{len(classes)} classes ({_listing(classes)}). Set '
+                f'{where}.num_classes={len(classes)}, or the classes by '
+                'metainfo=dict(classes=...) in every data set'
+            )
+
+
+def _num_classes(node, where: str) -> Iterator[tuple[str, int]]:
+    """Every ``num_classes`` of a head that classifies; an RPN's does not."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get('num_classes'), int):
+            yield where, node['num_classes']
+        for name, child in node.items():
+            if name != 'rpn_head':
+                yield from _num_classes(child, f'{where}.{name}')
+    elif isinstance(node, (list, tuple)):
+        for i, child in enumerate(node):
+            yield from _num_classes(child, f'{where}.{i}')
+
+
+def _check_evaluator(cfg: Config, split: str) -> None:
+    """An evaluator that reads another file than its loader scores nonsense."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    files = {
+        os.path.realpath(path['ann_file'])
+        for path in map(
+            _local_paths, _leaves(cfg[f'{split}_dataloader'].dataset)
+        )
+        if 'ann_file' in path
+    }
+    for evaluator in evaluators:
+        ann_file = evaluator.get('ann_file')
+        if ann_file and files and os.path.realpath(ann_file) not in files:
+            raise DatasetError(
+                f'{split}_evaluator.ann_file is {ann_file}, but '
+                f'{split}_dataloader reads {_listing(sorted(files))}; set '
+                'both to the same file'
+            )
+
+
+def _check_coco(
+    paths: Mapping[str, str], classes: tuple[str, ...] | None, split: str
+) -> None:
+    """Check a COCO-format file against the config and the image folder."""
+    file = paths['ann_file']
+    content = _read_coco(file)
+    names = [c.get('name') for c in content['categories']]
+    if classes is not None:
+        unknown = [n for n in names if n not in classes]
+        absent = [c for c in classes if c not in names]
+        if unknown or absent:
+            raise DatasetError(
+                f'the categories of {file} are not the classes of the config:'
+                + (
+                    f' {_listing(unknown)} are in the file only;'
+                    if unknown
+                    else ''
+                )
+                + (
+                    f' {_listing(absent)} are in the config only;'
+                    if absent
+                    else ''
+                )
+                + f' set metainfo=dict(classes={tuple(names)}) in the data '
+                'set, and num_classes in the model'
+            )
+        if tuple(names) != classes:
+            raise DatasetError(
+                f'{file} lists its categories in another order than the '
+                'config; mmdet numbers them as the file does, so names would '
+                f'be mixed up. Set metainfo=dict(classes={tuple(names)})'
+            )
+    _check_annotations(file, content, required=split == 'train')
+    folder = paths.get('data_prefix.img', '')
+    _check_images(file, folder, [i['file_name'] for i in content['images']])
+
+
+def _read_coco(file: str) -> dict:
+    try:
+        with open(file, encoding='utf-8') as f:
+            content = json.load(f)
+    except (ValueError, UnicodeDecodeError) as error:
+        size = os.path.getsize(file)
+        raise DatasetError(
+            f'annotation file {file} ({size} bytes) is not valid JSON: {error}'
+        ) from None
+    if not isinstance(content, dict):
+        content = {}
+    missing = [
+        k
+        for k in ('images', 'categories')
+        if not isinstance(content.get(k), list)
+    ]
+    if missing:
+        raise DatasetError(
+            f'annotation file {file} is not in COCO format: it '
+            f'has no list of {" and ".join(missing)}'
+        )
+    if not content['images']:
+        raise DatasetError(f'annotation file {file} lists no images')
+    for image in content['images']:
+        lacking = {'id', 'file_name', 'width', 'height'} - set(image)
+        if lacking:
+            raise DatasetError(
+                f'annotation file {file}: an image has no '
+                f'{_listing(sorted(lacking))}: {image}'
+            )
+    return content
+
+
+def _check_annotations(file: str, content: dict, required: bool) -> None:
+    annotations = content.get('annotations') or []
+    if required and not annotations:
+        raise DatasetError(
+            f'annotation file {file} has no annotations: there '
+            'is nothing to train on'
+        )
+    images = {image['id'] for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    for annotation in annotations:
+        name = f'annotation {annotation.get("id")} of {file}'
+        if annotation.get('image_id') not in images:
+            raise DatasetError(
+                f'{name} is for image '
+                f'{annotation.get("image_id")}, which the file '
+                'does not list'
+            )
+        if annotation.get('category_id') not in categories:
+            raise DatasetError(
+                f'{name} is of category '
+                f'{annotation.get("category_id")}, which the '
+                'file does not list'
+            )
+        box = annotation.get('bbox')
+        if not isinstance(box, list) or len(box) != 4:
+            raise DatasetError(f'{name} has no bbox [x, y, width, height]')
+        if 'area' not in annotation:
+            raise DatasetError(f'{name} has no area')
+
+
+def _check_images(file: str, folder: str, names: list[str]) -> None:
+    """Check that every image is there and not empty, a folder at a time."""
+    by_folder = defaultdict(list)
+    for name in names:
+        path = Path(folder, name)
+        by_folder[path.parent].append(path.name)
+    wrong = []
+    for parent, children in by_folder.items():
+        sizes = {}
+        if parent.is_dir():
+            with os.scandir(parent) as entries:
+                sizes = {e.name: e.stat().st_size for e in entries}
+        wrong += [str(parent / c) for c in children if not sizes.get(c)]
+    if wrong:
+        raise DatasetError(
+            f'{len(wrong)} of the {len(names)} images of {file} are missing '
+            f'or empty: {_listing(wrong)}'
+        )
+
+
+def _listing(names, most: int = 3) -> str:
+    names = [str(n) for n in names]
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

@@ -1,0 +1,50 @@
+"""Several processes on a machine without GPUs."""
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+
+def prepare_cpu_launch(cfg: Config) -> None:
+    """Make a launched run work where there is no GPU.
+
+    mmengine starts NCCL and assigns GPUs to processes; here the processes
+    talk through gloo instead, and SyncBN, which PyTorch has for GPUs only,
+    becomes BN. Does nothing with a GPU or without a launcher.
+
+    Args:
+        cfg (Config): The config of the run; changed in place.
+    """
+    if cfg.launcher != 'pytorch' or torch.cuda.is_available():
+        return
+    if not dist.is_initialized():
+        dist.init_process_group(backend='gloo')
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {})}
+    if _replace_sync_bn(cfg.model):
+        print_log(
+            'No GPU: SyncBN becomes BN, with statistics per process',
+            logger='current',
+        )
+
+
+def _replace_sync_bn(node: ConfigDict | list | tuple) -> bool:
+    """Turn every ``type='SyncBN'`` below ``node`` into BN."""
+    found = False
+    if isinstance(node, dict):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'BN'
+            found = True
+        children = node.values()
+    else:
+        children = node
+    for child in children:
+        if isinstance(child, (dict, list, tuple)):
+            found = _replace_sync_bn(child) or found
+    return found

@@ -1,0 +1,96 @@
+"""Count the parameters and FLOPs of a model, the selective scan included."""
+
+import argparse
+
+from mmcv.cnn import fuse_conv_bn
+from mmengine.analysis.print_helper import complexity_stats_table
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from rich.console import Console
+from rich.table import Table
+
+from mmmamba.analysis import analyze_complexity
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    load_config,
+    run_tool,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar='PX',
+        help='image size: one number, or height and width (default: the '
+        "config's analysis_shape, else 800 1280 for detection, 512 512 for "
+        'segmentation, 224 224 for classification)',
+    )
+    parser.add_argument(
+        '--per-module',
+        type=int,
+        metavar='DEPTH',
+        help='also list the modules, down to this depth',
+    )
+    parser.add_argument(
+        '--fuse-conv-bn',
+        action='store_true',
+        help='fold the batch norms into the convolutions first',
+    )
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    height, width = image_shape(args.shape, cfg)
+
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    if args.fuse_conv_bn:
+        model = fuse_conv_bn(model.eval())
+    params, flops = analyze_complexity(model, (height, width))
+
+    if args.per_module:
+        print(complexity_stats_table(flops, max_depth=args.per_module))
+    table = Table(title=f'{args.config} at {height}x{width}')
+    for column in ('parameters', 'FLOPs', 'of these the scan'):
+        table.add_column(column, justify='right')
+    scan = flops.by_operator()['PythonOp.LinearRecurrence']
+    table.add_row(
+        f'{params / 1e6:.2f} M', readable(flops.total()), readable(scan)
+    )
+    Console(width=100).print(table)
+    print(
+        'One multiply-add is one FLOP; the fixed Haar filters count as '
+        'parameters.'
+    )
+    ignored = sorted(flops.unsupported_ops())
+    if ignored:
+        print(f'Not counted: {", ".join(ignored)}')
+
+
+def image_shape(shape: list[int] | None, cfg) -> tuple[int, int]:
+    """The image size to count for, from the command or the config."""
+    by_scope = dict(mmdet=(800, 1280), mmseg=(512, 512))
+    shape = (
+        shape
+        or cfg.get('analysis_shape')
+        or by_scope.get(cfg.get('default_scope'), (224, 224))
+    )
+    if len(shape) not in (1, 2):
+        raise UsageError(f'--shape takes one or two numbers, got {shape}')
+    return shape[0], shape[-1]
+
+
+def readable(flops: float) -> str:
+    """Millions up to ten thousand of them, then thousand millions."""
+    return f'{flops / 1e6:.0f} M' if flops < 1e10 else f'{flops / 1e9:.1f} G'
+
+
+if __name__ == '__main__':
+    run_tool(main)

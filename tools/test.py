@@ -1,0 +1,157 @@
+"""Test (and evaluate) a detector, segmentor or classifier."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmmamba.utils.cli import (
+    UsageError,
+    add_run_options,
+    load_config,
+    run_tool,
+)
+from mmmamba.utils.dataset_check import check_datasets
+from mmmamba.utils.dist import prepare_cpu_launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='test config file path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--eval',
+        nargs='*',
+        metavar='METRIC',
+        help='metrics to compute instead of those of the config, for example '
+        'bbox segm; without a name, those of the config (as without --eval)',
+    )
+    parser.add_argument(
+        '--out',
+        help='dump the predictions: a .pkl file for detection and '
+        'classification, a directory of label maps for segmentation',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show prediction results'
+    )
+    parser.add_argument(
+        '--show-dir',
+        help='directory under work_dir/timestamp, or an absolute one, where '
+        'pictures with true and predicted objects side by side are saved',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds between shown pictures (default: 2)',
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation'
+    )
+    add_run_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    scope = cfg.get('default_scope')
+
+    if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
+        raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    cfg.load_from = args.checkpoint
+    if args.eval:
+        cfg.test_evaluator.metric = args.eval
+    if args.show or args.show_dir:
+        draw_results(cfg, scope, args)
+    if args.tta:
+        use_tta(cfg, scope)
+    if args.out and scope == 'mmseg':
+        cfg.test_evaluator.output_dir = args.out
+    elif args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UsageError(f'--out {args.out} must end in .pkl or .pickle')
+    check_datasets(cfg, ('test',))
+
+    prepare_cpu_launch(cfg)
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    runner = build(cfg)
+    if args.out and scope != 'mmseg':
+        runner.test_evaluator.metrics.append(dump_metric(scope, args.out))
+    runner.test()
+
+
+def draw_results(cfg: Config, scope: str, args: argparse.Namespace) -> None:
+    """Turn the scope's visualization hook on."""
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise UsageError(
+            '--show and --show-dir need '
+            'default_hooks.visualization in the config'
+        )
+    hook.update(show=args.show, wait_time=args.wait_time)
+    if scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=args.show_dir)
+    else:
+        hook.draw = True
+    if scope == 'mmdet' and args.show_dir:
+        hook.test_out_dir = args.show_dir
+    if scope == 'mmseg' and args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def use_tta(cfg: Config, scope: str) -> None:
+    """Wrap the model for test-time augmentation: the config's, or flips."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    default_models = dict(
+        mmdet=dict(
+            type='DetTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            ),
+        ),
+        mmpretrain=dict(type='AverageClsScoreTTA'),
+    )
+    tta_model = cfg.get('tta_model') or default_models.get(scope)
+    if tta_model is None:
+        raise UsageError(
+            f'--tta: the config has no tta_model, and {scope} '
+            'has no default one'
+        )
+    pipeline = cfg.get('tta_pipeline')
+    if pipeline is None:
+        pack = dict(dataset.pipeline[-1])
+        if scope == 'mmdet':
+            pack['meta_keys'] = (
+                'img_id',
+                'img_path',
+                'ori_shape',
+                'img_shape',
+                'scale_factor',
+                'flip',
+                'flip_direction',
+            )
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        pipeline = [
+            *dataset.pipeline[:-1],
+            dict(type='TestTimeAug', transforms=[flips, [pack]]),
+        ]
+    dataset.pipeline = pipeline
+    cfg.model = ConfigDict(**tta_model, module=cfg.model)
+
+
+def dump_metric(scope: str, file: str) -> DumpResults:
+    """The metric that writes predictions instead of judging them."""
+    if scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults
+
+        return DumpDetResults(out_file_path=file)
+    return DumpResults(out_file_path=file)
+
+
+if __name__ == '__main__':
+    run_tool(main)

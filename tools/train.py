@@ -1,0 +1,106 @@
+"""Train a detector, segmentor or classifier."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmmamba.utils.cli import (
+    UsageError,
+    add_run_options,
+    load_config,
+    run_tool,
+)
+from mmmamba.utils.dataset_check import check_datasets
+from mmmamba.utils.dist import prepare_cpu_launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='enable automatic mixed precision training',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate from the config's batch size "
+        '(auto_scale_lr.base_batch_size) to the actual one',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from this checkpoint or, without one, from the latest '
+        'in the work directory',
+    )
+    add_run_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UsageError(
+                '--auto-scale-lr needs '
+                'auto_scale_lr.base_batch_size in the config'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
+    check_pretrained(cfg.model.get('backbone', {}))
+    check_datasets(cfg, ('train', 'val'))
+
+    prepare_cpu_launch(cfg)
+    # A config may name its own runner, as in all OpenMMLab projects.
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    build(cfg).train()
+
+
+def find_checkpoint(resume: str, work_dir: str) -> str:
+    """Return the checkpoint to resume from, or say that there is none."""
+    if resume != 'auto':
+        if not Path(resume).is_file():
+            raise UsageError(f'--resume: there is no checkpoint {resume}')
+        return resume
+    latest = (
+        find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    )
+    if latest is None or not Path(latest).is_file():
+        raise UsageError(
+            f'--resume: nothing to resume in {work_dir}, which holds no '
+            'checkpoint. Start without --resume, or name the --work-dir or '
+            'checkpoint of the interrupted run'
+        )
+    print_log(f'Resume from {latest}', logger='current', level=logging.INFO)
+    return latest
+
+
+def check_pretrained(backbone: dict) -> None:
+    """Refuse early if the backbone's checkpoint is not there."""
+    checkpoint = (backbone.get('init_cfg') or {}).get('checkpoint', '')
+    if '://' in checkpoint or not checkpoint or Path(checkpoint).is_file():
+        return
+    raise UsageError(
+        f"the backbone's checkpoint {checkpoint} does not exist. Download "
+        'the published one (docs/checkpoints.md) and name it by --cfg-options '
+        'model.backbone.init_cfg.checkpoint=PATH, or train from scratch by '
+        '--cfg-options model.backbone.init_cfg=None'
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
