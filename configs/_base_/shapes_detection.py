@@ -3,7 +3,7 @@ _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))
-image_size = (320, 320)
+image_size = (256, 256)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -11,7 +11,7 @@ train_pipeline = [
     dict(
         type='RandomResize',
         scale=image_size,
-        ratio_range=(0.8, 1.2),
+        ratio_range=(0.75, 1.0),
         keep_ratio=True,
     ),
     dict(type='RandomFlip', prob=0.5),

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Usage: tools/setup_env.sh PYTHON VENV
+# Creates VENV with PYTHON and installs the current stack and mmmamba into it;
+# with an empty VENV only checks the environment of PYTHON. Safe to repeat
+# after an interruption: what is there is kept.
+set -euo pipefail
+PYTHON=$1
+VENV=$2
+cd "$(dirname "$0")/.."
+
+say() { printf '\n==> %s\n' "$*"; }
+fail() { printf '\nsetup_env.sh: error: %s\n' "$*" >&2; exit 1; }
+run() { "$PY" -m pip install --disable-pip-version-check --quiet "$@"; }
+
+# The ops are used, not just imported: a wheel built against another torch
+# imports mmcv and fails here.
+mmcv_works() {
+    "$PY" - <<'EOF' 2>/dev/null
+import torch
+from mmcv.ops import nms
+nms(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([.5]), .5)
+EOF
+}
+
+check() {
+    "$PY" - <<'EOF'
+import torch
+from mmcv.ops import nms
+import mmcv, mmdet, mmseg, mmpretrain, mmmamba
+nms(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([.5]), .5)
+device = 'CUDA' if torch.cuda.is_available() else 'CPU'
+print(f'OK: mmcv {mmcv.__version__} with its ops and mmmamba '
+      f'{mmmamba.__version__} import (torch {torch.__version__}, {device})')
+EOF
+}
+
+if [ -z "$VENV" ]; then
+    PY=$PYTHON
+    check || fail "the active environment ($(command -v "$PYTHON")) lacks the
+stack. Install it as README.md says, or leave VENV unset to get a new one."
+    exit 0
+fi
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$PYTHON is $("$PYTHON" --version 2>&1); Python >= 3.10 is needed.
+Name another one: make PYTHON=python3.11"
+
+say "Environment in $VENV"
+PY=$VENV/bin/python
+if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
+    "$PYTHON" -m venv --clear "$VENV" ||
+        fail "$PYTHON cannot create environments. On Debian and Ubuntu:
+apt-get install python3-venv"
+fi
+# setuptools 81 dropped pkg_resources, which building mmcv needs.
+run --upgrade pip 'setuptools>=68,<81' wheel ninja
+
+say "PyTorch 2.13 (a few GB where it is not in pip's cache)"
+# Three equals signs: '==' would prefer a '+cpu' build from a find-links
+# folder, which torchvision from the registry does not load with. torch 2.14
+# needs C++20, which mmcv 2.3.6 does not ask its compiler for.
+run 'torch===2.13.0' 'torchvision===0.28.0'
+"$PY" -c 'import torchvision' ||
+    fail 'torchvision does not load with this torch'
+
+if ! mmcv_works; then
+    command -v "${CXX:-c++}" >/dev/null ||
+        fail 'mmcv is built from source and needs a C++ compiler, for example
+apt-get install g++'
+    say "mmcv: built from source in about ten minutes on two cores, without
+    any output, unless pip finds a ready wheel (PIP_FIND_LINKS)"
+    # Without build isolation, or the ops are silently left out; without
+    # pip's cache, or a wheel built against another torch comes back.
+    mmcv=(--no-build-isolation --no-cache-dir onedl-mmcv==2.3.6)
+    export MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+    run "${mmcv[@]}"
+    if ! mmcv_works; then
+        say 'That mmcv was built against another torch: building it anew'
+        run --force-reinstall --no-deps --no-binary onedl-mmcv "${mmcv[@]}"
+        mmcv_works || fail "mmcv's ops do not work. Try again with output:
+$PY -m pip install -v --force-reinstall --no-deps --no-binary onedl-mmcv ${mmcv[*]}"
+    fi
+fi
+
+say 'mmdet, mmsegmentation, mmpretrain and mmmamba'
+run --no-build-isolation -e '.[onedl,cls,test,dev]'
+if ! "$PY" -c 'import cv2' 2>/dev/null; then
+    say 'No graphics libraries here: taking the headless OpenCV'
+    version=$("$PY" -m pip show opencv-python-headless |
+        sed -n 's/^Version: //p')
+    "$PY" -m pip uninstall --yes --quiet opencv-python
+    run --force-reinstall --no-deps \
+        "opencv-python-headless${version:+==$version}"
+fi
+
+say 'Check'
+check || fail 'the check failed; remove the environment and try again'
