@@ -11,10 +11,12 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import Tensor, nn
@@ -169,11 +171,8 @@ def load_from_local(
         raise CheckpointError(
             f'{path} is not a PyTorch checkpoint; it starts with {start!r}'
         )
-    if start.startswith(b'PK') and not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f'{path} is truncated or damaged: its zip directory is missing. '
-            'Download or copy it again'
-        )
+    if start.startswith(b'PK'):
+        _check_zip(path)
     try:
         checkpoint = _torch_load(path, map_location)
     except pickle.UnpicklingError as error:
@@ -182,11 +181,12 @@ def load_from_local(
             'values, and loading those could run code from the file. If you '
             'trust it, allow-list its classes by '
             'torch.serialization.add_safe_globals. PyTorch said: '
-            f'{_first_lines(error)}'
+            f'{_refusal(error)}'
         ) from error
     except Exception as error:  # whatever a damaged file makes torch raise
         raise CheckpointError(
-            f'{path} is truncated or damaged: {_first_lines(error)}'
+            f'{path} is truncated or damaged ({type(error).__name__}: '
+            f'{error}). Download or copy it again'
         ) from error
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
@@ -196,6 +196,21 @@ def load_from_local(
     return checkpoint
 
 
+def _check_zip(path: Path) -> None:
+    """Check the archive's directory and checksums, which torch does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+            damaged = part and f'wrong checksum of {part}'
+    except Exception as error:  # whatever a damaged directory leads to
+        damaged = f'its zip directory is missing or wrong ({error})'
+    if damaged:
+        raise CheckpointError(
+            f'{path} is truncated or damaged: {damaged}. Download or copy it '
+            'again'
+        )
+
+
 def _torch_load(path: Path, map_location) -> dict:
     if not _HAS_SAFE_GLOBALS:
         return torch.load(path, map_location=map_location, weights_only=True)
@@ -203,25 +218,30 @@ def _torch_load(path: Path, map_location) -> dict:
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def _statistics_method(owner: type, name: str):
-    """The one use a runner's checkpoint makes of ``getattr``."""
-    if owner is not HistoryBuffer:
-        raise pickle.UnpicklingError(f'getattr on {owner!r}')
-    return getattr(owner, name)
+def _refusal(error: Exception) -> str:
+    """What torch refused, without its advice to load unsafely."""
+    said = str(error).split('WeightsUnpickler error:')[-1]
+    return ' '.join(said.split('Check the documentation')[0].split())
 
 
-def _first_lines(error: Exception) -> str:
-    return ' '.join(str(error).strip().splitlines()[:2])
+def _saved_method(owner: type, name: str):
+    """The uses a runner's checkpoint makes of ``getattr``, and no others."""
+    if owner is HistoryBuffer and not name.startswith('_'):
+        return getattr(owner, name)
+    if owner is OneCycleParamScheduler and name.startswith('_annealing_'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'getattr of {name!r} on {owner!r}')
 
 
 # Below 2.6 torch.load defaults to running code and cannot be told what a
 # runner's checkpoint needs; there, resuming stays mmengine's own affair.
 _HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version('2.6.0')
 _NUMPY_CORE = np._core if hasattr(np, '_core') else np.core
-# What mmengine's runner saves beside tensors: its logged scalars.
+# What mmengine's runner saves beside tensors: logged scalars, schedulers.
 _SAFE_GLOBALS = [
     HistoryBuffer,
-    (_statistics_method, 'builtins.getattr'),
+    OneCycleParamScheduler,
+    (_saved_method, 'builtins.getattr'),
     (
         _NUMPY_CORE.multiarray._reconstruct,
         'numpy._core.multiarray._reconstruct',
@@ -344,17 +364,25 @@ def load_pretrained(
         CheckpointError: If it cannot be read or is not of the model's arch.
     """
     print_log(f'Load the backbone from {filename}', logger='current')
-    if re.match('https?://', str(filename)):
-        checkpoint = torch.hub.load_state_dict_from_url(
-            filename, map_location='cpu', weights_only=True
-        )
-    else:
-        checkpoint = load_from_local(filename)
     try:
+        if re.match('https?://', str(filename)):
+            checkpoint = _download(filename)
+        else:
+            checkpoint = load_from_local(filename)
         state_dict = backbone_state_dict(unwrap_state_dict(checkpoint), prefix)
         model.load_state_dict(state_dict)
     except CheckpointError as error:
+        if str(filename) in str(error):
+            raise
         raise CheckpointError(f'{filename}: {error}') from None
+
+
+def _download(address: str) -> dict:
+    """Read a checkpoint from the network as if it were a local file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, 'checkpoint')
+        torch.hub.download_url_to_file(address, path)
+        return load_from_local(path)
 
 
 # ---------------------------------------------------------------------------
@@ -424,8 +452,10 @@ def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:
     else:
         verdict = (
             f'the model is {wanted}, but the checkpoint{where} looks '
-            f'like {found}; set arch to match it'
+            f'like {found}'
         )
+        if not found.startswith('no '):
+            verdict += '; set arch to match it'
     details = [
         f'{len(names)} {what} ({_listing(names)})'
         for names, what in (

@@ -5,6 +5,7 @@ exists in two editions with the same import name: the classic one and the
 maintained fork (``onedl-*``).
 """
 
+import re
 from importlib import metadata
 
 from mmmamba.version import __version__
@@ -78,6 +79,6 @@ def _key(version: str) -> tuple[int, ...]:
     """Comparable form of the leading numbers of a version."""
     key = []
     for part in version.split('+')[0].split('.')[:3]:
-        digits = ''.join(c for c in part if c.isdigit())
+        digits = re.match('[0-9]*', part)[0]
         key.append(int(digits or 0))
     return tuple(key)

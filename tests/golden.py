@@ -1,8 +1,8 @@
 """Golden outputs of the published model, and helpers of other tests.
 
-Every golden weight is drawn from a generator seeded with the CRC-32 of its published
-name, so a golden case stores no weights: fill a state dict that has the
-published names, load it, run the model, compare.
+Every golden weight is drawn from a generator seeded with the CRC-32 of its
+published name, so a golden case stores no weights: fill a state dict that has
+the published names, load it, run the model, compare.
 """
 
 import json
@@ -110,16 +110,29 @@ def relative_error(out, ref) -> float:
     return float((out - ref).abs().max() / ref.abs().max())
 
 
-def randomize_norms(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every norm's parameters and statistics, in place.
+@torch.no_grad()
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Make everything matter that a fresh module leaves without effect.
 
-    Freshly built, most residual branches are zero and statistics trivial.
+    In place: norms get random parameters and statistics (most residual
+    branches start at zero), scans random decays and an audible state.
     """
     rng = torch.Generator().manual_seed(seed)
     for norm in module.modules():
-        if not isinstance(norm, (_BatchNorm, nn.LayerNorm)):
-            continue
-        for tensor in norm.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.5)
+        if isinstance(norm, (_BatchNorm, nn.LayerNorm)):
+            for tensor in norm.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.uniform_(0.5, 1.5, generator=rng)
+    for name, parameter in module.named_parameters():
+        leaf = name.rsplit('.', 1)[-1]
+        if leaf in ('A_log', 'D'):
+            parameter.normal_(0, 0.5, generator=rng)
+        elif leaf == 'dt_proj_weight':
+            parameter.uniform_(-1, 1, generator=rng)
+        elif leaf == 'dt_proj_bias':
+            parameter.uniform_(-3, 0, generator=rng)
+        elif leaf == 'x_proj_weight':
+            parameter.normal_(
+                0, 3 * parameter.shape[-1] ** -0.5, generator=rng
+            )
     return module

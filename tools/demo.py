@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / 'configs/demo/retinanet_mobilemamba_mini_shapes.py'
+CONFIG = ROOT / 'configs/demo/atss_mobilemamba_mini_shapes.py'
 
 
 def parse_args() -> argparse.Namespace:

@@ -91,15 +91,19 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
 
 def check_pretrained(backbone: dict) -> None:
     """Refuse early if the backbone's checkpoint is not there."""
-    checkpoint = (backbone.get('init_cfg') or {}).get('checkpoint', '')
-    if '://' in checkpoint or not checkpoint or Path(checkpoint).is_file():
-        return
-    raise UsageError(
-        f"the backbone's checkpoint {checkpoint} does not exist. Download "
-        'the published one (docs/checkpoints.md) and name it by --cfg-options '
-        'model.backbone.init_cfg.checkpoint=PATH, or train from scratch by '
-        '--cfg-options model.backbone.init_cfg=None'
-    )
+    configs = backbone.get('init_cfg') or []
+    for cfg in configs if isinstance(configs, list) else [configs]:
+        checkpoint = cfg.get('checkpoint') or ''
+        if '://' in checkpoint or not checkpoint:
+            continue
+        if not Path(checkpoint).expanduser().is_file():
+            raise UsageError(
+                f"the backbone's checkpoint {checkpoint} does not exist. "
+                'Download the published one (docs/checkpoints.md) and name it '
+                'by --cfg-options model.backbone.init_cfg.checkpoint=PATH, or '
+                'train from scratch by --cfg-options '
+                'model.backbone.init_cfg=None'
+            )
 
 
 if __name__ == '__main__':

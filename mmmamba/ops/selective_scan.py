@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 
 def _scan(a: Tensor, b: Tensor) -> Tensor:
-    """Solve ``h_t = a_t * h_{t-1} + b_t`` with ``h_{-1} = 0`` on the first axis.
+    """Solve ``h_t = a_t * h_{t-1} + b_t``, ``h_{-1} = 0``, on the first axis.
 
     Odd-even reduction (Blelloch, "Prefix sums and their applications", 1990):
     two neighbouring steps compose to one, so the states at odd positions obey
@@ -43,6 +43,7 @@ class LinearRecurrence(Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        """Return the states, of the shape of ``a`` and ``b``."""
         h = _scan(a, b)
         ctx.save_for_backward(a, h)
         return h
@@ -50,6 +51,7 @@ class LinearRecurrence(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the decays and of what drives the states."""
         a, h = ctx.saved_tensors
         # g_t = grad_h_t + a_{t+1} g_{t+1}, read from the end to the start;
         # the first decay multiplies the zero state, so its value is free.

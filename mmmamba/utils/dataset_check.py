@@ -43,7 +43,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
             continue
         for dataset in _leaves(loader.dataset):
             paths = _local_paths(dataset)
-            key = json.dumps(paths, sort_keys=True)
+            key = json.dumps([paths, dataset.get('metainfo')], default=str)
             if key in done or not paths:
                 continue
             done.add(key)
@@ -58,7 +58,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
             classes = _classes(dataset)
             if classes:
                 _check_num_classes(cfg.model, classes)
-            if str(paths.get('ann_file', '')).endswith('.json'):
+            if 'ann_file' in paths and _is_coco(dataset):
                 _check_coco(paths, classes, split)
         _check_evaluator(cfg, split)
 
@@ -92,15 +92,45 @@ def _local_paths(dataset: Mapping) -> dict[str, str]:
     return {n: p for n, p in paths.items() if '://' not in p}
 
 
-def _classes(dataset: Mapping) -> tuple[str, ...] | None:
-    """Class names that a data set will use, or None if found in its files."""
+def _dataset_class(dataset: Mapping) -> type:
+    kind = dataset['type']
+    if isinstance(kind, type):
+        return kind
     with DATASETS.switch_scope_and_registry(None) as registry:
-        dataset_class = registry.get(dataset['type'])
+        dataset_class = registry.get(kind)
     if dataset_class is None:
-        raise DatasetError(f'unknown data set type {dataset["type"]!r}')
-    metainfo = dataset_class._load_metainfo(dataset.get('metainfo'))
-    classes = metainfo.get('classes')
-    return tuple(classes) if classes else None
+        raise DatasetError(f'unknown data set type {kind!r}')
+    return dataset_class
+
+
+def _is_coco(dataset: Mapping) -> bool:
+    """Whether the annotation file is of COCO instances.
+
+    Not so for the subclasses for panoptic segmentation and for LVIS.
+    """
+    ancestors = {c.__name__ for c in _dataset_class(dataset).__mro__}
+    return 'CocoDataset' in ancestors and not ancestors & {
+        'CocoPanopticDataset',
+        'LVISV05Dataset',
+    }
+
+
+def _classes(dataset: Mapping) -> tuple[str, ...] | None:
+    """Class names that a data set will use, or None if not known yet."""
+    dataset_class = _dataset_class(dataset)
+    metainfo = dict(dataset.get('metainfo') or {})
+    if dataset.get('classes'):  # mmpretrain's way to give them
+        metainfo['classes'] = dataset['classes']
+    classes = dataset_class._load_metainfo(metainfo).get('classes')
+    if isinstance(classes, str):
+        raise DatasetError(
+            f'metainfo.classes is the string {classes!r}; a tuple of one name '
+            f"needs a comma: ('{classes}', )"
+        )
+    # Panoptic heads divide the classes among themselves.
+    if not classes or 'Panoptic' in dataset_class.__name__:
+        return None
+    return tuple(classes)
 
 
 def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:
@@ -115,12 +145,15 @@ def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:
 
 
 def _num_classes(node, where: str) -> Iterator[tuple[str, int]]:
-    """Every ``num_classes`` of a head that classifies; an RPN's does not."""
+    """Every ``num_classes`` that must be the data set's.
+
+    An RPN knows one class, an auxiliary semantic head those of another task.
+    """
     if isinstance(node, Mapping):
         if isinstance(node.get('num_classes'), int):
             yield where, node['num_classes']
         for name, child in node.items():
-            if name != 'rpn_head':
+            if name not in ('rpn_head', 'semantic_head'):
                 yield from _num_classes(child, f'{where}.{name}')
     elif isinstance(node, (list, tuple)):
         for i, child in enumerate(node):
@@ -155,7 +188,7 @@ def _check_coco(
     """Check a COCO-format file against the config and the image folder."""
     file = paths['ann_file']
     content = _read_coco(file)
-    names = [c.get('name') for c in content['categories']]
+    names = [category['name'] for category in content['categories']]
     if classes is not None:
         unknown = [n for n in names if n not in classes]
         absent = [c for c in classes if c not in names]
@@ -197,16 +230,24 @@ def _read_coco(file: str) -> dict:
         ) from None
     if not isinstance(content, dict):
         content = {}
-    missing = [
-        k
-        for k in ('images', 'categories')
-        if not isinstance(content.get(k), list)
+    content.setdefault('annotations', [])  # as in files of test images
+    wrong = [
+        name
+        for name in ('images', 'categories', 'annotations')
+        if not isinstance(content.get(name), list)
+        or not all(isinstance(entry, dict) for entry in content[name])
     ]
-    if missing:
+    if wrong:
         raise DatasetError(
-            f'annotation file {file} is not in COCO format: it '
-            f'has no list of {" and ".join(missing)}'
+            f'annotation file {file} is not in COCO format: it has no list '
+            f'of {" and ".join(wrong)}, each a dict'
         )
+    for category in content['categories']:
+        if not {'id', 'name'} <= set(category):
+            raise DatasetError(
+                f'annotation file {file}: a category has no id or no name: '
+                f'{category}'
+            )
     if not content['images']:
         raise DatasetError(f'annotation file {file} lists no images')
     for image in content['images']:
@@ -220,7 +261,7 @@ def _read_coco(file: str) -> dict:
 
 
 def _check_annotations(file: str, content: dict, required: bool) -> None:
-    annotations = content.get('annotations') or []
+    annotations = content['annotations']
     if required and not annotations:
         raise DatasetError(
             f'annotation file {file} has no annotations: there '
@@ -260,7 +301,9 @@ def _check_images(file: str, folder: str, names: list[str]) -> None:
         sizes = {}
         if parent.is_dir():
             with os.scandir(parent) as entries:
-                sizes = {e.name: e.stat().st_size for e in entries}
+                sizes = {
+                    e.name: e.stat().st_size for e in entries if e.is_file()
+                }
         wrong += [str(parent / c) for c in children if not sizes.get(c)]
     if wrong:
         raise DatasetError(

@@ -1,7 +1,7 @@
 """Tests of mmmamba/layers/block.py."""
 
 import torch
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 
 from mmmamba.layers import MobileMambaBlock
 
@@ -42,7 +42,7 @@ def test_norms_that_do_not_start_at_zero_start_at_one():
 
 @torch.no_grad()
 def test_order_and_residuals():
-    block = randomize_norms(make_block()).eval()
+    block = randomize(make_block()).eval()
     x = shortcut = torch.randn(2, 24, 5, 7)
     names = ('dwconv1', 'ffn1', 'mixer', 'dwconv2', 'ffn2')
     for name in names:
@@ -52,7 +52,7 @@ def test_order_and_residuals():
 
 @torch.no_grad()
 def test_drop_path_drops_samples_and_keeps_the_outer_skip():
-    block = randomize_norms(make_block(drop_path_rate=0.5)).eval()
+    block = randomize(make_block(drop_path_rate=0.5)).eval()
     x = torch.randn(16, 24, 4, 4)
     branch = block(x) - x
     block.drop_path.train()

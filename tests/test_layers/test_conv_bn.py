@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 from torch import nn
 
 from mmmamba.layers import ConvBN
@@ -16,7 +16,7 @@ from mmmamba.layers.conv_bn import depthwise_conv_bn
 def test_forward(kernel_size, stride, act):
     torch.manual_seed(0)
     unit = ConvBN(4, 6, kernel_size, stride, groups=2, act=act)
-    randomize_norms(unit).eval()
+    randomize(unit).eval()
     x = torch.randn(2, 4, 7, 10)
     bn = unit.bn
     ref = F.batch_norm(

@@ -1,14 +1,14 @@
 """Tests of mmmamba/layers/ffn.py."""
 
 import torch
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 
 from mmmamba.layers import FFN
 
 
 def test_forward():
     torch.manual_seed(0)
-    ffn = randomize_norms(FFN(6, ratio=3)).eval()
+    ffn = randomize(FFN(6, ratio=3)).eval()
     x = torch.randn(2, 6, 5, 7)
 
     def conv_bn(x, unit):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 
 from mmmamba.layers import MultiKernelDWConv
 
@@ -29,7 +29,7 @@ def depthwise(x, unit):
 def test_parts(channels, num_parts, split, kernels):
     torch.manual_seed(0)
     layer = MultiKernelDWConv(channels, 9, num_parts)
-    randomize_norms(layer).eval()
+    randomize(layer).eval()
     x = torch.randn(2, channels, 5, 8)
 
     outs = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 
 from mmmamba.layers import PatchMerging, Transition
 from mmmamba.layers.patch_merging import SqueezeExcite
@@ -34,7 +34,7 @@ def test_squeeze_excite():
 @torch.no_grad()
 def test_patch_merging(size):
     torch.manual_seed(0)
-    merging = randomize_norms(PatchMerging(3, 5)).eval()
+    merging = randomize(PatchMerging(3, 5)).eval()
     x = torch.randn(2, 3, *size)
     ref = conv_bn(x, merging.expand).relu()
     ref = conv_bn(ref, merging.dwconv, stride=2, padding=1, groups=12).relu()
@@ -48,7 +48,7 @@ def test_patch_merging(size):
 @torch.no_grad()
 def test_transition():
     torch.manual_seed(0)
-    transition = randomize_norms(Transition(3, 5)).eval()
+    transition = randomize(Transition(3, 5)).eval()
     x = torch.randn(2, 3, 5, 7)
     ref = x + conv_bn(x, transition.dwconv1, padding=1, groups=3)
     ref = transition.merging(ref + transition.ffn1(ref))

@@ -3,21 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import randomize_norms, relative_error
+from golden import randomize, relative_error
 from torch import Tensor
 
 from mmmamba.layers import SSM
 
 
 def make_ssm(channels=8, **kwargs) -> SSM:
-    """An SSM whose every parameter matters."""
     torch.manual_seed(0)
-    ssm = randomize_norms(SSM(channels, **kwargs)).eval()
-    torch.nn.init.normal_(ssm.A_log, 0, 0.5)
-    torch.nn.init.normal_(ssm.D)
-    torch.nn.init.uniform_(ssm.dt_proj_weight, -1, 1)
-    torch.nn.init.uniform_(ssm.dt_proj_bias, -3, 0)
-    return ssm
+    return randomize(SSM(channels, **kwargs)).eval()
 
 
 def conv_bn(x: Tensor, unit) -> Tensor:

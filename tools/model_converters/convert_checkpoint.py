@@ -51,40 +51,57 @@ def main() -> None:
     args = parse_args()
     if Path(args.src).resolve() == Path(args.dst).resolve():
         raise UsageError('SRC and DST are the same file')
+    if Path(args.dst).is_dir():
+        raise UsageError(f'DST {args.dst} is a directory')
     try:
-        checkpoint = load_from_local(args.src)
+        tensors, arch = read(args.src, args.prefix)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
-
-    tensors = backbone_state_dict(unwrap_state_dict(checkpoint), args.prefix)
-    tensors = drop_heads(tensors)
-    if is_published(tensors):
-        tensors = {from_published(n): t for n, t in tensors.items()}
-    arch = arch_name(tensors, MobileMamba.arch_zoo)
-    if not arch.startswith(('arch ', 'a custom arch')):
-        raise CheckpointError(f'{args.src} is {arch}')
-    if arch.startswith('arch '):
-        with torch.device('meta'):  # shapes are all that is needed
-            check_fit(MobileMamba(arch[5:].split('/')[0]), tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f'{args.src}: {error}') from None
 
     if args.to == 'published':
         result = OrderedDict((to_published(n), t) for n, t in tensors.items())
     else:
         meta = dict(mmmamba_version=mmmamba.__version__, arch=arch)
-        result = dict(meta=meta, state_dict=OrderedDict(tensors))
-    save(result, Path(args.dst))
+        result = dict(meta=meta, state_dict=tensors)
+    try:
+        save(result, Path(args.dst))
+    except OSError as error:
+        raise UsageError(f'cannot write {args.dst}: {error}') from None
     print(
         f'Wrote {len(tensors)} tensors of {arch}, in the {args.to} layout, '
         f'to {args.dst}'
     )
 
 
+def read(src: str, prefix: str | None) -> tuple[OrderedDict, str]:
+    """The backbone's tensors by our names, and the name of its arch."""
+    tensors = unwrap_state_dict(load_from_local(src))
+    tensors = drop_heads(backbone_state_dict(tensors, prefix))
+    if is_published(tensors):
+        tensors = OrderedDict(
+            (from_published(n), t) for n, t in tensors.items()
+        )
+    arch = arch_name(tensors, MobileMamba.arch_zoo)
+    if not arch.startswith(('arch ', 'a custom arch')):
+        raise CheckpointError(f'this is {arch}')
+    if arch.startswith('arch '):
+        with torch.device('meta'):  # shapes are all that is needed
+            model = MobileMamba(arch.removeprefix('arch ').split('/')[0])
+        check_fit(model, tensors)
+    return tensors, arch
+
+
 def save(result: dict, path: Path) -> None:
     """Write a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'{path.name}.tmp')
-    torch.save(result, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(result, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

@@ -1,12 +1,6 @@
 # An example of your own data set: blood cells (BCCD), COCO format, 3 classes.
 # Copy this file and change what is marked; README.md explains it.
-_base_ = [
-    '../_base_/retinanet_mobilemamba_light.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedule_scratch.py',
-    'mmdet::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+_base_ = '../_base_/atss_mobilemamba_light.py'
 
 data_root = 'data/bccd/'  # yours
 train_ann = 'annotations/instances_train.json'  # yours, below data_root
@@ -17,8 +11,8 @@ val_images = 'val/'  # yours
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
 num_classes = 3
 # Images are resized to fit into this; twice the size takes four times as long.
-image_size = (416, 416)
-max_epochs = 36
+image_size = (320, 320)
+max_epochs = 40
 
 model = dict(bbox_head=dict(num_classes=num_classes))
 
@@ -57,6 +51,7 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=8,
+    num_workers=1,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -67,6 +62,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
+    num_workers=1,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -79,18 +75,6 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_ann)
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=max_epochs, val_interval=6)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0,
-        T_max=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-]
-
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2)
-)
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+_base_.param_scheduler[1].T_max = max_epochs
+param_scheduler = _base_.param_scheduler

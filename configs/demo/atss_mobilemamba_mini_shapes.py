@@ -1,9 +1,24 @@
-# The drawn shapes of tools/dataset_tools/make_shapes.py, in COCO format.
-_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+# Learns drawn shapes (tools/dataset_tools/make_shapes.py) from scratch in
+# minutes on two CPU cores, with a backbone of a third of MobileMamba-T2.
+_base_ = '../_base_/atss_mobilemamba_light.py'
 
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))
 image_size = (256, 256)
+max_epochs = 14
+
+model = dict(
+    backbone=dict(
+        arch=dict(
+            _delete_=True,
+            base='t2',
+            channels=(96, 160, 224),
+            depths=(1, 1, 1),
+        ),
+    ),
+    neck=dict(in_channels=[96, 160, 224]),
+    bbox_head=dict(num_classes=3),
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -58,3 +73,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+_base_.param_scheduler[1].T_max = max_epochs
+param_scheduler = _base_.param_scheduler

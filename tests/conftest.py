@@ -1,0 +1,37 @@
+"""Shared fixtures."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# Tensors are tiny here: threads cost time, minutes of it on a busy machine.
+torch.set_num_threads(1)
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_tool(monkeypatch):
+    """Run a tool in this process; returns its exit code."""
+
+    def run(name: str, *args) -> int:
+        spec = importlib.util.spec_from_file_location('tool', TOOLS / name)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        arguments = [str(TOOLS / name), *map(str, args)]
+        monkeypatch.setattr(sys, 'argv', arguments)
+        try:
+            tool.run_tool(tool.main)
+        except SystemExit as stop:
+            return stop.code or 0
+        return 0
+
+    return run

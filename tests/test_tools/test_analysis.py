@@ -1,0 +1,71 @@
+"""The tools that report: FLOPs and the environment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmmamba.analysis import analyze_complexity
+from mmmamba.backbones import MobileMamba
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ('arch', 'size', 'published'),
+    [
+        ('t2', 192, 255),
+        ('t4', 192, 413),
+        ('s6', 224, 652),
+        ('b1', 256, 1080),
+        ('b2', 384, 2427),
+        ('b4', 512, 4313),
+    ],
+)
+def test_flops_are_the_published(arch, size, published):
+    _, flops = analyze_complexity(MobileMamba(arch), (size, size))
+    assert flops.total() / 1e6 == pytest.approx(published, rel=0.01)
+
+
+def test_scan_counts_as_published():
+    """9 N + 1 for each direction, channel and position."""
+    model = MobileMamba(dict(base='t2', d_state=3))
+    _, flops = analyze_complexity(model, (64, 96))
+    scanned = 0
+    for stage, length in zip(model.stages, (4 * 6, 2 * 3, 1 * 2)):
+        for block in stage.blocks:
+            scanned += block.mixer.global_branch.ssm.D.numel() * length
+    assert flops.by_operator()['PythonOp.LinearRecurrence'] == scanned * 28
+
+
+def test_get_flops_of_a_detector(run_tool, capsys):
+    config = ROOT / 'configs/det/retinanet_mobilemamba_b1.py'
+    options = ['--shape', 128, 160, '--per-module', 2]
+    assert run_tool('analysis_tools/get_flops.py', config, *options) == 0
+    output = capsys.readouterr().out
+    assert '27.05 M' in output
+    assert 'bbox_head' in output
+
+
+def test_get_flops_refuses_three_sizes(run_tool, capsys):
+    config = ROOT / 'configs/cls/mobilemamba_t2.py'
+    options = ['--shape', 64, 64, 64]
+    assert run_tool('analysis_tools/get_flops.py', config, *options) == 1
+    assert '--shape' in capsys.readouterr().err
+
+
+def test_collect_env():
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools/collect_env.py'],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    for part in (
+        'PyTorch: ',
+        'mmmamba: ',
+        'mmcv: ',
+        'scan, pure-torch: avail',
+    ):
+        assert part in result.stdout

@@ -1,0 +1,247 @@
+"""Train, interrupt, resume, test: as a user does, on a few drawn shapes."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/demo/atss_mobilemamba_mini_shapes.py'
+OPTIONS = [
+    'model.backbone.arch.channels=[32,48,64]',
+    'model.neck.in_channels=[32,48,64]',
+    'model.neck.out_channels=16',
+    'model.bbox_head.in_channels=16',
+    'model.bbox_head.feat_channels=16',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'train_cfg.max_epochs=2',
+    'default_hooks.logger.interval=1',
+]
+
+
+@pytest.fixture(scope='module')
+def data_root(tmp_path_factory):
+    """Eight training and three validation images."""
+    root = tmp_path_factory.mktemp('data')
+    script = ROOT / 'tools/dataset_tools/make_shapes.py'
+    options = ['--train', '8', '--val', '3', '--size', '128']
+    subprocess.run([sys.executable, script, root / 'shapes', *options])
+    return root
+
+
+@pytest.fixture
+def folder(data_root, tmp_path, monkeypatch):
+    """A working directory with the data where the config expects it."""
+    (tmp_path / 'data').symlink_to(data_root)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tool(name, *args, **kwargs):
+    """The command that runs a tool in a process of its own."""
+    command = [sys.executable, str(ROOT / 'tools' / name), *map(str, args)]
+    environment = {
+        **os.environ,
+        'OMP_NUM_THREADS': '1',
+        'CUDA_VISIBLE_DEVICES': '',
+    }
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def train_log(work_dir: Path) -> list[dict]:
+    """The logged iterations of the newest run."""
+    run = max(p for p in work_dir.iterdir() if p.name[0].isdigit())
+    lines = (run / 'vis_data/scalars.json').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_interrupt_resume_and_test(folder):
+    work_dir = folder / 'work'
+    arguments = [CONFIG, '--work-dir', work_dir, '--cfg-options', *OPTIONS]
+
+    # Killed in the middle of the second of two epochs of four iterations.
+    process = tool('train.py', *arguments)
+    for line in process.stdout:
+        if 'Epoch(train)  [2][1/4]' in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert (work_dir / 'epoch_1.pth').is_file()
+    assert not (work_dir / 'epoch_2.pth').exists()
+
+    time.sleep(1)  # run folders are named by the second
+    output = finish(tool('train.py', *arguments, '--resume'))
+    assert 'epoch_1.pth' in output
+    resumed = [x for x in train_log(work_dir) if 'loss' in x]
+    assert [x['iter'] for x in resumed] == [5, 6, 7, 8]
+    checkpoint = work_dir / 'epoch_2.pth'
+    saved = torch.load(checkpoint, weights_only=False)
+    assert (saved['meta']['epoch'], saved['meta']['iter']) == (2, 8)
+
+    time.sleep(1)
+    out = folder / 'predictions.pkl'
+    pictures = folder / 'pictures'
+    options = ['--out', out, '--show-dir', pictures]
+    finish(
+        tool(
+            'test.py',
+            CONFIG,
+            checkpoint,
+            *options,
+            '--work-dir',
+            work_dir,
+            '--cfg-options',
+            *OPTIONS,
+            # So that a detector of two epochs finds something at all.
+            'model.test_cfg.score_thr=0.0',
+            f'test_evaluator.outfile_prefix={folder}/dump',
+        )
+    )
+    assert len(list(pictures.glob('*'))) == 3
+    assert len(pickle.loads(out.read_bytes())) == 3
+
+    # The printed figures are pycocotools' own on the dumped JSON.
+    run = max(p for p in work_dir.iterdir() if p.name[0].isdigit())
+    metrics = json.loads((run / f'{run.name}.json').read_text())
+    truth = COCO('data/shapes/annotations/instances_val.json')
+    evaluation = COCOeval(truth, truth.loadRes('dump.bbox.json'), 'bbox')
+    evaluation.params.maxDets = [100, 300, 1000]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval['precision'][..., 0, -1]
+    average = precision[precision > -1].mean()
+    assert average > 0
+    assert metrics['coco/bbox_mAP'] == pytest.approx(average, abs=6e-4)
+
+
+def test_two_cpu_processes(folder):
+    """`dist_train.sh CONFIG 2` without a GPU; SyncBN becomes BN."""
+    script = ROOT / 'tools/dist_train.sh'
+    options = [
+        'model.backbone.norm_cfg.type=SyncBN',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.batch_size=2',
+    ]
+    result = subprocess.run(
+        ['bash', script, CONFIG, '2', '--work-dir', 'work', '--cfg-options']
+        + OPTIONS
+        + options,
+        env={
+            **os.environ,
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'CUDA_VISIBLE_DEVICES': '',
+            'OMP_NUM_THREADS': '1',
+            'PORT': str(29500 + os.getpid() % 1000),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    # Eight images, two processes of two images each: two iterations.
+    log = [x for x in train_log(folder / 'work') if 'loss' in x]
+    assert [x['iter'] for x in log] == [1, 2]
+    assert 'SyncBN becomes BN' in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['configs/none.py'], 'there is no config configs/none.py'),
+        ([CONFIG, '--resume'], 'nothing to resume in work'),
+        ([CONFIG, '--resume', 'x.pth'], 'there is no checkpoint x.pth'),
+        (
+            [
+                CONFIG,
+                '--cfg-options',
+                'model.backbone.init_cfg.type=Pretrained',
+                'model.backbone.init_cfg.checkpoint=none.pth',
+            ],
+            'checkpoint none.pth does not exist',
+        ),
+        (
+            [
+                CONFIG,
+                '--cfg-options',
+                'train_dataloader.dataset.ann_file=none.json',
+            ],
+            'data/shapes/none.json does not exist',
+        ),
+        (
+            [CONFIG, '--cfg-options', 'model.bbox_head.num_classes=80'],
+            'model.bbox_head.num_classes is 80',
+        ),
+        (
+            [ROOT / 'configs/det/retinanet_mobilemamba_b1.py']
+            + ['--cfg-options', 'model.backbone.init_cfg=None'],
+            'data/coco/annotations/instances_train2017.json does not exist',
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_train_refuses_early(folder, run_tool, capsys, arguments, message):
+    assert run_tool('train.py', '--work-dir', 'work', *arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert 'Traceback' not in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none.pth'], 'there is no checkpoint none.pth'),
+        (['here.pth', '--out', 'out.txt'], 'must end in .pkl'),
+    ],
+)
+def test_test_refuses_early(folder, run_tool, capsys, arguments, message):
+    (folder / 'here.pth').write_bytes(b'')
+    assert run_tool('test.py', CONFIG, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_broken_image_is_named(folder, data_root):
+    """A JPEG that is none passes the size check; loading names it."""
+    shapes = folder / 'broken'
+    subprocess.run(['cp', '-rL', data_root / 'shapes', shapes], check=True)
+    (shapes / 'train/000003.jpg').write_text('no image')
+    options = [
+        *OPTIONS,
+        f'train_dataloader.dataset.data_root={shapes}/',
+        'train_cfg.max_epochs=1',
+    ]
+    process = tool(
+        'train.py', CONFIG, '--work-dir', 'work', '--cfg-options', *options
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert '000003.jpg' in output.splitlines()[-1]

@@ -1,0 +1,741 @@
+"""Tests of mmmamba/utils/dataset_check.py: data that cannot serve."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmmamba.utils import dataset_check
+from mmmamba.utils.dataset_check import DatasetError, check_datasets
+
+pytest.importorskip('mmdet')
+CLASSES = ('circle', 'square')
+RLE = dict(counts=[2, 8, 38], size=[6, 8])
+
+
+def coco_file():
+    """Two images, one object each."""
+    return dict(
+        images=[
+            dict(id=10, file_name='a.jpg', width=8, height=6),
+            dict(id=11, file_name='b.jpg', width=8, height=6),
+        ],
+        categories=[
+            dict(id=3, name='circle', supercategory='shape'),
+            dict(id=7, name='square'),
+        ],
+        annotations=[
+            dict(
+                id=1,
+                image_id=10,
+                category_id=3,
+                bbox=[0, 0, 4, 4],
+                area=16,
+                iscrowd=0,
+            ),
+            dict(
+                id=2,
+                image_id=11,
+                category_id=7,
+                bbox=[1, 1, 2, 3.5],
+                area=7,
+                iscrowd=0,
+            ),
+        ],
+    )
+
+
+class Case:
+    """A config with its data set on disk; tests break one of the two.
+
+    Attributes:
+        root (Path): The data root.
+        cfg (Config): RetinaNet's config, as far as it is looked at.
+        train, val (dict): Content of the annotation files.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.train = coco_file()
+        self.val = coco_file()
+        for split in ('train', 'val'):
+            (root / split).mkdir()
+            for name in 'ab':
+                (root / split / f'{name}.jpg').write_bytes(b'image')
+        self.cfg = Config(
+            dict(
+                model=dict(
+                    type='RetinaNet',
+                    backbone=dict(type='MobileMamba', arch='t2'),
+                    bbox_head=dict(type='RetinaHead', num_classes=2),
+                ),
+                train_dataloader=dict(dataset=self.dataset('train')),
+                val_dataloader=dict(dataset=self.dataset('val')),
+                val_evaluator=dict(
+                    type='CocoMetric', ann_file=str(root / 'val.json')
+                ),
+                train_pipeline=[],
+            )
+        )
+
+    def dataset(self, split: str) -> dict:
+        """A data set's config."""
+        return dict(
+            type='CocoDataset',
+            data_root=str(self.root),
+            ann_file=f'{split}.json',
+            data_prefix=dict(img=f'{split}/'),
+            metainfo=dict(classes=CLASSES),
+            backend_args=None,
+        )
+
+    def check(self, splits=('train', 'val')) -> None:
+        """Write the annotation files and run the check."""
+        for split in ('train', 'val'):
+            content = getattr(self, split)
+            if content is not None:
+                if not isinstance(content, (str, bytes)):
+                    content = json.dumps(content)
+                if isinstance(content, str):
+                    content = content.encode()
+                (self.root / f'{split}.json').write_bytes(content)
+        check_datasets(self.cfg, splits)
+
+
+@pytest.fixture(autouse=True)
+def first_process(monkeypatch):
+    """Run as the only process, in mmdet's scope, as the tools do."""
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Case(tmp_path)
+
+
+def test_whole_data_set_passes(case):
+    case.check()
+
+
+# Each breaks one thing, and names what the message must say.
+REFUSALS = {}
+
+
+def refused(*parts, splits=('train', 'val')):
+    """Register a case; ``{root}`` in ``parts`` is the data root."""
+
+    def register(breaks):
+        REFUSALS[breaks.__name__] = (breaks, parts, splits)
+        return breaks
+
+    return register
+
+
+@refused(
+    'train_dataloader: ann_file {root}/train.json does not exist',
+    'docs/dataset_prepare.md',
+    'README',
+)
+def annotation_file_missing(case):
+    case.train = None
+
+
+@refused('val_dataloader: ann_file {root}/val.json does not exist')
+def val_file_missing(case):
+    case.val = None
+
+
+@refused('{root}/train.json (0 bytes) is not valid JSON')
+def annotation_file_empty(case):
+    case.train = b''
+
+
+@refused('{root}/train.json', 'is not valid JSON', 'line 1')
+def not_json(case):
+    case.train = '<html></html>'
+
+
+@refused('{root}/train.json (100 bytes) is not valid JSON')
+def truncated_json(case):
+    case.train = json.dumps(case.train)[:100]
+
+
+@refused('{root}/train.json (4 bytes) is not valid JSON')
+def not_text(case):
+    case.train = b'\x89PNG'
+
+
+@refused('{root}/train.json is not in COCO format', 'images and categories')
+def a_list(case):
+    case.train = [1, 2]
+
+
+@refused('{root}/train.json is not in COCO format', 'no list of images')
+def without_images_list(case):
+    del case.train['images']
+
+
+@refused('{root}/train.json is not in COCO format', 'no list of categories')
+def categories_by_number(case):
+    case.train['categories'] = {'3': 'circle', '7': 'square'}
+
+
+@refused('{root}/train.json is not in COCO format', 'categories')
+def categories_as_names(case):
+    case.train['categories'] = list(CLASSES)
+
+
+@refused('{root}/train.json', 'categor', 'id')
+def category_without_id(case):
+    del case.train['categories'][0]['id']
+
+
+@refused('{root}/train.json is not in COCO format', 'images')
+def images_as_numbers(case):
+    case.train['images'] = [10, 11]
+
+
+@refused('{root}/train.json is not in COCO format', 'annotations')
+def annotations_by_number(case):
+    case.train['annotations'] = {'1': case.train['annotations'][0]}
+
+
+@refused('{root}/train.json lists no images')
+def no_images(case):
+    case.train['images'] = []
+
+
+@refused('{root}/train.json has no annotations')
+def no_annotations_in_train(case):
+    case.train['annotations'] = []
+
+
+@refused('{root}/train.json has no annotations')
+def no_annotations_list_in_train(case):
+    del case.train['annotations']
+
+
+@refused('{root}/train.json', 'an image has no width', "'b.jpg'")
+def image_without_width(case):
+    del case.train['images'][1]['width']
+
+
+@refused('{root}/val.json', 'an image has no file_name, height', "'id': 11")
+def image_without_name_and_height(case):
+    del case.val['images'][1]['file_name']
+    del case.val['images'][1]['height']
+
+
+@refused('annotation 2 of {root}/train.json is for image 99')
+def annotation_of_unknown_image(case):
+    case.train['annotations'][1]['image_id'] = 99
+
+
+@refused('annotation 2 of {root}/train.json is of category 5')
+def annotation_of_unknown_category(case):
+    case.train['annotations'][1]['category_id'] = 5
+
+
+@refused('annotation 1 of {root}/val.json has no bbox [x, y, width, height]')
+def annotation_without_bbox(case):
+    del case.val['annotations'][0]['bbox']
+
+
+@refused('annotation 1 of {root}/train.json has no bbox')
+def annotation_with_three_numbers(case):
+    case.train['annotations'][0]['bbox'] = [1, 2, 3]
+
+
+@refused('annotation 1 of {root}/train.json has no area')
+def annotation_without_area(case):
+    del case.train['annotations'][0]['area']
+
+
+@refused(
+    '{root}/train.json',
+    'star are in the file only',
+    "classes=('circle', 'square', 'star')",
+    'num_classes',
+)
+def category_the_config_lacks(case):
+    case.train['categories'].append(dict(id=8, name='star'))
+
+
+@refused(
+    '{root}/val.json', 'square are in the config only', "classes=('circle',)"
+)
+def class_the_file_lacks(case):
+    case.val['categories'].pop()
+    case.val['annotations'].pop()
+
+
+@refused('Circle are in the file only', 'circle are in the config only')
+def category_in_another_case(case):
+    case.train['categories'][0]['name'] = 'Circle'
+
+
+@refused('{root}/train.json', 'another order', "classes=('square', 'circle')")
+def categories_in_another_order(case):
+    case.train['categories'].reverse()
+
+
+@refused(
+    'of {root}/train.json are not the classes of the config',
+    'circle, square are in the file only',
+    'and 77 more are in the config only',
+)
+def coco_classes_by_default(case):
+    del case.cfg.train_dataloader.dataset['metainfo']
+    case.cfg.model.bbox_head.num_classes = 80
+
+
+@refused(
+    'model.bbox_head.num_classes is 80, but the data set has 2 classes',
+    'circle, square',
+    'model.bbox_head.num_classes=2',
+)
+def head_of_coco(case):
+    case.cfg.model.bbox_head.num_classes = 80
+
+
+@refused('model.roi_head.bbox_head.1.num_classes is 3', '2 classes')
+def one_head_of_a_cascade(case):
+    case.cfg.model = dict(
+        rpn_head=dict(num_classes=1),
+        roi_head=dict(
+            bbox_head=[dict(num_classes=2), dict(num_classes=3)],
+            mask_head=dict(num_classes=2),
+        ),
+    )
+
+
+@refused('model.roi_head.mask_head.num_classes is 80')
+def mask_head(case):
+    case.cfg.model = dict(
+        roi_head=dict(
+            bbox_head=dict(num_classes=2), mask_head=dict(num_classes=80)
+        )
+    )
+
+
+@refused('2 of the 2 images of {root}/train.json', '{root}/train/a.jpg')
+def both_images_missing(case):
+    for name in 'ab':
+        (case.root / f'train/{name}.jpg').unlink()
+
+
+@refused(
+    '1 of the 2 images of {root}/train.json are missing or empty',
+    '{root}/train/b.jpg',
+)
+def image_missing(case):
+    (case.root / 'train/b.jpg').unlink()
+
+
+@refused('1 of the 2 images', 'missing or empty', '{root}/val/a.jpg')
+def image_of_no_bytes(case):
+    (case.root / 'val/a.jpg').write_bytes(b'')
+
+
+@refused('1 of the 2 images', '{root}/train/b.jpg')
+def image_is_a_broken_link(case):
+    (case.root / 'train/b.jpg').unlink()
+    (case.root / 'train/b.jpg').symlink_to(case.root / 'nowhere.jpg')
+
+
+@refused('1 of the 2 images', '{root}/train/2024/b.jpg')
+def image_in_a_missing_subfolder(case):
+    case.train['images'][1]['file_name'] = '2024/b.jpg'
+
+
+@refused('train_dataloader: data_prefix.img {root}/pictures', 'not exist')
+def image_folder_missing(case):
+    case.cfg.train_dataloader.dataset.data_prefix.img = 'pictures'
+
+
+@refused(
+    'val_evaluator.ann_file is {root}/train.json',
+    'val_dataloader reads {root}/val.json',
+)
+def evaluator_reads_another_file(case):
+    case.cfg.val_evaluator.ann_file = str(case.root / 'train.json')
+
+
+@refused('val_evaluator.ann_file is data/coco/annotations/val.json')
+def second_evaluator_reads_another_file(case):
+    case.cfg.val_evaluator = [
+        case.cfg.val_evaluator,
+        dict(type='CocoMetric', ann_file='data/coco/annotations/val.json'),
+    ]
+
+
+@refused(
+    'test_dataloader: ann_file {root}/test.json does not exist',
+    splits=('test',),
+)
+def file_of_test_missing(case):
+    case.cfg.test_dataloader = dict(dataset=case.dataset('test'))
+
+
+@refused('{root}/val.json lists no images')
+def bad_child_of_a_wrapper(case):
+    case.val['images'] = []
+    case.cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='ConcatDataset',
+            datasets=[case.dataset('train'), case.dataset('val')],
+        ),
+    )
+
+
+@refused("unknown data set type 'CocoDatset'")
+def misspelt_data_set(case):
+    case.cfg.train_dataloader.dataset.type = 'CocoDatset'
+
+
+@refused('num_classes is 2, but the data set has 80 classes')
+def same_file_with_other_classes(case):
+    """Validating on the training data does not hide val's own settings."""
+    dataset = case.dataset('train')
+    del dataset['metainfo']
+    case.cfg.val_dataloader.dataset = dataset
+    case.cfg.val_evaluator.ann_file = str(case.root / 'train.json')
+
+
+@refused("'circle'", 'classes')
+def classes_without_a_comma(case):
+    """``('circle')`` is a text, and no list of six classes."""
+    case.cfg.train_dataloader.dataset.metainfo.classes = 'circle'
+
+
+@pytest.mark.parametrize('name', REFUSALS)
+def test_refusal(name, case):
+    breaks, parts, splits = REFUSALS[name]
+    breaks(case)
+    with pytest.raises(DatasetError) as error:
+        case.check(splits)
+    for part in parts:
+        assert part.format(root=case.root) in str(error.value)
+
+
+# Each changes something that is no fault.
+PASSES = {}
+
+
+def passes(changes):
+    """Register a case."""
+    PASSES[changes.__name__] = changes
+    return changes
+
+
+@passes
+def images_without_annotations(case):
+    case.train['annotations'].pop()
+    case.val['annotations'].clear()
+
+
+@passes
+def val_without_a_list_of_annotations(case):
+    """As COCO's ``image_info_test-dev2017.json``."""
+    del case.val['annotations']
+
+
+@passes
+def crowd_and_masks(case):
+    crowd, plain = case.train['annotations']
+    crowd.update(iscrowd=1, segmentation=RLE)
+    plain.update(segmentation=[[1, 1, 3, 1, 3, 4]])
+
+
+@passes
+def other_keys(case):
+    case.train.update(info={}, licenses=[], extra=None)
+    case.train['images'][0].update(coco_url='', license=1)
+
+
+@passes
+def names_in_unicode(case):
+    """Not escaped in the file."""
+    classes = ('círculo', '方形')
+    for content in (case.train, case.val):
+        for category, name in zip(content['categories'], classes):
+            category['name'] = name
+        content['images'][0]['file_name'] = 'фото a.jpg'
+    for split in ('train', 'val'):
+        content = getattr(case, split)
+        setattr(case, split, json.dumps(content, ensure_ascii=False))
+        case.cfg[f'{split}_dataloader'].dataset.metainfo.classes = classes
+        folder = case.root / split
+        (folder / 'a.jpg').rename(folder / 'фото a.jpg')
+
+
+@passes
+def images_in_subfolders_and_by_link(case):
+    (case.root / 'train/2024').mkdir()
+    (case.root / 'train/a.jpg').rename(case.root / 'train/2024/a.jpg')
+    case.train['images'][0]['file_name'] = '2024/a.jpg'
+    (case.root / 'train/b.jpg').rename(case.root / 'elsewhere.jpg')
+    (case.root / 'train/b.jpg').symlink_to(case.root / 'elsewhere.jpg')
+
+
+@passes
+def broken_link_beside_the_images(case):
+    (case.root / 'train/c.jpg').symlink_to(case.root / 'nowhere.jpg')
+
+
+@passes
+def absolute_paths_without_a_root(case):
+    for split in ('train', 'val'):
+        dataset = case.cfg[f'{split}_dataloader'].dataset
+        dataset.ann_file = str(case.root / f'{split}.json')
+        dataset.data_prefix.img = str(case.root / split)
+        del dataset['data_root']
+
+
+@passes
+def wrappers(case):
+    repeat = dict(type='RepeatDataset', times=2, dataset=case.dataset('train'))
+    both = [repeat, case.dataset('val')]
+    case.cfg.train_dataloader.dataset = dict(
+        type='MultiImageMixDataset',
+        dataset=dict(type='ConcatDataset', datasets=both),
+    )
+
+
+@passes
+def evaluator_of_a_wrapped_data_set(case):
+    case.cfg.val_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[case.dataset('val')]
+    )
+    case.cfg.val_evaluator = [
+        dict(type='VOCMetric'),
+        case.cfg.val_evaluator,
+    ]
+
+
+@passes
+def evaluator_by_another_spelling(case):
+    path = case.root / 'train' / '..' / 'val.json'
+    case.cfg.val_evaluator.ann_file = str(path)
+
+
+@passes
+def three_classes_that_are_not_coco(case):
+    """As many as the model's, in COCO's format and not of COCO's number."""
+    for content in (case.train, case.val):
+        content['categories'].append(dict(id=90, name='star'))
+    for split in ('train', 'val'):
+        metainfo = case.cfg[f'{split}_dataloader'].dataset.metainfo
+        metainfo.classes = [*CLASSES, 'star']
+    case.cfg.model.bbox_head.num_classes = 3
+
+
+@passes
+def classes_in_a_file(case):
+    file = case.root / 'classes.txt'
+    file.write_text('circle\nsquare\n')
+    for split in ('train', 'val'):
+        metainfo = case.cfg[f'{split}_dataloader'].dataset.metainfo
+        metainfo.classes = str(file)
+
+
+@passes
+def region_proposals_of_one_class(case):
+    case.cfg.model.rpn_head = dict(type='RPNHead', num_classes=1)
+
+
+@passes
+def semantic_head_of_other_classes(case):
+    """HTC's learns COCO-Stuff beside the objects."""
+    case.cfg.model.roi_head = dict(
+        type='HybridTaskCascadeRoIHead', semantic_head=dict(num_classes=183)
+    )
+
+
+@passes
+def no_val(case):
+    case.cfg.val_dataloader = None
+    case.cfg.val_evaluator = None
+
+
+@passes
+def remote_data(case):
+    for split in ('train', 'val'):
+        dataset = case.cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = 's3://bucket/data'
+        dataset.backend_args = dict(backend='petrel')
+    case.cfg.val_evaluator.ann_file = 's3://bucket/data/val.json'
+
+
+@passes
+def panoptic(case):
+    """Its boxes are in the segments, and only things have a box head."""
+    segment = dict(id=1, category_id=3, bbox=[0, 0, 4, 4], area=16, iscrowd=0)
+    case.train['annotations'] = [
+        dict(image_id=10, file_name='a.png', segments_info=[segment])
+    ]
+    for category in case.train['categories']:
+        category['isthing'] = int(category['name'] == 'circle')
+    (case.root / 'maps').mkdir()
+    dataset = case.cfg.train_dataloader.dataset
+    dataset.type = 'CocoPanopticDataset'
+    dataset.data_prefix.seg = 'maps/'
+    dataset.metainfo.thing_classes = CLASSES[:1]
+    dataset.metainfo.stuff_classes = CLASSES[1:]
+    case.cfg.model.bbox_head.num_classes = 1
+    case.cfg.model.semantic_head = dict(num_classes=2)
+    case.cfg.val_dataloader = None
+
+
+@passes
+def annotations_in_mmengine_format(case):
+    """A ``.json`` file need not be COCO's."""
+    case.train = dict(
+        metainfo=dict(classes=CLASSES),
+        data_list=[dict(img_path='a.jpg', height=6, width=8, instances=[])],
+    )
+    case.cfg.train_dataloader.dataset.type = 'BaseDetDataset'
+
+
+@pytest.mark.parametrize('name', PASSES)
+def test_pass(name, case):
+    PASSES[name](case)
+    case.check()
+
+
+def test_only_the_splits_asked_for_are_checked(case):
+    case.val = 'not JSON'
+    case.cfg.val_evaluator.ann_file = 'nowhere.json'
+    case.check(splits=('train',))
+    case.cfg.train_dataloader = None
+    with pytest.raises(DatasetError, match='not valid JSON'):
+        case.check(splits=('val',))
+
+
+def test_a_file_is_read_once(case, monkeypatch):
+    """COCO's takes seconds."""
+    read = []
+    original = dataset_check._read_coco
+
+    def read_coco(file):
+        read.append(Path(file).name)
+        return original(file)
+
+    monkeypatch.setattr(dataset_check, '_read_coco', read_coco)
+    case.cfg.test_dataloader = case.cfg.val_dataloader
+    case.check(splits=('train', 'val', 'test'))
+    assert read == ['train.json', 'val.json']
+
+
+@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID'])
+def test_only_the_first_process_checks(name, case, monkeypatch):
+    case.train = None
+    monkeypatch.setenv(name, '0')
+    with pytest.raises(DatasetError, match='does not exist'):
+        case.check()
+    monkeypatch.setenv(name, '1')
+    case.check()
+
+
+# ---------------------------------------------------------------------------
+# Data sets of the other toolboxes
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def segmentation(tmp_path):
+    """A segmentor's config and folders; no annotation file."""
+    pytest.importorskip('mmseg')
+    for folder in ('images', 'maps'):
+        (tmp_path / folder).mkdir()
+    cfg = dict(
+        model=dict(
+            decode_head=dict(num_classes=2),
+            auxiliary_head=[dict(num_classes=2)],
+        ),
+        train_dataloader=dict(
+            dataset=dict(
+                type='BaseSegDataset',
+                data_root=str(tmp_path),
+                data_prefix=dict(img_path='images', seg_map_path='maps'),
+                metainfo=dict(classes=CLASSES),
+            )
+        ),
+    )
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield Config(cfg)
+
+
+def test_segmentation_passes(segmentation):
+    check_datasets(segmentation, ('train',))
+
+
+@pytest.mark.parametrize(
+    'key, folder', [('img_path', 'images'), ('seg_map_path', 'maps')]
+)
+def test_segmentation_folder_missing(segmentation, key, folder, tmp_path):
+    (tmp_path / folder).rmdir()
+    with pytest.raises(DatasetError) as error:
+        check_datasets(segmentation, ('train',))
+    assert (
+        f'train_dataloader: data_prefix.{key} {tmp_path}/{folder} '
+        'does not exist'
+    ) in str(error.value)
+
+
+def test_segmentation_num_classes(segmentation):
+    segmentation.model.auxiliary_head[0].num_classes = 150
+    with pytest.raises(DatasetError) as error:
+        check_datasets(segmentation, ('train',))
+    assert 'model.auxiliary_head.0.num_classes is 150' in str(error.value)
+
+
+@pytest.fixture
+def classification(tmp_path):
+    """A classifier's config, on folders by class."""
+    pytest.importorskip('mmpretrain')
+    (tmp_path / 'train').mkdir()
+    cfg = dict(
+        model=dict(head=dict(num_classes=2)),
+        train_dataloader=dict(
+            dataset=dict(
+                type='CustomDataset',
+                data_root=str(tmp_path),
+                data_prefix='train',
+                classes=CLASSES,
+            )
+        ),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield Config(cfg)
+
+
+def test_classification_passes(classification):
+    check_datasets(classification, ('train',))
+
+
+def test_classification_folder_missing(classification, tmp_path):
+    (tmp_path / 'train').rmdir()
+    with pytest.raises(DatasetError, match=r'data_prefix.* does not exist'):
+        check_datasets(classification, ('train',))
+
+
+def test_classification_num_classes(classification):
+    classification.model.head.num_classes = 1000
+    with pytest.raises(DatasetError, match='num_classes is 1000'):
+        check_datasets(classification, ('train',))
+
+
+def test_classification_json(classification, tmp_path):
+    """Annotations of several labels are a ``.json`` file and not COCO's."""
+    (tmp_path / 'train.json').write_text('{"metainfo": {}, "data_list": []}')
+    dataset = classification.train_dataloader.dataset
+    dataset.update(type='MultiLabelDataset', ann_file='train.json')
+    check_datasets(classification, ('train',))
