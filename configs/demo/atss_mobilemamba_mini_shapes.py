@@ -5,7 +5,7 @@ _base_ = '../_base_/atss_mobilemamba_light.py'
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))
 image_size = (256, 256)
-max_epochs = 14
+max_epochs = 16
 
 model = dict(
     backbone=dict(
@@ -49,8 +49,9 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
+    batch_size=4,
+    num_workers=0,  # a worker would take a core from the training
+    persistent_workers=False,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -61,7 +62,8 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
-    num_workers=1,
+    num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,

@@ -28,27 +28,45 @@ ARCH_ZOO = {
 }
 
 
-def _all(condition):
+def _integer(value, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
+def _per_stage(condition):
     """A test for settings with one entry per stage."""
     return lambda v: (
         isinstance(v, Sequence) and len(v) == 3 and all(map(condition, v))
     )
 
 
+# Setting: what it must fulfil, in code and in words.
 _RULES = dict(
     channels=(
-        _all(lambda c: c >= 16 and c % 8 == 0),
-        'three multiples of 8, at least 16',
+        # The stem has an eighth of the first.
+        lambda v: _per_stage(lambda c: _integer(c, 16))(v) and v[0] % 8 == 0,
+        'three widths of at least 16, the first a multiple of 8',
     ),
-    depths=(_all(lambda d: d >= 1), 'three numbers of blocks, at least 1'),
-    global_ratio=(_all(lambda r: 0 < r <= 1), 'three shares within (0, 1]'),
-    local_ratio=(_all(lambda r: 0 <= r < 1), 'three shares within [0, 1)'),
-    kernel_sizes=(_all(lambda k: k % 2 == 1), 'three odd sizes'),
+    depths=(
+        _per_stage(lambda d: _integer(d, 1)),
+        'three numbers of blocks, at least 1',
+    ),
+    global_ratio=(
+        _per_stage(lambda r: 0 < r <= 1),
+        'three shares within (0, 1]',
+    ),
+    local_ratio=(
+        _per_stage(lambda r: 0 <= r < 1),
+        'three shares within [0, 1)',
+    ),
+    kernel_sizes=(
+        _per_stage(lambda k: _integer(k, 1) and k % 2),
+        'three odd sizes',
+    ),
     drop_path_rate=(lambda r: 0 <= r < 1, 'within [0, 1)'),
     ssm_ratio=(lambda r: r > 0, 'positive'),
-    d_state=(lambda n: n in range(1, 257), '1 to 256'),
+    d_state=(lambda n: _integer(n, 1) and n <= 256, '1 to 256'),
     directions=(lambda k: k in (1, 2, 4), '1, 2 or 4'),
-    num_parts=(lambda n: n >= 1, 'at least 1'),
+    num_parts=(lambda n: _integer(n, 1), 'at least 1'),
     wavelet=(lambda w: isinstance(w, bool), 'True or False'),
 )
 

@@ -166,6 +166,10 @@ class MobileMamba(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.arch = resolve_arch(arch)
+        if drop_path_rate is not None:
+            self.arch = resolve_arch(
+                {**self.arch, 'drop_path_rate': drop_path_rate}
+            )
         self.channels = self.arch['channels']
         num_stages = len(self.channels)
         if isinstance(out_indices, int):
@@ -186,10 +190,8 @@ class MobileMamba(BaseModule):
         self.norm_eval = norm_eval
 
         depths = self.arch['depths']
-        if drop_path_rate is None:
-            drop_path_rate = self.arch['drop_path_rate']
         rates = torch.linspace(
-            0, drop_path_rate, sum(depths), device='cpu'
+            0, self.arch['drop_path_rate'], sum(depths), device='cpu'
         ).split(list(depths))
 
         self.stem = Stem(in_channels, self.channels[0], norm_cfg)

@@ -19,6 +19,9 @@ class MultiKernelDWConv(BaseModule):
         num_parts (int): ``n``: parts the channels are cut into; with more
             than one the kernel sizes are 3, 5, ..., 2n+1. Defaults to 1.
         norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+
+    Raises:
+        ValueError: If a part would have no channel.
     """
 
     def __init__(
@@ -29,6 +32,11 @@ class MultiKernelDWConv(BaseModule):
         norm_cfg: dict = dict(type='BN'),
     ) -> None:
         super().__init__()
+        if num_parts > channels:
+            raise ValueError(
+                f'num_parts={num_parts} is more than the {channels} channels '
+                'of the local branch'
+            )
         kernels = (
             [kernel_size]
             if num_parts == 1

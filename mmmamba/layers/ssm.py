@@ -38,6 +38,10 @@ class SSM(BaseModule):
     ) -> None:
         super().__init__()
         d_inner = int(ssm_ratio * channels)
+        if d_inner < 1:
+            raise ValueError(
+                f'ssm_ratio={ssm_ratio} of {channels} channels leaves none'
+            )
         self.d_state = d_state
         self.directions = directions
         self.dt_rank = math.ceil(channels / 16)
@@ -87,10 +91,14 @@ class SSM(BaseModule):
         )
         delta = torch.einsum('bkrl,kdr->bkdl', dt, self.dt_proj_weight)
 
+        # Decay rates in half precision would be off by a percent.
+        A_log = self.A_log.to(
+            torch.promote_types(self.A_log.dtype, torch.float32)
+        )
         ys = selective_scan(
             xs.flatten(1, 2),
             delta.flatten(1, 2),
-            -torch.exp(self.A_log.float()),
+            -torch.exp(A_log),
             B,
             C,
             self.D,

@@ -109,7 +109,16 @@ class MobileMambaFPN(BaseModule):
         Returns:
             tuple[Tensor, ...]: ``num_outs`` maps of ``out_channels``, finest
             first.
+
+        Raises:
+            ValueError: If there are more or fewer inputs than ``in_channels``.
         """
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(
+                f'MobileMambaFPN was built for {len(self.in_channels)} '
+                f'inputs, got {len(inputs)}; out_indices of the backbone and '
+                'in_channels must agree'
+            )
         levels = [conv(x) for conv, x in zip(self.lateral_convs, inputs)]
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + F.interpolate(

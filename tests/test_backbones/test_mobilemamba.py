@@ -316,12 +316,12 @@ def test_unknown_setting():
 @pytest.mark.parametrize(
     'setting, value, meaning',
     [
-        ('channels', (32, 48), 'three multiples of 8, at least 16'),
-        ('channels', (32, 48, 65), 'three multiples of 8'),
+        ('channels', (32, 48), 'three widths of at least 16'),
+        ('channels', (36, 48, 64), 'three widths'),
         ('channels', (8, 48, 64), 'at least 16'),
-        ('channels', (32, 48, 64.0), 'three multiples of 8'),
-        ('channels', 32, 'three multiples of 8'),
-        ('channels', 'abc', 'three multiples of 8'),
+        ('channels', (32, 48, 64.0), 'three widths'),
+        ('channels', 32, 'three widths'),
+        ('channels', 'abc', 'three widths'),
         ('depths', (0, 1, 1), 'three numbers of blocks, at least 1'),
         ('depths', (1, 1, 1, 1), 'three numbers of blocks'),
         ('depths', (1.5, 1, 1), 'three numbers of blocks'),
