@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import torch
 from mmengine.runner import find_latest_checkpoint
 from rich.console import Console
 from rich.table import Table
@@ -32,13 +34,13 @@ def main() -> None:
     start = time.time()
     pictures = (args.work_dir / 'pictures').resolve()
 
-    run('dataset_tools/make_shapes.py', 'data/shapes')
+    run(ROOT / 'tools/dataset_tools/make_shapes.py', 'data/shapes')
     train_start = time.time()
-    run('train.py', CONFIG, '--work-dir', args.work_dir)
+    train(args.work_dir)
     train_time = time.time() - train_start
     checkpoint = find_latest_checkpoint(args.work_dir)
     options = ('--work-dir', args.work_dir, '--show-dir', pictures)
-    run('test.py', CONFIG, checkpoint, *options)
+    run(ROOT / 'tools/test.py', CONFIG, checkpoint, *options)
 
     # mmengine names a run's folder, log and metrics by its time stamp.
     test_run = max(p for p in args.work_dir.iterdir() if p.name[0].isdigit())
@@ -57,10 +59,21 @@ def main() -> None:
     Console(soft_wrap=True).print(table)
 
 
-def run(tool: str, *args) -> None:
-    """Run one of our tools; its output and its failure are ours."""
-    command = [sys.executable, ROOT / 'tools' / tool, *args]
-    result = subprocess.run([str(part) for part in command])
+def train(work_dir: Path) -> None:
+    """Train on batches of eight, whatever there is to train on."""
+    command = [ROOT / 'tools/train.py', CONFIG, '--work-dir', work_dir]
+    if torch.cuda.is_available() or os.cpu_count() == 1:
+        run(*command, '--cfg-options', 'train_dataloader.batch_size=8')
+    else:
+        # Two processes use two cores better than two threads of one do. As
+        # dist_train.sh does it, but on any free port.
+        launch = ['-m', 'torch.distributed.run', '--standalone']
+        run(*launch, '--nproc_per_node=2', *command, '--launcher', 'pytorch')
+
+
+def run(*arguments) -> None:
+    """Run a tool with this Python; its output and its failure are ours."""
+    result = subprocess.run([sys.executable, *map(str, arguments)])
     if result.returncode:
         sys.exit(result.returncode)
 

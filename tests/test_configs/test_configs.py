@@ -32,7 +32,7 @@ def test_detection_trains_one_step(path):
         2, [[3, 128, 160], [3, 96, 64]], num_items=[2, 1], num_classes=3
     )
     data = model.data_preprocessor(data, True)
-    losses = model.train().loss(**data)
+    losses = model.train()(**data, mode='loss')
     loss, _ = model.parse_losses(losses)
     loss.backward()
     assert torch.isfinite(loss)
