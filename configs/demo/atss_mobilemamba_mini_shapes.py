@@ -5,7 +5,7 @@ _base_ = '../_base_/atss_mobilemamba_light.py'
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))
 image_size = (256, 256)
-max_epochs = 16
+max_epochs = 18
 
 model = dict(
     backbone=dict(
@@ -79,3 +79,4 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 _base_.param_scheduler[1].T_max = max_epochs
 param_scheduler = _base_.param_scheduler
+randomness = dict(seed=0)

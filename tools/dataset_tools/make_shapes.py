@@ -42,7 +42,7 @@ MIN_SIZE = 64
 # Categories in the order of their ids, with the corners of their polygons.
 CORNERS = {'circle': 36, 'square': 4, 'triangle': 3}
 # Diameter of a shape's circumcircle, over the image's shorter side.
-DIAMETERS = (0.15, 0.45)
+DIAMETERS = (0.18, 0.45)
 MIN_DIAMETER = 12  # pixels; in tiny images the outline would be lost
 MIN_CONTRAST = 90  # distance in BGR from the mean of what a shape covers
 GAP = 2  # pixels between two shapes
