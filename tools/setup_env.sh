@@ -53,7 +53,7 @@ if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
 apt-get install python3-venv"
 fi
 # setuptools 81 dropped pkg_resources, which building mmcv needs.
-run --upgrade pip 'setuptools>=68,<81' wheel ninja
+run --upgrade pip 'setuptools>=77,<81' wheel ninja
 
 say "PyTorch 2.13 (a few GB where it is not in pip's cache)"
 # Three equals signs: '==' would prefer a '+cpu' build from a find-links
