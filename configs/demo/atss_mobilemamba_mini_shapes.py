@@ -5,7 +5,7 @@ _base_ = '../_base_/atss_mobilemamba_light.py'
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))
 image_size = (256, 256)
-max_epochs = 15
+max_epochs = 18
 
 model = dict(
     backbone=dict(

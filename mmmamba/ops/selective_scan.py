@@ -102,30 +102,30 @@ def selective_scan(
     """
     _check_inputs(u, delta, A, B, C, D, delta_bias)
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
-    with torch.autocast(u.device.type, enabled=False):
-        x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
-        if delta_bias is not None:
-            delta = delta + delta_bias.to(dtype)[:, None]
-        if delta_softplus:
-            delta = F.softplus(delta)
+    # Elementwise operations on these are what they are under autocast too.
+    x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(dtype)[:, None]
+    if delta_softplus:
+        delta = F.softplus(delta)
 
-        # Position first: each step of the scan then reads whole rows.
-        batch, channels, length = x.shape
-        directions, d_state = B.shape[1:3]
-        shape = (length, batch, directions, channels // directions)
-        x = x.permute(2, 0, 1).contiguous().view(shape)
-        delta = delta.permute(2, 0, 1).contiguous().view(shape)
-        A = A.view(directions, -1, d_state)
-        B, C = (t.permute(3, 0, 1, 2)[:, :, :, None] for t in (B, C))
+    # Position first: each step of the scan then reads whole rows.
+    batch, channels, length = x.shape
+    directions, d_state = B.shape[1:3]
+    shape = (length, batch, directions, channels // directions)
+    x = x.permute(2, 0, 1).contiguous().view(shape)
+    delta = delta.permute(2, 0, 1).contiguous().view(shape)
+    A = A.view(directions, -1, d_state)
+    B, C = (t.permute(3, 0, 1, 2)[:, :, :, None] for t in (B, C))
 
-        # (L, batch, K, D, N): N states per channel and position
-        h = LinearRecurrence.apply(
-            torch.exp(delta[..., None] * A), (delta * x)[..., None] * B
-        )
-        y = (h * C).sum(-1)
-        if D is not None:
-            y = y + D.to(dtype).view(directions, -1) * x
-        y = y.view(length, batch, channels).permute(1, 2, 0)
+    # (L, batch, K, D, N): N states per channel and position
+    h = LinearRecurrence.apply(
+        torch.exp(delta[..., None] * A), (delta * x)[..., None] * B
+    )
+    y = (h * C).sum(-1)
+    if D is not None:
+        y = y + D.to(dtype).view(directions, -1) * x
+    y = y.view(length, batch, channels).permute(1, 2, 0)
     return y.to(u.dtype)
 
 
