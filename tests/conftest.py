@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmmamba.ops import available_backends, backend
+
 # Tensors are tiny here: threads cost time, minutes of it on a busy machine.
 torch.set_num_threads(1)
 
@@ -16,6 +18,22 @@ TOOLS = Path(__file__).parents[1] / 'tools'
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def compiled():
+    """Skip a test of the compiled ops where they are not built."""
+    if not available_backends()['cpp-cpu']:
+        pytest.skip(f'compiled ops: {backend._problem or "not asked for"}')
+
+
+@pytest.fixture(params=['torch', 'cpp'])
+def op_backend(request, monkeypatch):
+    """Run a test with each implementation of the ops."""
+    if request.param == 'cpp':
+        request.getfixturevalue('compiled')
+    monkeypatch.setattr(backend, '_forced', request.param)
+    return request.param
 
 
 @pytest.fixture

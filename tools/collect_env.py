@@ -5,7 +5,7 @@ import argparse
 from mmengine.utils.dl_utils import collect_env
 
 import mmmamba
-from mmmamba.ops import available_backends
+from mmmamba.ops import available_backends, describe_backends
 from mmmamba.stack import installed_packages
 
 
@@ -21,6 +21,8 @@ def main() -> None:
         report[f'selective scan, {backend}'] = (
             'available' if available else 'not available'
         )
+    for device, words in describe_backends().items():
+        report[f'selective scan on {device}'] = words
     for name, value in report.items():
         print(f'{name}: {value}')
 

@@ -27,10 +27,12 @@ check() {
 import torch
 from mmcv.ops import nms
 import mmcv, mmdet, mmseg, mmpretrain, mmmamba
+from mmmamba.ops import describe_backends
 nms(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([.5]), .5)
-device = 'CUDA' if torch.cuda.is_available() else 'CPU'
+device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(f'OK: mmcv {mmcv.__version__} with its ops and mmmamba '
       f'{mmmamba.__version__} import (torch {torch.__version__}, {device})')
+print(f'Selective scan: {describe_backends()[device]}')
 EOF
 }
 
@@ -82,7 +84,7 @@ $PY -m pip install -v --force-reinstall --no-deps --no-binary onedl-mmcv ${mmcv[
     fi
 fi
 
-say 'mmdet, mmsegmentation, mmpretrain and mmmamba'
+say 'mmdet, mmsegmentation, mmpretrain, and mmmamba with its compiled ops'
 run --no-build-isolation -e '.[onedl,cls,test,dev]'
 if ! "$PY" -c 'import cv2' 2>/dev/null; then
     say 'No graphics libraries here: taking the headless OpenCV'

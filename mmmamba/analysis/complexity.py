@@ -1,5 +1,6 @@
 """Parameters and FLOPs, the selective scan included."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 
@@ -9,10 +10,34 @@ from mmengine.analysis.jit_handles import get_shape
 from torch import nn
 
 
-def _scan_flops(inputs: list, outputs: list) -> int:
+def _scan_flops(steps: int, d_state: int) -> Counter:
     """``9 N + 1`` for each direction, channel and position, as published."""
-    length, batch, directions, d_inner, d_state = get_shape(inputs[0])
-    return prod((length, batch, directions, d_inner)) * (9 * d_state + 1)
+    return Counter(selective_scan=steps * (9 * d_state + 1))
+
+
+def _recurrence_flops(inputs: list, outputs: list) -> Counter:
+    *steps, d_state = get_shape(inputs[0])
+    return _scan_flops(prod(steps), d_state)
+
+
+def _selective_scan_flops(inputs: list, outputs: list) -> Counter:
+    u, _, A = map(get_shape, inputs[:3])
+    return _scan_flops(prod(u), A[1])
+
+
+def _bidirectional_scan_flops(inputs: list, outputs: list) -> Counter:
+    x, _, dt_weight, _, A = map(get_shape, inputs[:5])
+    steps = 2 * prod(x)
+    # The op includes the projection to the step sizes.
+    return _scan_flops(steps, A[1]) + Counter(dt_proj=steps * dt_weight[2])
+
+
+# The scan in PyTorch, then the compiled ones.
+_SCANS = {
+    'prim::PythonOp.LinearRecurrence': _recurrence_flops,
+    'mmmamba::selective_scan': _selective_scan_flops,
+    'mmmamba::bidirectional_scan': _bidirectional_scan_flops,
+}
 
 
 class _TensorForward(nn.Module):
@@ -45,13 +70,15 @@ def analyze_complexity(
     Returns:
         tuple[int, FlopAnalyzer]: Parameters, with the fixed Haar filters as
         published, and mmengine's analyzer: ``total()`` gives the FLOPs,
-        ``by_module()`` those of each part.
+        ``by_module()`` those of each part, ``by_operator()`` those of each
+        operator, among them ``selective_scan``.
     """
     model.eval()
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *shape, device=device)
     flops = FlopAnalyzer(_TensorForward(model), image)
-    flops.set_op_handle('prim::PythonOp.LinearRecurrence', _scan_flops)
+    for name, handle in _SCANS.items():
+        flops.set_op_handle(name, handle)
     flops.unsupported_ops_warnings(False)
     flops.uncalled_modules_warnings(False)
     flops.tracer_warnings('none')

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmmamba.ops import selective_scan
+from mmmamba.ops import bidirectional_scan, selective_scan
 
 from .conv_bn import ConvBN
 
@@ -82,49 +82,60 @@ class SSM(BaseModule):
 
     def scan(self, x: Tensor) -> Tensor:
         """Scan ``(B, D, H, W)`` in every direction and sum: ``(B, D, L)``."""
-        xs = self._unfold(x)
-        batch, directions, d_inner, length = xs.shape
+        # Decay rates in half precision would be off by a percent.
+        A_log = self.A_log.to(
+            torch.promote_types(self.A_log.dtype, torch.float32)
+        )
+        A = -torch.exp(A_log)
+        if self.directions == 2:
+            x = x.flatten(2)
+            # The projection of a reversed sequence is the reversed one.
+            projected = torch.matmul(self.x_proj_weight.flatten(0, 1), x)
+            return bidirectional_scan(
+                x,
+                projected.unflatten(1, (2, -1)),
+                self.dt_proj_weight,
+                self.dt_proj_bias,
+                A,
+                self.D,
+            )
 
+        xs = self._unfold(x)
         projected = torch.einsum('bkdl,kcd->bkcl', xs, self.x_proj_weight)
         dt, B, C = projected.split(
             [self.dt_rank, self.d_state, self.d_state], dim=2
         )
         delta = torch.einsum('bkrl,kdr->bkdl', dt, self.dt_proj_weight)
-
-        # Decay rates in half precision would be off by a percent.
-        A_log = self.A_log.to(
-            torch.promote_types(self.A_log.dtype, torch.float32)
-        )
         ys = selective_scan(
             xs.flatten(1, 2),
             delta.flatten(1, 2),
-            -torch.exp(A_log),
+            A,
             B,
             C,
             self.D,
             delta_bias=self.dt_proj_bias.flatten(),
             delta_softplus=True,
         )
-        return self._fold(ys.unflatten(1, (directions, d_inner)), x.shape)
+        return self._fold(ys.unflatten(1, xs.shape[1:3]), x.shape)
 
     def _unfold(self, x: Tensor) -> Tensor:
-        """``(B, D, H, W)`` to one sequence per direction, ``(B, K, D, L)``."""
+        """``(B, D, H, W)`` to one sequence per direction, ``(B, K, D, L)``.
+
+        Two directions have an op of their own.
+        """
         rows = x.flatten(2)
         if self.directions == 1:
             return rows[:, None]
-        orders = [rows, rows.flip(-1)]
-        if self.directions == 4:
-            columns = x.transpose(2, 3).flatten(2)
-            orders += [columns, columns.flip(-1)]
-        return torch.stack(orders, dim=1)
+        columns = x.transpose(2, 3).flatten(2)
+        return torch.stack(
+            [rows, rows.flip(-1), columns, columns.flip(-1)], dim=1
+        )
 
     def _fold(self, ys: Tensor, shape: torch.Size) -> Tensor:
         """Undo :meth:`_unfold` and sum the directions: ``(B, D, L)``."""
-        y = ys[:, 0]
-        if self.directions >= 2:
-            y = y + ys[:, 1].flip(-1)
-        if self.directions == 4:
-            columns = ys[:, 2] + ys[:, 3].flip(-1)
-            columns = columns.unflatten(-1, (shape[3], shape[2]))
-            y = y + columns.transpose(2, 3).flatten(2)
-        return y
+        if self.directions == 1:
+            return ys[:, 0]
+        rows = ys[:, 0] + ys[:, 1].flip(-1)
+        columns = ys[:, 2] + ys[:, 3].flip(-1)
+        columns = columns.unflatten(-1, (shape[3], shape[2]))
+        return rows + columns.transpose(2, 3).flatten(2)

@@ -18,9 +18,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmmamba import ops
 from mmmamba.backbones import MobileMamba
 from mmmamba.layers import MobileMambaBlock
-from mmmamba.ops import selective_scan
 
 GOLDEN = ['t2_192x192', 's6_224x160_dist', 'b1_250x333', 'b1_256x256']
 TINY = dict(base='t2', channels=(32, 48, 64), depths=(1, 1, 1))
@@ -66,6 +66,7 @@ def parts(model: MobileMamba) -> list[nn.Module]:
 
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.usefixtures('op_backend')
 @torch.no_grad()
 def test_golden(name, fused):
     model = golden_model(name.split('_')[0])
@@ -486,19 +487,22 @@ def test_activation_checkpointing_is_off_without_gradients():
         assert torch.equal(out, expected)
 
 
-def test_autocast(monkeypatch):
+@pytest.mark.parametrize('directions', [2, 4])
+def test_autocast(directions, op_backend, monkeypatch):
     """bfloat16 but for the scan, which computes in float32."""
+    name = 'bidirectional_scan' if directions == 2 else 'selective_scan'
+    scan = getattr(ops, name)
     scans = []
 
     def spy(*args, **kwargs):
-        y = selective_scan(*args, **kwargs)
+        y = scan(*args, **kwargs)
         scans.append((args, kwargs, y))
         return y
 
-    model = make_tiny(dict(d_state=2))
+    model = make_tiny(dict(d_state=2, directions=directions))
     x = make_image(2, 3, 128, 160)
     expected = model(x)
-    monkeypatch.setattr('mmmamba.layers.ssm.selective_scan', spy)
+    monkeypatch.setattr(f'mmmamba.layers.ssm.{name}', spy)
     with torch.autocast('cpu', torch.bfloat16):
         outs = model(x)
     sum(out.float().square().mean() for out in outs).backward()
@@ -510,14 +514,15 @@ def test_autocast(monkeypatch):
 
     assert len(scans) == 3
     for args, kwargs, y in scans:
-        u, delta, A, *_ = args
-        assert u.dtype == delta.dtype == torch.bfloat16  # autocast was on
+        x, projected, *parameters = args
+        assert x.dtype == projected.dtype == torch.bfloat16  # autocast was on
+        A = parameters[2 if directions == 2 else 0]
         assert A.dtype == torch.float32
         kwargs = {
             k: v.float() if isinstance(v, torch.Tensor) else v
             for k, v in kwargs.items()
         }
-        full = selective_scan(*(t.float() for t in args), **kwargs)
+        full = scan(*(t.float() for t in args), **kwargs)
         assert torch.equal(y, full.to(y.dtype))
 
 

@@ -36,7 +36,7 @@ def test_scan_counts_as_published():
     for stage, length in zip(model.stages, (4 * 6, 2 * 3, 1 * 2)):
         for block in stage.blocks:
             scanned += block.mixer.global_branch.ssm.D.numel() * length
-    assert flops.by_operator()['PythonOp.LinearRecurrence'] == scanned * 28
+    assert flops.by_operator()['selective_scan'] == scanned * 28
 
 
 def test_get_flops_of_a_detector(run_tool, capsys):
@@ -67,5 +67,7 @@ def test_collect_env():
         'mmmamba: ',
         'mmcv: ',
         'scan, pure-torch: avail',
+        'scan on cpu: ',
+        'scan on cuda: ',
     ):
         assert part in result.stdout

@@ -60,7 +60,7 @@ def main() -> None:
     table = Table(title=f'{args.config} at {height}x{width}')
     for column in ('parameters', 'FLOPs', 'of these the scan'):
         table.add_column(column, justify='right')
-    scan = flops.by_operator()['PythonOp.LinearRecurrence']
+    scan = flops.by_operator()['selective_scan']
     table.add_row(
         f'{params / 1e6:.2f} M', readable(flops.total()), readable(scan)
     )

@@ -1,0 +1,78 @@
+// What the scan kernels take, and which instruction sets they exist for.
+#pragma once
+
+#include <cstdint>
+
+namespace mmmamba {
+
+// A tensor (batch, rows, positions); strides in elements.
+template <typename T>
+struct Sequences {
+  T* data;
+  int64_t batch, row, position;
+
+  T* at(int64_t b, int64_t r) const { return data + b * batch + r * row; }
+};
+
+// A tensor (batch, direction, rows, positions); strides in elements.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t batch, direction, row, position;
+
+  T* at(int64_t b, int64_t k) const {
+    return data + b * batch + k * direction;
+  }
+};
+
+struct Sizes {
+  int64_t batch, directions, channels, d_state, length;
+  int64_t rank;    // of the step sizes: 0 if they are given as such
+  int64_t splits;  // parts the channels are cut into by the backward
+};
+
+// Parameters are contiguous, as are their gradients, which have a batch axis
+// in front; the caller sums over it. An absent one is null.
+template <typename T>
+struct ScanArgs {
+  Sizes sizes;
+  Sequences<const T> x;      // (batch, K*D, L); bidirectional: (batch, D, L)
+  Sequences<const T> delta;  // (batch, K*D, L); bidirectional: unused
+  Rows<const T> dt, B, C;    // (batch, K, R or N, L)
+  const T *dt_weight, *dt_bias, *A, *skip;
+  bool softplus;
+
+  Sequences<T> y;  // of the forward
+
+  Sequences<const T> grad_y;  // of the backward
+  Sequences<T> grad_x, grad_delta;
+  T *grad_dt_weight, *grad_dt_bias, *grad_A, *grad_skip;
+  // (batch, K, splits, R + 2N, L), zero: what each part of the channels adds
+  // to the gradients of dt, B and C.
+  T* grad_rows;
+};
+
+// Each runs the tasks [begin, end) of those that count_tasks() gives.
+template <typename T>
+struct ScanKernels {
+  int64_t lanes;
+  void (*selective_forward)(const ScanArgs<T>&, int64_t, int64_t);
+  void (*selective_backward)(const ScanArgs<T>&, int64_t, int64_t);
+  void (*bidirectional_forward)(const ScanArgs<T>&, int64_t, int64_t);
+  void (*bidirectional_backward)(const ScanArgs<T>&, int64_t, int64_t);
+};
+
+namespace portable {
+template <typename T>
+ScanKernels<T> scan_kernels();
+}
+namespace avx2 {
+template <typename T>
+ScanKernels<T> scan_kernels();
+}
+namespace avx512 {
+template <typename T>
+ScanKernels<T> scan_kernels();
+}
+
+}  // namespace mmmamba

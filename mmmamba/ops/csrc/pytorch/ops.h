@@ -1,0 +1,33 @@
+// The implementations that ops.cpp's schemas dispatch to, one per device.
+// Shapes: batch b, directions K, channels D of one direction, state size N,
+// length L, rank R of the step sizes. Inputs were checked by check_* below.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <tuple>
+
+namespace mmmamba {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Gradients in the order of the inputs; of an absent input an empty tensor.
+using SelectiveGrads =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using BidirectionalGrads =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// Raise ValueError or TypeError for inputs that do not fit each other.
+void check_selective_scan(const Tensor& u, const Tensor& delta,
+                          const Tensor& A, const Tensor& B, const Tensor& C,
+                          const OptionalTensor& D,
+                          const OptionalTensor& delta_bias);
+void check_bidirectional_scan(const Tensor& x, const Tensor& projected,
+                              const Tensor& dt_weight, const Tensor& dt_bias,
+                              const Tensor& A, const OptionalTensor& D);
+// The gradient that a backward is given.
+void check_gradient(const Tensor& grad, const Tensor& x);
+
+}  // namespace mmmamba
