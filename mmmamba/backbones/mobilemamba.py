@@ -248,7 +248,8 @@ class MobileMamba(BaseModule):
         Raises:
             ValueError: If the input has another shape.
         """
-        self._check_input(x)
+        if not torch.jit.is_tracing():  # where a look at a shape is a warning
+            self._check_input(x)
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):

@@ -37,9 +37,10 @@ def _load_extension() -> str | None:
     # bytes are asked first.
     library = Path(spec.origin).read_bytes()
     found = re.search(rb'mmmamba built for torch (\d+\.\d+)', library)
-    built_for = found[1].decode() if found else 'an unknown version'
-    running = re.match(r'\d+\.\d+', torch.__version__)[0]
-    if built_for != running:
+    if found is None:
+        return f'{spec.origin} is damaged'
+    built_for = found[1].decode()
+    if built_for != re.match(r'\d+\.\d+', torch.__version__)[0]:
         return (
             f'they are built for PyTorch {built_for}, and this is PyTorch '
             f'{torch.__version__}'

@@ -168,8 +168,8 @@ def test_built_for_another_version(reports, step):
 @pytest.mark.parametrize(
     'name, reason',
     [
-        ('empty', 'built for PyTorch an unknown version'),
-        ('garbage', 'built for PyTorch an unknown version'),
+        ('empty', 'is damaged'),
+        ('garbage', 'is damaged'),
         ('of_this_version', 'they do not load ('),
     ],
 )
