@@ -1,7 +1,9 @@
 # SSDLite on the first two stages of MobileMamba (strides 16 and 32), 320 px;
 # anchors, augmentation and test settings are those of mmdet's SSDLite.
 _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.heads'], allow_failed_imports=False
+)
 
 model = dict(
     backbone=dict(
