@@ -79,7 +79,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if not Path(args.config).is_file():
         raise UsageError(
             f'there is no config {args.config}; the configs lie '
-            'in configs/det, configs/cls and configs/demo'
+            'in configs/det, configs/seg, configs/cls and configs/demo'
         )
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
