@@ -103,3 +103,6 @@ def run_tool(main: Callable[[], None]) -> None:
     except (UsageError, DatasetError, CheckpointError) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
+        sys.exit(130)  # as a shell reports it
