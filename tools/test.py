@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmcv.cnn import fuse_conv_bn
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         nargs='*',
         metavar='METRIC',
         help='metrics to compute instead of those of the config, for example '
-        'bbox segm; without a name, those of the config (as without --eval)',
+        'bbox segm, or mIoU mDice; without a name, those of the config',
     )
     parser.add_argument(
         '--out',
@@ -51,6 +52,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation'
     )
+    parser.add_argument(
+        '--fuse-conv-bn',
+        action='store_true',
+        help='fold the batch norms into the convolutions: the same '
+        'predictions, faster',
+    )
     add_run_options(parser)
     return parser.parse_args()
 
@@ -64,7 +71,8 @@ def main() -> None:
         raise UsageError(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
     if args.eval:
-        cfg.test_evaluator.metric = args.eval
+        key = 'iou_metrics' if scope == 'mmseg' else 'metric'
+        cfg.test_evaluator[key] = args.eval
     if args.show or args.show_dir:
         draw_results(cfg, scope, args)
     if args.tta:
@@ -78,6 +86,9 @@ def main() -> None:
     prepare_cpu_launch(cfg)
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    if args.fuse_conv_bn:
+        runner.load_or_resume()
+        runner.model = fuse_conv_bn(runner.model)
     if args.out and scope != 'mmseg':
         runner.test_evaluator.metrics.append(dump_metric(scope, args.out))
     runner.test()
@@ -122,26 +133,36 @@ def use_tta(cfg: Config, scope: str) -> None:
             f'--tta: the config has no tta_model, and {scope} '
             'has no default one'
         )
-    pipeline = cfg.get('tta_pipeline')
-    if pipeline is None:
-        pack = dict(dataset.pipeline[-1])
-        if scope == 'mmdet':
-            pack['meta_keys'] = (
-                'img_id',
-                'img_path',
-                'ori_shape',
-                'img_shape',
-                'scale_factor',
-                'flip',
-                'flip_direction',
-            )
-        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
-        pipeline = [
-            *dataset.pipeline[:-1],
-            dict(type='TestTimeAug', transforms=[flips, [pack]]),
-        ]
-    dataset.pipeline = pipeline
+    if 'mask_head' in cfg.model.get('roi_head', {}):
+        raise UsageError(
+            '--tta: mmdet merges boxes of augmented images, but not masks'
+        )
+    dataset.pipeline = cfg.get('tta_pipeline') or flip_pipeline(
+        dataset.pipeline, scope
+    )
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
+
+
+def flip_pipeline(pipeline: list[dict], scope: str) -> list[dict]:
+    """The test pipeline, on each image and on its mirror image."""
+    *pipeline, pack = pipeline
+    # The truth that predictions are compared with must not be flipped.
+    truth = [step for step in pipeline if step['type'] == 'LoadAnnotations']
+    pipeline = [step for step in pipeline if step not in truth]
+    pack = dict(pack)
+    if scope == 'mmdet':
+        pack['meta_keys'] = (
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+        )
+    flips = [dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)]
+    steps = [flips, *([step] for step in truth), [pack]]
+    return [*pipeline, dict(type='TestTimeAug', transforms=steps)]
 
 
 def dump_metric(scope: str, file: str) -> DumpResults:

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmmamba.backbones.arch import base_name
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
@@ -94,6 +95,9 @@ def check_pretrained(backbone: dict) -> None:
     configs = backbone.get('init_cfg') or []
     for cfg in configs if isinstance(configs, list) else [configs]:
         checkpoint = cfg.get('checkpoint') or ''
+        if '{arch}' in checkpoint:
+            name = base_name(backbone.get('arch', 'b1'))
+            checkpoint = checkpoint.replace('{arch}', name)
         if '://' in checkpoint or not checkpoint:
             continue
         if not Path(checkpoint).expanduser().is_file():

@@ -9,7 +9,8 @@ model = dict(
         arch='b1',
         norm_eval=True,
         init_cfg=dict(
-            type='Pretrained', checkpoint='checkpoints/mobilemamba_b1.pth'
+            type='Pretrained',
+            checkpoint='checkpoints/mobilemamba_{arch}.pth',
         ),
     ),
     neck=dict(

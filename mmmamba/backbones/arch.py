@@ -105,6 +105,19 @@ def resolve_arch(arch: str | dict) -> dict:
     return settings
 
 
+def base_name(arch: str | dict) -> str:
+    """Return the name of an arch, or of the one that a dict changes.
+
+    Args:
+        arch (str | dict): See :class:`mmmamba.backbones.MobileMamba`.
+
+    Returns:
+        str: Its name in lower case.
+    """
+    name = arch.get('base', 'b1') if isinstance(arch, dict) else arch
+    return str(name).lower()
+
+
 def _named(name: str) -> dict:
     if str(name).lower() not in ARCH_ZOO:
         raise ValueError(

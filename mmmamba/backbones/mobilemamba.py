@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mmmamba.checkpoint import adapt_state_dict, load_pretrained
 from mmmamba.layers import ConvBN, MobileMambaBlock, Transition
 
-from .arch import ARCH_ZOO, resolve_arch
+from .arch import ARCH_ZOO, base_name, resolve_arch
 
 
 class Stem(nn.Sequential):
@@ -116,7 +117,9 @@ class MobileMamba(BaseModule):
             - num_parts (int): Kernel sizes of the mixer's local branch.
             - wavelet (bool): Whether the mixer has a wavelet branch.
         in_channels (int): Channels of the image. Defaults to 3.
-        out_indices (Sequence[int]): Stages to return, from 0. Defaults to
+        out_indices (Sequence[int]): Stages to return, from 0. Stages beyond
+            the last of them are not run; their parameters, which published
+            checkpoints hold, are there and frozen. Defaults to
             ``(0, 1, 2)``.
         drop_path_rate (float, optional): Highest drop-path rate; the rates
             rise linearly from 0 over all blocks. Defaults to None, the
@@ -130,8 +133,9 @@ class MobileMamba(BaseModule):
             checkpointing of each block. The gradients are the same; batch
             norms in training mode see each batch twice. Defaults to False.
         init_cfg (dict, optional): Initialization config. Of type
-            ``'Pretrained'`` it names the ``checkpoint`` and, for a part of a
-            larger model, the ``prefix``. Defaults to None.
+            ``'Pretrained'`` it names the ``checkpoint``, in which ``{arch}``
+            stands for the name of the arch, and, for a part of a larger
+            model, the ``prefix``. Defaults to None.
 
     Raises:
         ValueError: If the arch, ``out_indices`` or ``frozen_stages`` is not
@@ -166,6 +170,7 @@ class MobileMamba(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.arch = resolve_arch(arch)
+        self.arch_name = base_name(arch)
         if drop_path_rate is not None:
             self.arch = resolve_arch(
                 {**self.arch, 'drop_path_rate': drop_path_rate}
@@ -217,6 +222,7 @@ class MobileMamba(BaseModule):
             self._adapt_state_dict, with_module=False
         )
         self._freeze_stages()
+        self._report_unused()
 
     def init_weights(self) -> None:
         """Initialize, or load ``init_cfg``'s checkpoint safely.
@@ -233,7 +239,8 @@ class MobileMamba(BaseModule):
         super().init_weights()
         self.init_cfg = full_cfg
         for cfg in pretrained:
-            load_pretrained(self, cfg['checkpoint'], cfg.get('prefix'))
+            file = cfg['checkpoint'].replace('{arch}', self.arch_name)
+            load_pretrained(self, file, cfg.get('prefix'))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of ``out_indices``.
@@ -252,7 +259,7 @@ class MobileMamba(BaseModule):
             self._check_input(x)
         x = self.stem(x)
         outs = []
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self.stages[: self._num_used]):
             x = stage(x)
             if i in self.out_indices:
                 outs.append(x)
@@ -275,13 +282,33 @@ class MobileMamba(BaseModule):
                     module.eval()
         return self
 
+    @property
+    def _num_used(self) -> int:
+        """Number of stages the outputs depend on."""
+        return max(self.out_indices) + 1
+
     def _freeze_stages(self) -> None:
-        """Put the stem and the first ``frozen_stages`` stages out of reach."""
-        if self.frozen_stages < 0:
-            return
-        for module in [self.stem, *self.stages[: self.frozen_stages]]:
+        """Freeze the first ``frozen_stages`` stages and the unused ones.
+
+        The latter would never get a gradient, which DistributedDataParallel
+        takes for a mistake.
+        """
+        frozen = list(self.stages[self._num_used :])
+        if self.frozen_stages >= 0:
+            frozen += [self.stem, *self.stages[: self.frozen_stages]]
+        for module in frozen:
             module.eval()
             module.requires_grad_(False)
+
+    def _report_unused(self) -> None:
+        for i in range(self._num_used, len(self.stages)):
+            count = sum(p.numel() for p in self.stages[i].parameters())
+            print_log(
+                f'Stage {i + 1} of MobileMamba is not used by '
+                f'out_indices={self.out_indices}: its {count / 1e6:.2f} M '
+                'parameters are frozen',
+                logger='current',
+            )
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 4:

@@ -79,7 +79,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if not Path(args.config).is_file():
         raise UsageError(
             f'there is no config {args.config}; the configs lie '
-            'in configs/det, configs/cls and configs/demo'
+            'in configs/det, configs/seg, configs/cls and configs/demo'
         )
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
@@ -103,3 +103,6 @@ def run_tool(main: Callable[[], None]) -> None:
     except (UsageError, DatasetError, CheckpointError) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
+        sys.exit(130)  # as a shell reports it

@@ -11,9 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from PIL import Image
 
+# Label maps that are looked into: reading all would take minutes.
+_MAPS_READ = 10
 _DOCS = 'docs/dataset_prepare.md'
 
 
@@ -60,6 +64,10 @@ def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
                 _check_num_classes(cfg.model, classes)
             if 'ann_file' in paths and _is_coco(dataset):
                 _check_coco(paths, classes, split)
+            if 'data_prefix.seg_map_path' in paths and not dataset.get(
+                'ann_file'
+            ):
+                _check_label_maps(dataset, paths, classes)
         _check_evaluator(cfg, split)
 
 
@@ -309,6 +317,62 @@ def _check_images(file: str, folder: str, names: list[str]) -> None:
         raise DatasetError(
             f'{len(wrong)} of the {len(names)} images of {file} are missing '
             f'or empty: {_listing(wrong)}'
+        )
+
+
+def _check_label_maps(
+    dataset: Mapping, paths: Mapping[str, str], classes: tuple | None
+) -> None:
+    """Check that each image has a label map, and some of the maps."""
+    image_suffix = dataset.get('img_suffix', '.jpg')
+    suffix = dataset.get('seg_map_suffix', '.png')
+    images = Path(paths['data_prefix.img_path'])
+    maps = Path(paths['data_prefix.seg_map_path'])
+    names = sorted(
+        str(p.relative_to(images)).removesuffix(image_suffix)
+        for p in images.rglob(f'*{image_suffix}')
+    )
+    if not names:
+        raise DatasetError(f'{images} has no images {image_suffix}')
+    present = {str(p.relative_to(maps)) for p in maps.rglob(f'*{suffix}')}
+    missing = [n + suffix for n in names if n + suffix not in present]
+    if missing:
+        raise DatasetError(
+            f'{len(missing)} of the {len(names)} images of {images} have no '
+            f'label map in {maps}: {_listing(missing)}'
+        )
+    for name in names[:_MAPS_READ]:
+        _check_label_map(maps / (name + suffix), dataset, classes)
+
+
+def _check_label_map(
+    path: Path, dataset: Mapping, classes: tuple | None
+) -> None:
+    try:
+        with Image.open(path) as file:
+            labels = np.asarray(file)
+    except OSError as error:
+        raise DatasetError(f'label map {path}: {error}') from None
+    if labels.ndim != 2:
+        raise DatasetError(
+            f'label map {path} is {file.mode}, a picture of {labels.shape[2]} '
+            'channels; it must have one, of class numbers: grey or palette'
+        )
+    if classes is None:
+        return
+    # ADE20K's own data set reduces by default.
+    default = dataset.get('type') == 'ADE20KDataset'
+    shift = bool(dataset.get('reduce_zero_label', default))
+    highest = len(classes) - 1 + shift
+    wrong = [n for n in np.unique(labels) if n > highest and n != 255]
+    if wrong:
+        raise DatasetError(
+            f'label map {path} has the labels {_listing(wrong)}; the '
+            f'{len(classes)} classes of the config are {int(shift)} to '
+            f'{highest}'
+            + (', after 0 for "ignore"' if shift else '')
+            + ', and 255 is "ignore". Correct metainfo=dict(classes=...), '
+            'num_classes or reduce_zero_label'
         )
 
 

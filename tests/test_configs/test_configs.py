@@ -1,52 +1,162 @@
-"""Every config: it loads, its model builds and trains one step."""
+"""Every config: it builds, trains one step, tests one step."""
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
-DETECTION = [*CONFIGS.glob('det/*.py'), *CONFIGS.glob('demo/*.py')]
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    str(p.relative_to(ROOT / 'configs'))
+    for folder in ('det', 'seg', 'demo')
+    for p in (ROOT / 'configs' / folder).glob('*.py')
+)
 
 
-def build(path: Path):
+@lru_cache
+def load(name: str) -> Config:
+    return Config.fromfile(ROOT / 'configs' / name)
+
+
+def build(name: str, **backbone):
     """The config's model, from scratch."""
-    cfg = Config.fromfile(path)
+    cfg = deepcopy(load(name))
+    cfg.model.backbone.update(init_cfg=None, **backbone)
+    if cfg.default_scope == 'mmseg':  # or most of the time goes into padding
+        cfg.model.data_preprocessor.size = (128, 128)
+    if 'roi_head' in cfg.model:  # as much again into the boxes
+        cfg.model.train_cfg.rcnn.sampler.num = 32
     init_default_scope(cfg.default_scope)
-    if 'init_cfg' in cfg.model.backbone:
-        cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
     return cfg, model
 
 
-@pytest.mark.parametrize('path', DETECTION, ids=lambda p: p.stem)
-def test_detection_trains_one_step(path):
-    from mmdet.testing import demo_mm_inputs
+def batch(cfg: Config) -> dict:
+    """Two generated images with objects or label maps."""
+    if cfg.default_scope == 'mmdet':
+        from mmdet.testing import demo_mm_inputs
 
-    cfg, model = build(path)
-    data = demo_mm_inputs(
-        2, [[3, 128, 160], [3, 96, 64]], num_items=[2, 1], num_classes=3
-    )
+        return demo_mm_inputs(
+            2,
+            [[3, 128, 160], [3, 96, 64]],
+            num_items=[2, 1],
+            num_classes=3,
+            with_mask='rpn_head' in cfg.model,
+        )
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    size = cfg.model.data_preprocessor.size
+    rng = torch.Generator().manual_seed(0)
+    inputs, samples = [], []
+    for shape in ((96, 128), (64, 80)):
+        image = torch.randint(256, (3, *shape), generator=rng)
+        inputs.append(image.to(torch.uint8))
+        labels = torch.randint(11, (1, *shape), generator=rng)
+        labels[..., :8] = 255  # ignored
+        meta = dict(img_shape=shape, ori_shape=shape, pad_shape=size)
+        sample = SegDataSample(metainfo=meta)
+        sample.gt_sem_seg = PixelData(data=labels)
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def train_step(model, data: dict) -> dict[str, float]:
+    """One step; returns the losses."""
+    torch.manual_seed(0)
     data = model.data_preprocessor(data, True)
     losses = model.train()(**data, mode='loss')
-    loss, _ = model.parse_losses(losses)
+    loss, log = model.parse_losses(losses)
     loss.backward()
-    assert torch.isfinite(loss)
+    return {name: value.item() for name, value in log.items()}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_trains_and_tests_one_step(name):
+    cfg, model = build(name)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    losses = train_step(model, batch(cfg))
+    assert all(map(torch.isfinite, map(torch.tensor, losses.values())))
     without_gradient = [
         name
         for name, p in model.named_parameters()
         if p.requires_grad and p.grad is None
     ]
     assert without_gradient == []
+    # What the outputs do not depend on is frozen, and nothing else is.
+    frozen = {
+        'stage 3' if n.startswith('backbone.stages.2.') else n
+        for n, p in model.named_parameters()
+        if not p.requires_grad and not n.endswith('filter')  # Haar's
+    }
+    assert frozen == ({'stage 3'} if 'ssdlite' in name else set())
+    optimizer.step()
+
+    data = {key: values[:1] for key, values in batch(cfg).items()}
+    data = model.data_preprocessor(data, False)
+    with torch.no_grad():
+        (sample,) = model.eval()(**data, mode='predict')
+    if cfg.default_scope == 'mmseg':
+        assert sample.pred_sem_seg.data.shape[1:] == sample.ori_shape
+    else:
+        found = sample.pred_instances
+        assert torch.isfinite(found.bboxes).all()
+        assert ('masks' in found) == ('rpn_head' in cfg.model)
 
 
-@pytest.mark.parametrize('path', DETECTION, ids=lambda p: p.stem)
-def test_loaders_and_evaluators_read_the_same_files(path):
-    cfg = Config.fromfile(path)
+@pytest.mark.parametrize(
+    'name',
+    ['det/mask_rcnn_mobilemamba_b1.py', 'seg/pspnet_mobilemamba_b4.py'],
+)
+def test_a_seed_fixes_the_losses(name):
+    """Drop path, dropout and the sampling of proposals included."""
+
+    def run():
+        cfg, model = build(name, arch='t2', drop_path_rate=0.3)
+        data = batch(cfg)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        log = []
+        for _ in range(2):
+            optimizer.zero_grad()
+            log.append(train_step(model, data))
+            optimizer.step()
+        return log
+
+    first, second = run(), run()
+    assert first == second
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize('arch', ['t2', 't4', 's6', 'b2'])
+@pytest.mark.parametrize(
+    'name', [n for n in CONFIGS if not n.startswith('demo')]
+)
+def test_arch_is_one_option(name, arch):
+    """As mmdet's and mmseg's own tools do it, on a config that is loaded."""
+    cfg = deepcopy(load(name))
+    cfg.merge_from_dict({'model.backbone.arch': arch})
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model).eval()
+        features = model.extract_feat(torch.zeros(1, 3, 128, 128))
+        for head in ('rpn_head', 'bbox_head', 'decode_head', 'auxiliary_head'):
+            if getattr(model, head, None) is not None:
+                getattr(model, head)(features)
+    assert model.backbone.arch_name == arch
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in CONFIGS if load(n).default_scope == 'mmdet']
+)
+def test_loaders_and_evaluators_read_the_same_files(name):
+    cfg = load(name)
     for split in ('val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         evaluator = cfg[f'{split}_evaluator']
@@ -65,7 +175,7 @@ def test_loaders_and_evaluators_read_the_same_files(path):
     ],
 )
 def test_classifier_has_the_published_size(arch, parameters):
-    cfg, model = build(CONFIGS / f'cls/mobilemamba_{arch}.py')
+    cfg, model = build(f'cls/mobilemamba_{arch}.py')
     assert cfg.default_scope == 'mmpretrain'
     count = sum(p.numel() for p in model.parameters())
     assert round(count / 1e6, 2) == parameters

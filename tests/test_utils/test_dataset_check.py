@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from mmmamba.utils import dataset_check
 from mmmamba.utils.dataset_check import DatasetError, check_datasets
@@ -673,7 +675,10 @@ def segmentation(tmp_path):
         yield Config(cfg)
 
 
-def test_segmentation_passes(segmentation):
+def test_segmentation_passes(segmentation, tmp_path):
+    image = np.zeros((4, 4), np.uint8)
+    for name in ('images/a.jpg', 'maps/a.png'):
+        Image.fromarray(image).save(tmp_path / name)
     check_datasets(segmentation, ('train',))
 
 

@@ -1,6 +1,7 @@
 """Count the parameters and FLOPs of a model, the selective scan included."""
 
 import argparse
+from functools import partial
 
 from mmcv.cnn import fuse_conv_bn
 from mmengine.analysis.print_helper import complexity_stats_table
@@ -8,6 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from mmmamba.analysis import analyze_complexity
 from mmmamba.utils.cli import (
@@ -53,6 +55,8 @@ def main() -> None:
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if args.fuse_conv_bn:
         model = fuse_conv_bn(model.eval())
+    if cfg.get('default_scope') == 'mmdet':
+        give_image_size(model, height, width)
     params, flops = analyze_complexity(model, (height, width))
 
     if args.per_module:
@@ -72,6 +76,17 @@ def main() -> None:
     ignored = sorted(flops.unsupported_ops())
     if ignored:
         print(f'Not counted: {", ".join(ignored)}')
+
+
+def give_image_size(model: nn.Module, height: int, width: int) -> None:
+    """Two-stage detectors clip their proposals to the image."""
+    from mmdet.structures import DetDataSample
+
+    size = (height, width)
+    sample = DetDataSample(
+        metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1, 1))
+    )
+    model.forward = partial(model.forward, data_samples=[sample])
 
 
 def image_shape(shape: list[int] | None, cfg) -> tuple[int, int]:

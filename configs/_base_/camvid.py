@@ -1,0 +1,133 @@
+# CamVid's street photos, in crops and a schedule that a CPU can train from
+# scratch. For your own images and label maps copy this file, change what is
+# marked, and name it in a copy of configs/demo/fpn_mobilemamba_t2_camvid.py.
+_base_ = 'mmseg::_base_/default_runtime.py'
+
+data_root = 'data/camvid/'  # yours
+train_images = 'images/training'  # yours, below data_root
+train_labels = 'annotations/training'  # yours
+val_images = 'images/validation'  # yours
+val_labels = 'annotations/validation'  # yours
+img_suffix = '.jpg'  # yours
+# Whether label 0 means "ignore" and 1 the first class; else 0 is the first.
+reduce_zero_label = True  # yours
+# Your classes, in the order of their labels, and the colours to draw them in.
+metainfo = dict(
+    classes=(
+        'sky',
+        'building',
+        'pole',
+        'road',
+        'pavement',
+        'tree',
+        'sign',
+        'fence',
+        'car',
+        'pedestrian',
+        'bicyclist',
+    ),
+    palette=[
+        [128, 128, 128],
+        [128, 0, 0],
+        [192, 192, 128],
+        [128, 64, 128],
+        [60, 40, 222],
+        [128, 128, 0],
+        [192, 128, 128],
+        [64, 64, 128],
+        [64, 0, 128],
+        [64, 64, 0],
+        [0, 128, 192],
+    ],
+)
+image_size = (480, 360)  # width, height
+crop_size = (256, 256)  # height, width
+max_iters = 2500
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
+    dict(
+        type='RandomResize',
+        scale=image_size,
+        ratio_range=(0.75, 1.5),
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=image_size, keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,  # more where there are cores to spare
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='BaseSegDataset',
+        data_root=data_root,
+        data_prefix=dict(img_path=train_images, seg_map_path=train_labels),
+        img_suffix=img_suffix,
+        seg_map_suffix='.png',
+        reduce_zero_label=reduce_zero_label,
+        metainfo=metainfo,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='BaseSegDataset',
+        data_root=data_root,
+        data_prefix=dict(img_path=val_images, seg_map_path=val_labels),
+        img_suffix=img_suffix,
+        seg_map_suffix='.png',
+        reduce_zero_label=reduce_zero_label,
+        metainfo=metainfo,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+
+train_cfg = dict(
+    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500
+)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
+    clip_grad=dict(max_norm=10, norm_type=2),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0,
+        T_max=max_iters,
+        by_epoch=False,
+    ),
+]
+# lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
+)
+custom_hooks = [dict(type='InterruptHook')]

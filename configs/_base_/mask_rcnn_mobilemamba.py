@@ -1,0 +1,24 @@
+# Mask R-CNN on MobileMamba: three backbone stages (strides 16, 32, 64) and
+# five pyramid levels (strides 4 to 64).
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='MobileMamba',
+        arch='b1',
+        norm_eval=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='checkpoints/mobilemamba_{arch}.pth',
+        ),
+    ),
+    neck=dict(
+        _delete_=True,
+        type='MobileMambaFPN',
+        in_channels=[200, 376, 448],
+        out_channels=256,
+        num_outs=5,
+        num_finer=2,
+    ),
+)

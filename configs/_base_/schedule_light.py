@@ -1,0 +1,25 @@
+# A schedule to train from scratch in minutes: AdamW, 50 warm-up iterations,
+# then cosine to zero over 12 epochs.
+_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+
+max_epochs = 12
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
+    clip_grad=dict(max_norm=10, norm_type=2),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0,
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+# lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
+auto_scale_lr = dict(enable=False, base_batch_size=8)

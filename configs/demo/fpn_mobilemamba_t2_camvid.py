@@ -1,0 +1,12 @@
+# Semantic FPN on MobileMamba-T2 learns CamVid's 11 classes from scratch.
+_base_ = [
+    '../_base_/mmmamba.py',
+    '../_base_/fpn_mobilemamba.py',
+    '../_base_/camvid.py',
+]
+
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    backbone=dict(arch='t2', init_cfg=None),
+    decode_head=dict(num_classes=11),
+)

@@ -1,0 +1,114 @@
+"""Necks and heads take their input channels from the backbone's arch.
+
+``model.backbone.arch`` is then the one option that swaps the backbone, also
+on the command line of mmdet's and mmseg's own tools, where a config's Python
+has run already and cannot compute channel lists any more.
+"""
+
+import copy
+import logging
+
+from mmengine.config import ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, Registry, build_model_from_cfg
+from torch import nn
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.backbones.arch import resolve_arch
+
+
+def follow_backbone(model: dict) -> dict:
+    """Set the ``in_channels`` that the backbone's arch determines.
+
+    Those of the neck or, without one, of the heads that name an ``in_index``;
+    of SSD, whose neck hands its inputs on, of both.
+
+    Args:
+        model (dict): Config of a detector or segmentor.
+
+    Returns:
+        dict: The config itself if nothing has to change, a copy otherwise.
+    """
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict) or backbone.get('type') not in (
+        'MobileMamba',
+        MobileMamba,
+    ):
+        return model
+    indices = backbone.get('out_indices', (0, 1, 2))
+    indices = (indices,) if isinstance(indices, int) else indices
+    widths = resolve_arch(backbone.get('arch', 'b1'))['channels']
+    channels = tuple(widths[i] for i in indices)
+
+    followed = copy.deepcopy(model)
+    neck = (_parts(followed, 'neck') or [{}])[0]
+    if 'in_channels' in neck:
+        _set(neck, 'in_channels', channels)
+        if neck['type'] == 'SSDNeck':
+            rest = tuple(neck['out_channels'])[len(channels) :]
+            _set(neck, 'out_channels', channels + rest)
+            _set(followed['bbox_head'], 'in_channels', channels + rest)
+    else:
+        for head in _parts(followed, 'decode_head', 'auxiliary_head'):
+            index = head.get('in_index', -1)
+            _set(
+                head,
+                'in_channels',
+                channels[index]
+                if isinstance(index, int)
+                else tuple(channels[i] for i in index),
+            )
+    if followed == model:
+        return model
+    print_log(
+        f'Channels of neck and heads follow the backbone: {channels}',
+        logger='current',
+        level=logging.INFO,
+    )
+    return followed
+
+
+def _parts(model: dict, *names: str) -> list[dict]:
+    """The configs under these names, each of which may be a list of them."""
+    parts = []
+    for name in names:
+        part = model.get(name) or []
+        parts += part if isinstance(part, (list, tuple)) else [part]
+    return parts
+
+
+def _set(part: dict, key: str, value: int | tuple[int, ...]) -> None:
+    """Assign; a list stays a list, which mmseg's FPN insists on."""
+    is_list = isinstance(part.get(key), list)
+    part[key] = list(value) if is_list else value
+
+
+def build_model(
+    cfg: dict | list[dict],
+    registry: Registry,
+    default_args: dict | ConfigDict | None = None,
+) -> nn.Module:
+    """Build a model as mmengine does, its channels following the backbone.
+
+    Args:
+        cfg (dict | list[dict]): Config of the model or of a part of one.
+        registry (Registry): Where its type is registered.
+        default_args (dict, optional): Arguments ``cfg`` does not give.
+            Defaults to None.
+
+    Returns:
+        nn.Module: The model.
+    """
+    if isinstance(cfg, dict):
+        cfg = follow_backbone(cfg)
+    return build_model_from_cfg(cfg, registry, default_args)
+
+
+def install() -> None:
+    """Make it the build function of mmengine's model registries.
+
+    A registry created later takes over that of its parent.
+    """
+    for registry in (MODELS, *MODELS.children.values()):
+        if registry.build_func is build_model_from_cfg:
+            registry.build_func = build_model

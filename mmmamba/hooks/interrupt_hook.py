@@ -1,0 +1,84 @@
+"""An interrupted run keeps what it has learnt."""
+
+import signal
+import sys
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+
+@HOOKS.register_module()
+class InterruptHook(Hook):
+    """Save a checkpoint when a run counted in iterations is interrupted.
+
+    Between its checkpoints, thousands of iterations apart, such a run would
+    lose hours. On Ctrl-C or SIGTERM it finishes the iteration, saves, and
+    stops; a second Ctrl-C stops it at once. ``--resume`` then goes on exactly
+    there. A run counted in epochs can only be resumed from the end of one, so
+    it stops at once and keeps the checkpoints it has.
+    """
+
+    # After everything else of the iteration, CheckpointHook included.
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Take over the signals.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        self._received = False
+        self._previous = {}
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._receive)
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Save and stop if there was a signal.
+
+        Args:
+            runner (Runner): The runner of the training.
+            *args: Not used.
+            **kwargs: Not used.
+
+        Raises:
+            KeyboardInterrupt: If there was a signal.
+        """
+        if not self._received:
+            return
+        name = f'iter_{runner.iter + 1}.pth'  # counted up after the hooks
+        runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
+        if is_main_process():
+            path = Path(runner.work_dir, name)
+            # Where --resume looks, as CheckpointHook leaves it.
+            path.with_name('last_checkpoint').write_text(str(path))
+            runner.logger.info(f'Interrupted: saved {path}')
+        self._restore()
+        raise KeyboardInterrupt
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the signals back.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        self._restore()
+
+    def _receive(self, number: int, frame) -> None:
+        # torchrun sends SIGTERM after Ctrl-C, so only Ctrl-C is counted.
+        if self._received and number == signal.SIGINT:
+            self._restore()
+            raise KeyboardInterrupt
+        self._received = True
+        print(
+            'Interrupted: saving a checkpoint after this iteration; press '
+            'Ctrl-C again to stop at once, without it',
+            file=sys.stderr,
+        )
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())

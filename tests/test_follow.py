@@ -1,0 +1,94 @@
+"""Channels of necks and heads follow the arch of the backbone."""
+
+import pytest
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, build_model_from_cfg
+
+from mmmamba import follow
+from mmmamba.follow import follow_backbone
+
+
+def model(arch='t2', out_indices=(0, 1, 2), **parts):
+    backbone = dict(type='MobileMamba', arch=arch, out_indices=out_indices)
+    return ConfigDict(type='Anything', backbone=backbone, **parts)
+
+
+def test_neck():
+    neck = dict(type='FPN', in_channels=[1, 2, 3], out_channels=8)
+    followed = follow_backbone(model(neck=neck))
+    # A list stays one, which mmseg's FPN asserts.
+    assert followed.neck.in_channels == [144, 272, 368]
+    assert neck['in_channels'] == [1, 2, 3]
+
+
+def test_first_of_several_necks():
+    necks = [dict(type='FPN', in_channels=(1, 2)), dict(type='DyHead')]
+    followed = follow_backbone(model(out_indices=(1, 2), neck=necks))
+    assert followed.neck[0].in_channels == (272, 368)
+    assert followed.neck[1] == necks[1]
+
+
+def test_ssd_neck_hands_its_inputs_on():
+    neck = dict(
+        type='SSDNeck', in_channels=(1, 2), out_channels=(1, 2, 512, 256)
+    )
+    head = dict(type='SSDHead', in_channels=(1, 2, 512, 256))
+    followed = follow_backbone(
+        model(out_indices=(0, 1), neck=neck, bbox_head=head)
+    )
+    assert followed.neck.in_channels == (144, 272)
+    assert followed.neck.out_channels == (144, 272, 512, 256)
+    assert followed.bbox_head.in_channels == (144, 272, 512, 256)
+
+
+def test_heads_without_neck():
+    followed = follow_backbone(
+        model(
+            arch=dict(channels=(16, 32, 64)),
+            decode_head=dict(in_channels=[1, 2], in_index=[0, 2]),
+            auxiliary_head=[
+                dict(in_channels=1, in_index=1),
+                dict(in_channels=1),
+            ],
+        )
+    )
+    assert followed.decode_head.in_channels == [16, 64]
+    assert [h.in_channels for h in followed.auxiliary_head] == [32, 64]
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        dict(type='FPN', in_channels=[1]),
+        dict(backbone=dict(type='ResNet'), neck=dict(in_channels=[1])),
+        dict(model(neck=dict(type='FPN', in_channels=[144, 272, 368]))),
+    ],
+    ids=['no backbone', 'another backbone', 'nothing to change'],
+)
+def test_left_alone(cfg):
+    assert follow_backbone(cfg) is cfg
+
+
+def test_unknown_arch_is_named():
+    with pytest.raises(ValueError, match="unknown arch 'b9'"):
+        follow_backbone(model(arch='b9'))
+
+
+def test_toolboxes_build_with_it():
+    import mmdet.registry
+    import mmseg.registry
+
+    for registry in (MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS):
+        assert registry.build_func is follow.build_model
+
+
+def test_other_build_functions_are_kept(monkeypatch):
+    def own(cfg, registry):
+        return None
+
+    monkeypatch.setattr(MODELS, 'build_func', own)
+    follow.install()
+    assert MODELS.build_func is own
+    monkeypatch.setattr(MODELS, 'build_func', build_model_from_cfg)
+    follow.install()
+    assert MODELS.build_func is follow.build_model

@@ -1,0 +1,15 @@
+"""Plot curves and average the times of a training log (vis_data/scalars.json).
+
+The tool is the toolbox's own; ``--help`` lists its options.
+"""
+
+from mmmamba.utils.cli import run_tool
+from mmmamba.utils.installed_tools import run_installed_tool
+
+
+def main() -> None:
+    run_installed_tool('analyze_logs')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,174 @@
+"""Draw what a detector or segmentor finds in images, a video or a webcam."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS
+from rich.progress import track
+
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    load_config,
+    run_tool,
+)
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'image',
+        metavar='IMAGE',
+        help='image file, folder of images, video file, or the number of a '
+        'webcam, which is read until Ctrl-C',
+    )
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs'),
+        help='where the drawings go, under the names of the inputs '
+        '(default: outputs)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score of a drawn object (default: 0.3)',
+    )
+    parser.add_argument(
+        '--opacity',
+        type=float,
+        default=0.5,
+        help='opacity of drawn label maps (default: 0.5)',
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda:0' if torch.cuda.is_available() else 'cpu',
+        help='default: the first GPU if there is one',
+    )
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if not Path(args.checkpoint).is_file():
+        raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    images, video = find_input(args.image)
+    draw = make_drawer(cfg, args)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+
+    if video is not None:
+        name = Path(args.image).stem
+        file = args.out_dir / f'{name}.mp4'
+        count = write_video(file, video, draw)
+        print(f'{count} frames drawn in {file}')
+        return
+    for path in track(images, 'Drawing'):
+        image = mmcv.imread(path)  # three channels, whatever the file has
+        if image is None:
+            raise UsageError(f'{path} is not an image that OpenCV reads')
+        mmcv.imwrite(draw(image), str(args.out_dir / path.name))
+    print(f'{len(images)} images drawn in {args.out_dir}')
+
+
+def find_input(name: str) -> tuple[list[Path], mmcv.VideoReader | None]:
+    """Find the images that are meant, or else open the video."""
+    path = Path(f'/dev/video{name}' if name.isdigit() else name)
+    if not path.exists():
+        raise UsageError(f'there is no image, folder or video {path}')
+    if path.is_dir():
+        images = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
+        if not images:
+            raise UsageError(f'the folder {path} holds no images')
+        return sorted(images), None
+    if path.suffix.lower() not in VIDEOS and not path.is_char_device():
+        return [path], None
+    video = mmcv.VideoReader(str(path))
+    if not video.opened or video.width == 0:
+        raise UsageError(f'{path} is not a video that OpenCV reads')
+    return [], video
+
+
+def make_drawer(
+    cfg: Config, args: argparse.Namespace
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that draws what the model finds in a BGR image."""
+    if cfg.default_scope == 'mmdet':
+        from mmdet.apis import inference_detector as predict
+        from mmdet.apis import init_detector as build
+
+        options = dict(pred_score_thr=args.score_thr)
+    elif cfg.default_scope == 'mmseg':
+        from mmseg.apis import inference_model as predict
+        from mmseg.apis import init_model as build
+
+        cfg.visualizer.alpha = args.opacity
+        options = {}
+    else:
+        raise UsageError(
+            f'{args.config} is of {cfg.default_scope}; detectors (mmdet) and '
+            'segmentors (mmseg) have something to draw'
+        )
+    model = build(cfg, args.checkpoint, device=args.device)
+    cfg.visualizer.save_dir = str(args.out_dir)
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
+    visualizer.dataset_meta = model.dataset_meta
+
+    def draw(image: np.ndarray) -> np.ndarray:
+        visualizer.add_datasample(
+            'image',
+            image[..., ::-1],
+            predict(model, image),
+            draw_gt=False,
+            show=False,
+            **options,
+        )
+        return visualizer.get_image()[..., ::-1]
+
+    return draw
+
+
+def write_video(
+    file: Path,
+    video: mmcv.VideoReader,
+    draw: Callable[[np.ndarray], np.ndarray],
+) -> int:
+    """Draw every frame; returns how many there were."""
+    codec = cv2.VideoWriter_fourcc(*'mp4v')
+    size = (video.width, video.height)
+    writer = cv2.VideoWriter(str(file), codec, video.fps or 25, size)
+    total = len(video) if len(video) > 0 else None  # a webcam has no end
+    count = 0
+    try:
+        for frame in track(frames(video), 'Drawing', total):
+            writer.write(np.ascontiguousarray(draw(frame)))
+            count += 1
+    except KeyboardInterrupt:
+        if total is not None:
+            raise
+    finally:
+        writer.release()
+    return count
+
+
+def frames(video: mmcv.VideoReader) -> Iterator[np.ndarray]:
+    """The frames in order; a webcam cannot be rewound, as iterating does."""
+    while (frame := video.read()) is not None:
+        yield frame
+
+
+if __name__ == '__main__':
+    run_tool(main)
