@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
@@ -100,6 +101,10 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        if dist.is_available() and dist.is_initialized():
+            # mmengine leaves it to the end of the process, where gloo's
+            # threads, if they outlive it, abort it.
+            dist.destroy_process_group()
     except (UsageError, DatasetError, CheckpointError) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 // (empty) Python module whose import registers them.
 #include "ops.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <Python.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -61,7 +62,7 @@ BidirectionalGrads bidirectional_scan_backward(
 // ---------------------------------------------------------------- gradients
 
 OptionalTensor optional(const Tensor& t) {
-  return t.defined() ? OptionalTensor(t) : std::nullopt;
+  return t.defined() ? OptionalTensor(t) : OptionalTensor();
 }
 
 // An absent input has no gradient.
@@ -243,7 +244,11 @@ BidirectionalGrads bidirectional_scan_backward_meta(
 }  // namespace
 
 TORCH_LIBRARY(mmmamba, m) {
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 2
+  const std::vector<at::Tag> tags;
+#else
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
+#endif
   m.def(
       "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
       "Tensor? D, Tensor? delta_bias, bool delta_softplus) -> Tensor",

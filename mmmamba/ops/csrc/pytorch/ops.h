@@ -5,13 +5,12 @@
 
 #include <ATen/ATen.h>
 
-#include <optional>
 #include <tuple>
 
 namespace mmmamba {
 
 using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
+using OptionalTensor = c10::optional<Tensor>;  // std's since PyTorch 2.4
 
 // Gradients in the order of the inputs; of an absent input an empty tensor.
 using SelectiveGrads =
