@@ -30,10 +30,7 @@ def follow_backbone(model: dict) -> dict:
         dict: The config itself if nothing has to change, a copy otherwise.
     """
     backbone = model.get('backbone')
-    if not isinstance(backbone, dict) or backbone.get('type') not in (
-        'MobileMamba',
-        MobileMamba,
-    ):
+    if not isinstance(backbone, dict) or not _is_mobilemamba(backbone):
         return model
     indices = backbone.get('out_indices', (0, 1, 2))
     indices = (indices,) if isinstance(indices, int) else indices
@@ -42,7 +39,9 @@ def follow_backbone(model: dict) -> dict:
 
     followed = copy.deepcopy(model)
     neck = (_parts(followed, 'neck') or [{}])[0]
-    if 'in_channels' in neck:
+    if neck and 'in_channels' not in neck:
+        return model  # a neck that finds out by itself
+    if neck:
         _set(neck, 'in_channels', channels)
         if neck['type'] == 'SSDNeck':
             rest = tuple(neck['out_channels'])[len(channels) :]
@@ -51,13 +50,19 @@ def follow_backbone(model: dict) -> dict:
     else:
         for head in _parts(followed, 'decode_head', 'auxiliary_head'):
             index = head.get('in_index', -1)
-            _set(
-                head,
-                'in_channels',
-                channels[index]
-                if isinstance(index, int)
-                else tuple(channels[i] for i in index),
-            )
+            try:
+                width = (
+                    channels[index]
+                    if isinstance(index, int)
+                    else tuple(channels[i] for i in index)
+                )
+            except IndexError:
+                raise ValueError(
+                    f'in_index={index} of {head.get("type")} is beyond the '
+                    f'{len(channels)} outputs of the backbone, out_indices='
+                    f'{tuple(indices)}'
+                ) from None
+            _set(head, 'in_channels', width)
     if followed == model:
         return model
     print_log(
@@ -66,6 +71,13 @@ def follow_backbone(model: dict) -> dict:
         level=logging.INFO,
     )
     return followed
+
+
+def _is_mobilemamba(backbone: dict) -> bool:
+    kind = backbone.get('type')
+    # A name may carry the scope it is registered in.
+    name = kind.split('.')[-1] if isinstance(kind, str) else kind
+    return name in ('MobileMamba', MobileMamba)
 
 
 def _parts(model: dict, *names: str) -> list[dict]:

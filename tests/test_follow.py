@@ -62,11 +62,25 @@ def test_heads_without_neck():
         dict(type='FPN', in_channels=[1]),
         dict(backbone=dict(type='ResNet'), neck=dict(in_channels=[1])),
         dict(model(neck=dict(type='FPN', in_channels=[144, 272, 368]))),
+        # Heads take what a neck gives.
+        dict(model(neck=dict(type='N'), decode_head=dict(in_channels=64))),
     ],
-    ids=['no backbone', 'another backbone', 'nothing to change'],
+    ids=['no backbone', 'another backbone', 'nothing to change', 'own neck'],
 )
 def test_left_alone(cfg):
     assert follow_backbone(cfg) is cfg
+
+
+def test_type_with_its_scope():
+    backbone = dict(type='mmengine.MobileMamba', arch='t2')
+    cfg = dict(backbone=backbone, neck=dict(type='FPN', in_channels=[1]))
+    assert follow_backbone(cfg)['neck']['in_channels'] == [144, 272, 368]
+
+
+def test_index_beyond_the_outputs():
+    head = dict(type='FCNHead', in_channels=1, in_index=3)
+    with pytest.raises(ValueError, match='in_index=3 of FCNHead is beyond'):
+        follow_backbone(model(decode_head=head))
 
 
 def test_unknown_arch_is_named():

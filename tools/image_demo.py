@@ -66,21 +66,30 @@ def main() -> None:
     cfg = load_config(args)
     if not Path(args.checkpoint).is_file():
         raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     images, video = find_input(args.image)
+    targets = [args.out_dir / path.name for path in images]
+    if video is not None:
+        targets = [args.out_dir / f'{Path(args.image).stem}.mp4']
+    inputs = [path.resolve() for path in images or [Path(args.image)]]
+    if any(t.resolve() in inputs for t in targets):
+        raise UsageError(
+            f'the drawings would overwrite the input; --out-dir {args.out_dir}'
+            ' must be another folder'
+        )
     draw = make_drawer(cfg, args)
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
     if video is not None:
-        name = Path(args.image).stem
-        file = args.out_dir / f'{name}.mp4'
-        count = write_video(file, video, draw)
-        print(f'{count} frames drawn in {file}')
+        count = write_video(targets[0], video, draw)
+        print(f'{count} frames drawn in {targets[0]}')
         return
-    for path in track(images, 'Drawing'):
+    for path, target in zip(track(images, 'Drawing'), targets):
         image = mmcv.imread(path)  # three channels, whatever the file has
         if image is None:
             raise UsageError(f'{path} is not an image that OpenCV reads')
-        mmcv.imwrite(draw(image), str(args.out_dir / path.name))
+        mmcv.imwrite(draw(image), str(target))
     print(f'{len(images)} images drawn in {args.out_dir}')
 
 
@@ -150,6 +159,8 @@ def write_video(
     codec = cv2.VideoWriter_fourcc(*'mp4v')
     size = (video.width, video.height)
     writer = cv2.VideoWriter(str(file), codec, video.fps or 25, size)
+    if not writer.isOpened():
+        raise UsageError(f'OpenCV cannot write the video {file}')
     total = len(video) if len(video) > 0 else None  # a webcam has no end
     count = 0
     try:

@@ -1,10 +1,13 @@
 """An interrupted run keeps what it has learnt."""
 
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+import torch
+from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -32,7 +35,10 @@ class InterruptHook(Hook):
         """
         self._received = False
         self._previous = {}
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
+        self._pid = os.getpid()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        by_iter = isinstance(runner.train_loop, IterBasedTrainLoop)
+        if by_iter and in_main_thread:  # no other may handle signals
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
 
@@ -47,7 +53,7 @@ class InterruptHook(Hook):
         Raises:
             KeyboardInterrupt: If there was a signal.
         """
-        if not self._received:
+        if not self._all_received(runner):
             return
         name = f'iter_{runner.iter + 1}.pth'  # counted up after the hooks
         runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
@@ -67,7 +73,18 @@ class InterruptHook(Hook):
         """
         self._restore()
 
+    def _all_received(self, runner: Runner) -> bool:
+        """Whether any process got a signal, the same answer in all."""
+        if get_world_size() == 1:
+            return self._received
+        # Any of them may get it first, or alone.
+        received = torch.tensor(int(self._received))
+        all_reduce(received, 'max')
+        return bool(received)
+
     def _receive(self, number: int, frame) -> None:
+        if os.getpid() != self._pid:
+            return  # a data loader's worker, which its parent stops
         # torchrun sends SIGTERM after Ctrl-C, so only Ctrl-C is counted.
         if self._received and number == signal.SIGINT:
             self._restore()

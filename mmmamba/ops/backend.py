@@ -136,13 +136,17 @@ def describe_backends() -> dict[str, str]:
     """
     words = {}
     for device in ('cpu', 'cuda'):
-        if _forced is not None:
-            words[device] = f'{_forced}, forced by MMMAMBA_OP_BACKEND'
+        if _forced and _DEVICE_OF[_forced] not in (None, device):
+            words[device] = f'none: MMMAMBA_OP_BACKEND={_forced}'
+        elif _forced == 'torch':
+            words[device] = 'PyTorch, forced by MMMAMBA_OP_BACKEND'
         elif device in _compiled:
             words[device] = 'compiled'
             if device == 'cpu':
                 instructions = torch.backends.cpu.get_cpu_capability()
                 words[device] += f', {instructions}'
+            if _forced:
+                words[device] += ', forced by MMMAMBA_OP_BACKEND'
         elif _problem is not None:
             words[device] = f'PyTorch; compiled ops are not used: {_problem}'
         else:

@@ -88,7 +88,7 @@ def selective_scan(
     shape = (length, batch, directions, channels // directions)
     x = x.permute(2, 0, 1).contiguous().view(shape)
     delta = delta.permute(2, 0, 1).contiguous().view(shape)
-    A = A.view(directions, -1, d_state)
+    A = A.view(directions, channels // directions, d_state)
     B, C = (t.permute(3, 0, 1, 2)[:, :, :, None] for t in (B, C))
 
     # (L, batch, K, D, N): N states per channel and position

@@ -115,7 +115,7 @@ def _check_selective_scan(u, delta, A, B, C, D, delta_bias) -> None:
     if A.dim() != 2 or A.shape[0] != channels:
         raise ValueError(
             f'{op}: A must be (K*D, N) with K*D = {channels}, got shape '
-            f' {tuple(A.shape)}'
+            f'{tuple(A.shape)}'
         )
     if B.dim() != 4 or B.shape[1] == 0 or channels % B.shape[1]:
         raise ValueError(

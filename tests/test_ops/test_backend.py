@@ -187,7 +187,8 @@ def test_built(reports):
     for value in ('torch', 'cpp'):
         used, words, said = found[value]
         assert used == value and not said
-        assert words == f'{value}, forced by MMMAMBA_OP_BACKEND'
+        assert words.startswith('compiled' if value == 'cpp' else 'PyTorch')
+        assert words.endswith(', forced by MMMAMBA_OP_BACKEND')
     error, message, _ = found['cuda']
     if available_backends()['cuda'] or error == 'RuntimeError':
         assert 'MMMAMBA_OP_BACKEND=cuda runs on cuda, but the inputs' in (
@@ -319,6 +320,13 @@ def test_forced_backend_for_another_device(monkeypatch):
     assert backend.backend_for(torch.device('cuda')) == 'torch'
     monkeypatch.setattr(backend, '_forced', None)
     assert backend.backend_for(torch.device('meta')) == 'torch'
+
+
+def test_description_of_a_backend_for_another_device(monkeypatch):
+    monkeypatch.setattr(backend, '_forced', 'cpp')
+    words = backend.describe_backends()
+    assert words['cuda'] == 'none: MMMAMBA_OP_BACKEND=cpp'
+    assert not words['cpu'].startswith('none')
 
 
 def test_available_backends():

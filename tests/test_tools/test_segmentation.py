@@ -177,6 +177,16 @@ def test_image_demo(folder, checkpoint):
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
+def test_image_demo_keeps_its_input(
+    folder, checkpoint, run_tool, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    images = 'data/ade/images/validation'
+    options = ['config.py', checkpoint, '--out-dir', images]
+    assert run_tool('image_demo.py', images, *options) == 1
+    assert 'would overwrite the input' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     'source, message',
     [

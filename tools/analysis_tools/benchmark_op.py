@@ -55,7 +55,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=int, default=1, help='images (default: 1)'
     )
-    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cpu', help='default: cpu'
+    )
     parser.add_argument(
         '--dtype', choices=DTYPES, default='fp32', help='default: fp32'
     )
@@ -73,6 +75,8 @@ def parse_args() -> argparse.Namespace:
         '--plot', type=Path, help='draw time against L here (a PNG, say)'
     )
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error('--rounds must be at least 1')
     if args.plot and 'length' not in args.tables:
         args.tables.append('length')
     return args
