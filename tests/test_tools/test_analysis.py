@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from mmmamba.analysis import analyze_complexity
 from mmmamba.backbones import MobileMamba
@@ -26,6 +28,20 @@ ROOT = Path(__file__).parents[2]
 def test_flops_are_the_published(arch, size, published):
     _, flops = analyze_complexity(MobileMamba(arch), (size, size))
     assert flops.total() / 1e6 == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize('size, published', [(320, 1.7), (512, 4.4)])
+def test_published_flops_of_ssdlite(size, published):
+    """Of three stages, one of which is not used, and neck; without heads."""
+    cfg = Config.fromfile(
+        ROOT / f'configs/det/ssdlite_mobilemamba_b1_{size}.py'
+    )
+    cfg.model.backbone.init_cfg = None
+    init_default_scope('mmdet')
+    _, detector = analyze_complexity(MODELS.build(cfg.model), (size, size))
+    _, backbone = analyze_complexity(MobileMamba('b1'), (size, size))
+    flops = backbone.total() + detector.by_module()['model.neck']
+    assert flops / 1e9 == pytest.approx(published, rel=0.02)
 
 
 def test_scan_counts_as_published():
