@@ -117,15 +117,9 @@ Inputs bidirectional_inputs(const Tensor& x, const Tensor& projected,
   return in;
 }
 
-void run(void (*kernel)(const ScanArgs<float>&, int64_t, int64_t),
-         const ScanArgs<float>& args, int64_t tasks) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    kernel(args, begin, end);
-  });
-}
-
-void run(void (*kernel)(const ScanArgs<double>&, int64_t, int64_t),
-         const ScanArgs<double>& args, int64_t tasks) {
+template <typename T>
+void run(void (*kernel)(const ScanArgs<T>&, int64_t, int64_t),
+         const ScanArgs<T>& args, int64_t tasks) {
   at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
     kernel(args, begin, end);
   });
