@@ -69,6 +69,12 @@ _MIXER = (
     ('proj.1', 'proj'),
 )
 _CONV_BN = (('c', 'conv'),)
+_CLS_HEAD = (
+    ('head.bn', 'head.head.bn'),
+    ('head.l', 'head.head.linear'),
+    ('head_dist.bn', 'head.head_dist.bn'),
+    ('head_dist.l', 'head.head_dist.linear'),
+)
 _TABLE = _STEM + _TRANSITION + _BLOCK + _MIXER + _CONV_BN
 
 # Blocks are numbered from 0 in ours; published stages 2 and 3 count the three
@@ -76,6 +82,9 @@ _TABLE = _STEM + _TRANSITION + _BLOCK + _MIXER + _CONV_BN
 _PUBLISHED_BLOCK = re.compile(r'^blocks([123])\.(\d+)\.')
 _OUR_BLOCK = re.compile(r'^stages\.([012])\.blocks\.(\d+)\.')
 _HEADS = ('head.', 'head_dist.')
+# What only names of a backbone, of either layout, start with.
+_PUBLISHED_TOP = ('patch_embed.', 'blocks1.')
+_BACKBONE_TOP = (*_PUBLISHED_TOP, 'stem.', 'stages.')
 
 
 class CheckpointError(RuntimeError):
@@ -133,7 +142,7 @@ def is_published(names: Iterable[str]) -> bool:
     Returns:
         bool: True if one of them starts as only published names do.
     """
-    return any(n.startswith(('patch_embed.', 'blocks1.')) for n in names)
+    return any(str(n).startswith(_PUBLISHED_TOP) for n in names)
 
 
 # ---------------------------------------------------------------------------
@@ -255,10 +264,24 @@ _SAFE_GLOBALS = [
     np.ndarray,
     np.dtype,
 ] + [type(np.dtype(t)) for t in '?bBhHiIlLqQefd']
+
+
+def _load_for_runner(
+    filename: str | Path, map_location: str | torch.device | None = 'cpu'
+) -> dict:
+    """As :func:`load_from_local`, in the container mmengine's hooks expect."""
+    checkpoint = load_from_local(filename, map_location)
+    if 'state_dict' in checkpoint:
+        return checkpoint
+    if {'net', 'net_E'} & set(checkpoint) or is_published(checkpoint):
+        return {'state_dict': unwrap_state_dict(checkpoint)}
+    return checkpoint
+
+
 if _HAS_SAFE_GLOBALS:
     # Every local checkpoint a runner or inferencer reads takes this way.
     CheckpointLoader.register_scheme(
-        prefixes='', loader=load_from_local, force=True
+        prefixes='', loader=_load_for_runner, force=True
     )
 
 
@@ -369,12 +392,41 @@ def load_pretrained(
             checkpoint = _download(filename)
         else:
             checkpoint = load_from_local(filename)
+        check_arch(model, checkpoint)
         state_dict = backbone_state_dict(unwrap_state_dict(checkpoint), prefix)
         model.load_state_dict(state_dict)
     except CheckpointError as error:
         if str(filename) in str(error):
             raise
         raise CheckpointError(f'{filename}: {error}') from None
+
+
+def check_arch(model: nn.Module, checkpoint: Mapping) -> None:
+    """Refuse a checkpoint whose meta names another arch than the model's.
+
+    B1, B2 and B4 are one arch; their drop-path rates may differ.
+
+    Args:
+        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        checkpoint (Mapping): Of ``publish_model.py`` or any other.
+
+    Raises:
+        CheckpointError: If the two differ; names both.
+    """
+    meta = checkpoint.get('meta')
+    arch = meta.get('arch') if isinstance(meta, Mapping) else None
+    arch = model.arch_zoo.get(arch, arch) if isinstance(arch, str) else arch
+    if not isinstance(arch, Mapping):
+        return  # the tensors tell
+    if any(
+        arch.get(name, value) != value
+        for name, value in model.arch.items()
+        if name != 'drop_path_rate'
+    ):
+        raise CheckpointError(
+            f'the model is arch {model.arch_name}, but the checkpoint says it '
+            f'is arch {meta["arch"]}; set arch to match it'
+        )
 
 
 def _download(address: str) -> dict:
@@ -413,6 +465,29 @@ def adapt_state_dict(model: nn.Module, state_dict: dict, prefix: str) -> None:
         given = {from_published(name): v for name, v in given.items()}
     check_fit(model, given, prefix)
     state_dict.update({prefix + name: v for name, v in given.items()})
+
+
+def adapt_classifier(state_dict: dict, prefix: str) -> None:
+    """Move a published classifier's tensors to where ours are, in place.
+
+    There the backbone's lie at the top, beside ``head`` and ``head_dist``;
+    an ``ImageClassifier`` has a backbone and a head. So they do in the file
+    of a backbone alone, of either layout. Others are left alone.
+
+    Args:
+        state_dict (dict): Tensors by name.
+        prefix (str): Prefix of the classifier's names in it.
+    """
+    names = [n[len(prefix) :] for n in state_dict if n.startswith(prefix)]
+    if not any(n.startswith(_BACKBONE_TOP) for n in names):
+        return
+    for name in names:
+        ours = f'backbone.{name}'
+        if name.startswith(_HEADS):
+            for published, here in _CLS_HEAD:
+                if name.startswith(f'{published}.'):
+                    ours = here + name[len(published) :]
+        state_dict[prefix + ours] = state_dict.pop(prefix + name)
 
 
 def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:

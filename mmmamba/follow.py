@@ -21,10 +21,11 @@ def follow_backbone(model: dict) -> dict:
     """Set the ``in_channels`` that the backbone's arch determines.
 
     Those of the neck or, without one, of the heads that name an ``in_index``;
-    of SSD, whose neck hands its inputs on, of both.
+    of SSD, whose neck hands its inputs on, of both; of a classifier's head
+    behind global average pooling.
 
     Args:
-        model (dict): Config of a detector or segmentor.
+        model (dict): Config of a detector, segmentor or classifier.
 
     Returns:
         dict: The config itself if nothing has to change, a copy otherwise.
@@ -39,9 +40,12 @@ def follow_backbone(model: dict) -> dict:
 
     followed = copy.deepcopy(model)
     neck = (_parts(followed, 'neck') or [{}])[0]
-    if neck and 'in_channels' not in neck:
+    if str(neck.get('type')).split('.')[-1] == 'GlobalAveragePooling':
+        for head in _parts(followed, 'head'):
+            _set(head, 'in_channels', channels[-1])
+    elif neck and 'in_channels' not in neck:
         return model  # a neck that finds out by itself
-    if neck:
+    elif neck:
         _set(neck, 'in_channels', channels)
         if neck['type'] == 'SSDNeck':
             rest = tuple(neck['out_channels'])[len(channels) :]

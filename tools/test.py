@@ -12,11 +12,13 @@ from mmengine.runner import Runner
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
+    add_size_options,
     load_config,
     run_tool,
+    set_size,
 )
 from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu_launch
+from mmmamba.utils.dist import prepare_cpu_launch, replace_amp
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +60,7 @@ def parse_args() -> argparse.Namespace:
         help='fold the batch norms into the convolutions: the same '
         'predictions, faster',
     )
+    add_size_options(parser)
     add_run_options(parser)
     return parser.parse_args()
 
@@ -81,8 +84,10 @@ def main() -> None:
         cfg.test_evaluator.output_dir = args.out
     elif args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out {args.out} must end in .pkl or .pickle')
+    set_size(cfg, args)
     check_datasets(cfg, ('test',))
 
+    replace_amp(cfg)
     prepare_cpu_launch(cfg)
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)

@@ -4,6 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -12,11 +13,13 @@ from mmmamba.backbones.arch import base_name
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
+    add_size_options,
     load_config,
     run_tool,
+    set_size,
 )
 from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu_launch
+from mmmamba.utils.dist import prepare_cpu_launch, replace_amp
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +44,7 @@ def parse_args() -> argparse.Namespace:
         help='resume from this checkpoint or, without one, from the latest '
         'in the work directory',
     )
+    add_size_options(parser)
     add_run_options(parser)
     return parser.parse_args()
 
@@ -62,9 +66,11 @@ def main() -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
-    check_pretrained(cfg.model.get('backbone', {}))
+    set_size(cfg, args)
+    check_pretrained(cfg)
     check_datasets(cfg, ('train', 'val'))
 
+    replace_amp(cfg)
     prepare_cpu_launch(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
@@ -90,17 +96,21 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
     return latest
 
 
-def check_pretrained(backbone: dict) -> None:
-    """Refuse early if the backbone's checkpoint is not there."""
+def check_pretrained(cfg: Config) -> None:
+    """Refuse early if a checkpoint that training starts from is not there."""
+    if cfg.get('load_from') and not is_there(cfg.load_from):
+        raise UsageError(
+            f'load_from: there is no checkpoint {cfg.load_from}; name one by '
+            '--cfg-options load_from=PATH'
+        )
+    backbone = cfg.model.get('backbone', {})
     configs = backbone.get('init_cfg') or []
-    for cfg in configs if isinstance(configs, list) else [configs]:
-        checkpoint = cfg.get('checkpoint') or ''
+    for init_cfg in configs if isinstance(configs, list) else [configs]:
+        checkpoint = init_cfg.get('checkpoint') or ''
         if '{arch}' in checkpoint:
             name = base_name(backbone.get('arch', 'b1'))
             checkpoint = checkpoint.replace('{arch}', name)
-        if '://' in checkpoint or not checkpoint:
-            continue
-        if not Path(checkpoint).expanduser().is_file():
+        if checkpoint and not is_there(checkpoint):
             raise UsageError(
                 f"the backbone's checkpoint {checkpoint} does not exist. "
                 'Download the published one (docs/checkpoints.md) and name it '
@@ -108,6 +118,18 @@ def check_pretrained(backbone: dict) -> None:
                 'train from scratch by --cfg-options '
                 'model.backbone.init_cfg=None'
             )
+    if cfg.model.type == 'DistilledClassifier':
+        from mmmamba.classifiers import check_teacher
+
+        try:
+            check_teacher(cfg.model)
+        except FileNotFoundError as error:
+            raise UsageError(str(error)) from None
+
+
+def is_there(checkpoint: str) -> bool:
+    """Whether a file exists; of an address only its server knows."""
+    return '://' in checkpoint or Path(checkpoint).expanduser().is_file()
 
 
 if __name__ == '__main__':

@@ -1,17 +1,27 @@
 # Image classifier: global average pool, then batch norm and a linear layer.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.classifiers'], allow_failed_imports=False
+)
 
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='MobileMamba', arch='b1', out_indices=(2,)),
     neck=dict(type='GlobalAveragePooling'),
-    # LeViT's head is the published one: BatchNorm1d and Linear.
     head=dict(
-        type='LeViTClsHead',
+        type='MobileMambaClsHead',
         num_classes=1000,
+        # Follows model.backbone.arch.
         in_channels=448,
+        # True adds the second head of DeiT; no published checkpoint has it.
         distillation=False,
-        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        loss=dict(
+            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'
+        ),
+    ),
+    train_cfg=dict(
+        augments=[
+            dict(type='Mixup', alpha=0.8),
+            dict(type='CutMix', alpha=1.0),
+        ]
     ),
 )

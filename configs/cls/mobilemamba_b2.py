@@ -1,5 +1,14 @@
-# MobileMamba-B2 with its 1000-class head, pretrained at 384 px.
-_base_ = '../_base_/classifier_mobilemamba.py'
+# MobileMamba-B2 on ImageNet-1K at 384 px, as published.
+_base_ = ['../_base_/classifier_mobilemamba.py', '../_base_/imagenet.py']
 
-model = dict(backbone=dict(arch='b2'), head=dict(in_channels=448))
+model = dict(backbone=dict(arch='b2'))
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].scale = 384
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 438  # the crop is 0.875 of it
+test_pipeline[2].crop_size = 384
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 analysis_shape = (384, 384)

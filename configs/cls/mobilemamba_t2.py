@@ -1,5 +1,14 @@
-# MobileMamba-T2 with its 1000-class head, pretrained at 192 px.
-_base_ = '../_base_/classifier_mobilemamba.py'
+# MobileMamba-T2 on ImageNet-1K at 192 px, as published.
+_base_ = ['../_base_/classifier_mobilemamba.py', '../_base_/imagenet.py']
 
 model = dict(backbone=dict(arch='t2'), head=dict(in_channels=368))
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].scale = 192
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 219  # the crop is 0.875 of it
+test_pipeline[2].crop_size = 192
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
 analysis_shape = (192, 192)

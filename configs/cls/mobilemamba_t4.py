@@ -1,5 +1,4 @@
-# MobileMamba-T4 with its 1000-class head, pretrained at 192 px.
-_base_ = '../_base_/classifier_mobilemamba.py'
+# MobileMamba-T4 on ImageNet-1K at 192 px, as published.
+_base_ = './mobilemamba_t2.py'
 
 model = dict(backbone=dict(arch='t4'), head=dict(in_channels=448))
-analysis_shape = (192, 192)

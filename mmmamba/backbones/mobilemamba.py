@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmmamba.checkpoint import adapt_state_dict, load_pretrained
+from mmmamba.checkpoint import (
+    adapt_classifier,
+    adapt_state_dict,
+    load_pretrained,
+)
 from mmmamba.layers import ConvBN, MobileMambaBlock, Transition
 
 from .arch import ARCH_ZOO, base_name, resolve_arch
@@ -333,3 +337,8 @@ class MobileMamba(BaseModule):
     def _adapt_state_dict(self, state_dict, prefix, *args) -> None:
         """Hook: accept published names, refuse another arch's tensors."""
         adapt_state_dict(self, state_dict, prefix)
+
+    @staticmethod
+    def _checkpoint_filter(state_dict, prefix, *args) -> None:
+        """Hook of mmpretrain's ``ImageClassifier``: accept published ones."""
+        adapt_classifier(state_dict, prefix)

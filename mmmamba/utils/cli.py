@@ -11,7 +11,9 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmmamba.checkpoint import CheckpointError
+from mmmamba.hooks import NonFiniteError
 from mmmamba.utils.dataset_check import DatasetError
+from mmmamba.utils.image_size import set_image_size
 
 
 class UsageError(RuntimeError):
@@ -63,6 +65,46 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """Add the image size of classifiers, which several transforms share.
+
+    Args:
+        parser (ArgumentParser): The parser to extend.
+    """
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        metavar='PIXELS',
+        help='classification: train and test at this size instead of that of '
+        'the config',
+    )
+    parser.add_argument(
+        '--crop-ratio',
+        type=float,
+        metavar='RATIO',
+        help='classification: side of the test crop over the shorter side of '
+        'the image (default: that of the config, 0.875 with --img-size)',
+    )
+
+
+def set_size(cfg: Config, args: argparse.Namespace) -> None:
+    """Apply the options of :func:`add_size_options`.
+
+    Args:
+        cfg (Config): The config of the run; changed in place.
+        args (Namespace): Parsed options.
+
+    Raises:
+        UsageError: If the config has no such sizes, or for a wrong value.
+    """
+    if args.img_size is None and args.crop_ratio is None:
+        return
+    try:
+        set_image_size(cfg, args.img_size, args.crop_ratio)
+    except ValueError as error:
+        raise UsageError(f'--img-size, --crop-ratio: {error}') from None
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Load the config of a run and apply the shared options.
 
@@ -105,7 +147,12 @@ def run_tool(main: Callable[[], None]) -> None:
             # mmengine leaves it to the end of the process, where gloo's
             # threads, if they outlive it, abort it.
             dist.destroy_process_group()
-    except (UsageError, DatasetError, CheckpointError) as error:
+    except (
+        UsageError,
+        DatasetError,
+        CheckpointError,
+        NonFiniteError,
+    ) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

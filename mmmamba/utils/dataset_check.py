@@ -62,6 +62,9 @@ def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
             classes = _classes(dataset)
             if classes:
                 _check_num_classes(cfg.model, classes)
+            folder = _image_folder(dataset, paths)
+            if folder:
+                _check_class_folders(cfg.model, folder, classes)
             if 'ann_file' in paths and _is_coco(dataset):
                 _check_coco(paths, classes, split)
             if 'data_prefix.seg_map_path' in paths and not dataset.get(
@@ -139,6 +142,42 @@ def _classes(dataset: Mapping) -> tuple[str, ...] | None:
     if not classes or 'Panoptic' in dataset_class.__name__:
         return None
     return tuple(classes)
+
+
+def _image_folder(dataset: Mapping, paths: Mapping[str, str]) -> str | None:
+    """The folder of an mmpretrain data set that has a folder a class."""
+    ancestors = {c.__name__ for c in _dataset_class(dataset).__mro__}
+    if 'CustomDataset' not in ancestors or dataset.get('ann_file'):
+        return None
+    if 'data_root' in paths and dataset.get('split'):  # ImageNet's
+        return os.path.join(paths['data_root'], dataset['split'])
+    return next(iter(paths.values()))
+
+
+def _check_class_folders(
+    model: Mapping, path: str, classes: tuple[str, ...] | None
+) -> None:
+    """Classes are numbered by their folders' sorted names (mmpretrain)."""
+    if not os.path.isdir(path):
+        raise DatasetError(f'the image folder {path} does not exist')
+    folders = sorted(e.name for e in os.scandir(path) if e.is_dir())
+    if not folders:
+        raise DatasetError(
+            f'{path} has no folders: one for each class is expected, with '
+            'its images'
+        )
+    if classes is None:
+        _check_num_classes(model, tuple(folders))
+    elif len(classes) != len(folders):
+        raise DatasetError(
+            f'{path} has {len(folders)} folders ({_listing(folders)}), but '
+            f'the config names {len(classes)} classes ({_listing(classes)})'
+        )
+    elif set(classes) == set(folders) and list(classes) != folders:
+        raise DatasetError(
+            f"the folders of {path} are numbered in their names' order, which "
+            f'is not that of the classes in the config: set classes={folders}'
+        )
 
 
 def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:

@@ -1,9 +1,35 @@
-"""Several processes on a machine without GPUs."""
+"""What training needs on a machine without GPUs."""
+
+import logging
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.logging import print_log
+
+
+def replace_amp(cfg: Config) -> None:
+    """Train in float32 where there is no device for mixed precision.
+
+    mmengine's ``AmpOptimWrapper`` refuses to start on a CPU.
+
+    Args:
+        cfg (Config): The config of the run; changed in place.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper' and get_device() in (
+        'cpu',
+        'mps',
+    ):
+        wrapper.type = 'OptimWrapper'
+        for option in ('loss_scale', 'dtype'):
+            wrapper.pop(option, None)
+        print_log(
+            'No GPU: AMP is off, training in float32',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def prepare_cpu_launch(cfg: Config) -> None:

@@ -159,7 +159,10 @@ def test_gradients_of_a_long_sequence():
         torch.float32,
     )
     for name, grad in expected.items():
-        assert relative_error(found[name], grad) <= 1e-5, name
+        # A's is a sum over all positions, each with its own rounding; how
+        # exp rounds differs between CPUs (1.8e-5 with AVX-512).
+        tolerance = 4e-5 if name == 'A' else 1e-5
+        assert relative_error(found[name], grad) <= tolerance, name
 
 
 @cache
