@@ -67,6 +67,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
     set_size(cfg, args)
+    check_schedule(cfg)
     check_pretrained(cfg)
     check_datasets(cfg, ('train', 'val'))
 
@@ -94,6 +95,22 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
         )
     print_log(f'Resume from {latest}', logger='current', level=logging.INFO)
     return latest
+
+
+def check_schedule(cfg: Config) -> None:
+    """Explain a schedule that the training is too short for."""
+    by_epoch = 'max_epochs' in cfg.train_cfg
+    end = cfg.train_cfg.get('max_epochs' if by_epoch else 'max_iters')
+    schedulers = cfg.get('param_scheduler') or []
+    for i, scheduler in enumerate(schedulers):
+        begin = scheduler.get('begin', 0)
+        if scheduler.get('by_epoch', True) == by_epoch and begin >= end:
+            raise UsageError(
+                f'param_scheduler.{i} ({scheduler.type}) begins at {begin}, '
+                f'when the training has ended, at {end}. Shorten the warm-up '
+                f'too, for example --cfg-options param_scheduler.{i}.begin=1 '
+                + (f'param_scheduler.{i - 1}.end=1' if i else '')
+            )
 
 
 def check_pretrained(cfg: Config) -> None:

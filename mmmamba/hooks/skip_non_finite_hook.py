@@ -94,7 +94,7 @@ class SkipNonFiniteHook(Hook):
         self._total += 1
         runner.message_hub.update_info('skipped_steps', self._total)
         runner.message_hub.update_scalar('train/skipped_steps', self._total)
-        loss = float((outputs or {}).get('loss', 0.0))
+        loss = float(torch.as_tensor((outputs or {}).get('loss', 0)).detach())
         what = 'gradient' if math.isfinite(loss) else f'loss ({loss})'
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         scale = f', loss scale {scaler.get_scale():g}' if scaler else ''

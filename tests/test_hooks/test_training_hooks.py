@@ -1,0 +1,267 @@
+"""Runs that meet NaN, and runs that are resumed, on a small model."""
+
+import copy
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmmamba.hooks import NonFiniteError
+
+
+@DATASETS.register_module()
+class _Numbers(BaseDataset):
+    """Sixteen random vectors, with noise drawn when they are read."""
+
+    def load_data_list(self) -> list[dict]:
+        rng = np.random.default_rng(0)
+        return [
+            dict(x=rng.normal(size=6).astype(np.float32)) for _ in range(16)
+        ]
+
+    def prepare_data(self, index: int) -> dict:
+        x = self.get_data_info(index)['x']
+        noise = np.random.normal(size=6) + random.random()
+        return dict(x=torch.from_numpy(x + noise.astype(np.float32)))
+
+
+@MODELS.register_module()
+class _Net(BaseModel):
+    """Batch norm, dropout and a linear layer; spoilt on demand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+        self.linear = nn.Linear(6, 1)
+        self.spoil = {}  # step: how
+        self.step = 0
+
+    def forward(self, x, mode='tensor'):
+        if mode == 'predict':
+            return list(x)
+        how = self.spoil.get(self.step)
+        self.step += 1
+        if how == 'input':
+            x = x * torch.nan
+        out = self.linear(nn.functional.dropout(self.norm(x), 0.2))
+        if how == 'gradient':
+            out.register_hook(lambda grad: grad * torch.inf)
+        loss = (out**2).mean()
+        if how == 'loss':  # NaN without a non-finite gradient
+            loss = loss + torch.nan
+        return dict(loss=loss)
+
+
+def make_runner(work_dir, hook, epochs=1, workers=0, **settings) -> Runner:
+    loader = dict(
+        batch_size=4,
+        num_workers=workers,
+        dataset=dict(type='_Numbers'),
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        worker_init_fn=dict(type='seed_worker'),
+        collate_fn=dict(type='default_collate'),
+    )
+    hooks = [dict(type='EMAHook', update_buffers=True, momentum=0.1)]
+    config = dict(
+        model=dict(type='_Net'),
+        work_dir=str(work_dir),
+        train_dataloader=copy.deepcopy(loader),
+        val_dataloader=loader,
+        val_evaluator=dict(type='Evaluator', metrics=[]),
+        val_cfg=dict(),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=[dict(type='CosineAnnealingLR', T_max=8)],
+        custom_hooks=[*hooks, hook],
+        experiment_name=f'{work_dir.name}-{random.random()}',
+        default_scope='mmengine',
+        log_level='WARNING',
+    )
+    return Runner(**(config | settings))
+
+
+def weights(runner: Runner) -> dict:
+    return {n: t.clone() for n, t in runner.model.state_dict().items()}
+
+
+@pytest.fixture
+def skipping(tmp_path, caplog):
+    """Make a runner that skips non-finite steps; 4 iterations an epoch."""
+    number = iter(range(10))
+
+    def skipping(most=20, **settings):
+        torch.manual_seed(0)
+        return make_runner(
+            tmp_path / f'run{next(number)}',
+            dict(type='SkipNonFiniteHook', max_in_a_row=most),
+            randomness=dict(seed=0),
+            **settings,
+        )
+
+    return skipping
+
+
+@pytest.mark.parametrize('how', ['loss', 'gradient', 'input'])
+def test_a_spoilt_step_is_as_if_it_had_not_been(skipping, how):
+    """Weights, statistics, optimizer and moving average of one step less."""
+    spoilt = skipping(train_cfg=dict(by_epoch=False, max_iters=3))
+    spoilt.model.spoil = {1: how}
+    spoilt.train()
+    assert spoilt.message_hub.get_info('skipped_steps') == 1
+    for name, tensor in weights(spoilt).items():
+        assert tensor.isfinite().all(), name
+    states = spoilt.optim_wrapper.state_dict()['state'].values()
+    assert {int(s['step']) for s in states} == {2}
+    assert spoilt.model.norm.num_batches_tracked == 2
+    average = spoilt._hooks
+    average = next(h for h in average if type(h).__name__ == 'EMAHook')
+    for name, tensor in average.ema_model.state_dict().items():
+        assert tensor.isfinite().all(), name
+
+
+@pytest.mark.parametrize('how', ['loss', 'gradient', 'input'])
+def test_under_amp(skipping, monkeypatch, how):
+    """The gradient scaler skips by itself; its state is resumed."""
+    module = 'mmengine.optim.optimizer.amp_optimizer_wrapper.'
+    monkeypatch.setattr(module + 'is_cuda_available', lambda: True)
+    scaler = partial(torch.amp.GradScaler, 'cpu')
+    monkeypatch.setattr(module + 'GradScaler', scaler)
+    optimizer = dict(
+        type='AmpOptimWrapper',
+        dtype='bfloat16',
+        optimizer=dict(type='AdamW', lr=0.1),
+        clip_grad=dict(max_norm=5.0),
+    )
+    runner = skipping(optim_wrapper=optimizer)
+    runner.model.spoil = {1: how}
+    runner.train()
+    assert runner.message_hub.get_info('skipped_steps') == 1
+    assert runner.model.norm.num_batches_tracked == 3
+    assert all(t.isfinite().all() for t in weights(runner).values())
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 2**15
+    resumed = skipping(
+        optim_wrapper=optimizer,
+        load_from=f'{runner.work_dir}/epoch_1.pth',
+        resume=True,
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+    )
+    resumed.train()
+    assert resumed.message_hub.get_info('skipped_steps') == 1
+    assert resumed.optim_wrapper.loss_scaler.get_scale() == 2**15
+
+
+def test_the_weights_stay_where_they_were(skipping):
+    runner = skipping(train_cfg=dict(by_epoch=False, max_iters=2))
+    runner.model.spoil = {0: 'gradient', 1: 'loss'}
+    before = weights(runner)
+    runner.train()
+    for name, tensor in weights(runner).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_nothing_changes_without_non_finite_values(skipping, tmp_path):
+    runner = skipping()
+    runner.train()
+    plain = skipping(custom_hooks=[])
+    plain.train()
+    for name, tensor in weights(plain).items():
+        assert torch.equal(tensor, weights(runner)[name]), name
+    assert runner.message_hub.get_info('skipped_steps') is None
+
+
+def test_it_gives_up(skipping):
+    runner = skipping(3, train_cfg=dict(by_epoch=False, max_iters=9))
+    # Two, then one that is good, then three in a row.
+    runner.model.spoil = dict.fromkeys([0, 1, 3, 4, 5, 6], 'gradient')
+    with pytest.raises(NonFiniteError, match='3 steps in a row.*iteration 6'):
+        runner.train()
+    assert runner.message_hub.get_info('skipped_steps') == 5
+
+
+def test_accumulated_gradients_are_skipped_together(skipping):
+    optimizer = dict(
+        optimizer=dict(type='AdamW', lr=0.1), accumulative_counts=2
+    )
+    runner = skipping(
+        train_cfg=dict(by_epoch=False, max_iters=4), optim_wrapper=optimizer
+    )
+    runner.model.spoil = {0: 'gradient'}
+    runner.train()
+    assert runner.message_hub.get_info('skipped_steps') == 1
+    assert runner.model.norm.num_batches_tracked == 2
+    assert all(t.isfinite().all() for t in weights(runner).values())
+
+
+def test_the_hook_says_what_it_skips(skipping, tmp_path):
+    runner = skipping(train_cfg=dict(by_epoch=False, max_iters=3))
+    runner.model.spoil = {1: 'loss'}
+    runner.train()
+    log = next((tmp_path / 'run0').glob('*/*.log')).read_text()
+    assert 'Iteration 2: non-finite loss (nan), step skipped (1 in' in log
+
+
+def test_max_in_a_row_must_be_positive(skipping):
+    with pytest.raises(ValueError, match='max_in_a_row=0'):
+        skipping(0)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('seed', [None, 3])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, workers, seed):
+    """Order, augmentation, dropout, average; validation in between."""
+    hook = dict(type='RandomStateHook')
+    settings = dict(workers=workers, randomness=dict(seed=seed))
+    whole = make_runner(tmp_path / 'run', hook, 4, **settings)
+    whole.train()
+    checkpoint = str(tmp_path / 'run/epoch_2.pth')
+    resumed = make_runner(
+        tmp_path / 'again',
+        hook,
+        4,
+        load_from=checkpoint,
+        resume=True,
+        **settings,
+    )
+    resumed.train()
+    ends = [
+        torch.load(tmp_path / f'{name}/epoch_4.pth', weights_only=False)
+        for name in ('run', 'again')
+    ]
+    for part in ('state_dict', 'ema_state_dict'):
+        for name, tensor in ends[0][part].items():
+            assert torch.equal(tensor, ends[1][part][name]), name
+    rates = [end['optimizer']['param_groups'][0]['lr'] for end in ends]
+    assert rates[0] == rates[1]
+
+
+def test_another_number_of_processes(tmp_path):
+    """The states are left, with a warning."""
+    hook = dict(type='RandomStateHook')
+    make_runner(tmp_path / 'run', hook, 1).train()
+    file = tmp_path / 'run/epoch_1.pth'
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint['random_states'] *= 2
+    torch.save(checkpoint, file)
+    resumed = make_runner(
+        tmp_path / 'again', hook, 2, load_from=str(file), resume=True
+    )
+    resumed.train()
+    log = next((tmp_path / 'again').glob('*/*.log')).read_text()
+    assert 'states of 2 processes cannot be resumed in 1' in log
+
+
+def test_workers_draw_new_numbers_each_epoch(tmp_path):
+    runner = make_runner(tmp_path, dict(type='RandomStateHook'), workers=2)
+    loader = runner.build_dataloader(runner._train_dataloader, seed=0)
+    loader.sampler.shuffle = False
+    first, second = (
+        torch.cat([data['x'] for data in loader]) for _ in range(2)
+    )
+    assert not torch.isclose(first, second).any()
