@@ -102,6 +102,8 @@ def check_schedule(cfg: Config) -> None:
     by_epoch = 'max_epochs' in cfg.train_cfg
     end = cfg.train_cfg.get('max_epochs' if by_epoch else 'max_iters')
     schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
     for i, scheduler in enumerate(schedulers):
         begin = scheduler.get('begin', 0)
         if scheduler.get('by_epoch', True) == by_epoch and begin >= end:
