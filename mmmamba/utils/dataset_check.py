@@ -234,7 +234,7 @@ def _check_coco(
 ) -> None:
     """Check a COCO-format file against the config and the image folder."""
     file = paths['ann_file']
-    content = _read_coco(file)
+    content = read_coco(file)
     names = [category['name'] for category in content['categories']]
     if classes is not None:
         unknown = [n for n in names if n not in classes]
@@ -261,12 +261,35 @@ def _check_coco(
                 'config; mmdet numbers them as the file does, so names would '
                 f'be mixed up. Set metainfo=dict(classes={tuple(names)})'
             )
-    _check_annotations(file, content, required=split == 'train')
+    if split == 'train' and not content['annotations']:
+        raise DatasetError(
+            f'annotation file {file} has no annotations: there '
+            'is nothing to train on'
+        )
+    check_annotations(file, content)
+    for annotation in content['annotations']:
+        if 'area' not in annotation:  # the evaluation needs it
+            raise DatasetError(
+                f'annotation {annotation.get("id")} of {file} has no area'
+            )
     folder = paths.get('data_prefix.img', '')
-    _check_images(file, folder, [i['file_name'] for i in content['images']])
+    check_images(file, folder, [i['file_name'] for i in content['images']])
 
 
-def _read_coco(file: str) -> dict:
+def read_coco(file: str | Path) -> dict:
+    """Read a COCO-format annotation file.
+
+    Args:
+        file (str | Path): The file.
+
+    Returns:
+        dict: Its content, with the lists ``images``, ``categories`` and
+        ``annotations``; the last is empty where the file has none.
+
+    Raises:
+        DatasetError: If it is not JSON, not in COCO format or lists no
+            images.
+    """
     try:
         with open(file, encoding='utf-8') as f:
             content = json.load(f)
@@ -307,16 +330,19 @@ def _read_coco(file: str) -> dict:
     return content
 
 
-def _check_annotations(file: str, content: dict, required: bool) -> None:
-    annotations = content['annotations']
-    if required and not annotations:
-        raise DatasetError(
-            f'annotation file {file} has no annotations: there '
-            'is nothing to train on'
-        )
+def check_annotations(file: str | Path, content: dict) -> None:
+    """Check that every annotation has a box, an image and a category.
+
+    Args:
+        file (str | Path): The annotation file, for the message.
+        content (dict): What :func:`read_coco` returned.
+
+    Raises:
+        DatasetError: If one has not.
+    """
     images = {image['id'] for image in content['images']}
     categories = {category['id'] for category in content['categories']}
-    for annotation in annotations:
+    for annotation in content['annotations']:
         name = f'annotation {annotation.get("id")} of {file}'
         if annotation.get('image_id') not in images:
             raise DatasetError(
@@ -333,12 +359,21 @@ def _check_annotations(file: str, content: dict, required: bool) -> None:
         box = annotation.get('bbox')
         if not isinstance(box, list) or len(box) != 4:
             raise DatasetError(f'{name} has no bbox [x, y, width, height]')
-        if 'area' not in annotation:
-            raise DatasetError(f'{name} has no area')
 
 
-def _check_images(file: str, folder: str, names: list[str]) -> None:
-    """Check that every image is there and not empty, a folder at a time."""
+def check_images(
+    file: str | Path, folder: str | Path, names: list[str]
+) -> None:
+    """Check that every image is there and not empty, a folder at a time.
+
+    Args:
+        file (str | Path): The annotation file, for the message.
+        folder (str | Path): Folder of the images.
+        names (list[str]): Their paths below it.
+
+    Raises:
+        DatasetError: If one is missing or empty.
+    """
     by_folder = defaultdict(list)
     for name in names:
         path = Path(folder, name)

@@ -624,13 +624,13 @@ def test_only_the_splits_asked_for_are_checked(case):
 def test_a_file_is_read_once(case, monkeypatch):
     """COCO's takes seconds."""
     read = []
-    original = dataset_check._read_coco
+    original = dataset_check.read_coco
 
     def read_coco(file):
         read.append(Path(file).name)
         return original(file)
 
-    monkeypatch.setattr(dataset_check, '_read_coco', read_coco)
+    monkeypatch.setattr(dataset_check, 'read_coco', read_coco)
     case.cfg.test_dataloader = case.cfg.val_dataloader
     case.check(splits=('train', 'val', 'test'))
     assert read == ['train.json', 'val.json']
