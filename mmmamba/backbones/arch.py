@@ -101,7 +101,8 @@ def resolve_arch(arch: str | dict) -> dict:
             ok = False
         if not ok:
             raise ValueError(f'arch setting {key}={value!r} must be {meaning}')
-    settings.update(given)
+        # So that two archs compare equal however they were written.
+        settings[key] = tuple(value) if isinstance(value, list) else value
     return settings
 
 

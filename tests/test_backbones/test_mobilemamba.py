@@ -187,7 +187,7 @@ def test_dict_completes_its_base():
     zoo = MobileMamba.arch_zoo
     assert given == dict(base='s6', depths=[2, 1, 1])
     assert zoo['s6']['depths'] == (1, 2, 2)
-    assert model.arch == {**zoo['s6'], 'depths': [2, 1, 1]}
+    assert model.arch == {**zoo['s6'], 'depths': (2, 1, 1)}
 
 
 def first_mixer(model):

@@ -6,7 +6,6 @@ an mmengine checkpoint, for the published layout as a bare state dict.
 """
 
 import argparse
-import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from mmmamba.checkpoint import (
     unwrap_state_dict,
 )
 from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.files import whole_or_nothing
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,7 +66,8 @@ def main() -> None:
         meta = dict(mmmamba_version=mmmamba.__version__, arch=arch)
         result = dict(meta=meta, state_dict=tensors)
     try:
-        save(result, Path(args.dst))
+        with whole_or_nothing(Path(args.dst)) as temporary:
+            torch.save(result, temporary)
     except OSError as error:
         raise UsageError(f'cannot write {args.dst}: {error}') from None
     print(
@@ -91,17 +92,6 @@ def read(src: str, prefix: str | None) -> tuple[OrderedDict, str]:
             model = MobileMamba(arch.removeprefix('arch ').split('/')[0])
         check_fit(model, tensors)
     return tensors, arch
-
-
-def save(result: dict, path: Path) -> None:
-    """Write a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
-    try:
-        torch.save(result, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':
