@@ -425,8 +425,14 @@ def check_arch(model: nn.Module, checkpoint: Mapping) -> None:
     ):
         raise CheckpointError(
             f'the model is arch {model.arch_name}, but the checkpoint says it '
-            f'is arch {meta["arch"]}; set arch to match it'
+            f'is arch {_short(meta["arch"])}; set arch to match it'
         )
+
+
+def _short(arch: str | Mapping) -> str:
+    if isinstance(arch, str):
+        return arch
+    return f'channels {arch.get("channels")}, depths {arch.get("depths")}'
 
 
 def _download(address: str) -> dict:

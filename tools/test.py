@@ -80,6 +80,12 @@ def main() -> None:
         draw_results(cfg, scope, args)
     if args.tta:
         use_tta(cfg, scope)
+    if args.fuse_conv_bn:  # a checkpoint's own weights are the average's
+        cfg.custom_hooks = [
+            hook
+            for hook in cfg.get('custom_hooks') or []
+            if hook.type.split('.')[-1] != 'EMAHook'
+        ]
     if args.out and scope == 'mmseg':
         cfg.test_evaluator.output_dir = args.out
     elif args.out and not args.out.endswith(('.pkl', '.pickle')):

@@ -42,6 +42,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
+    drop_last=True,  # batch norm cannot learn from a last batch of one
     worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(

@@ -11,6 +11,7 @@ _base_ = [
 
 train_dataloader = dict(
     batch_size=128,
+    drop_last=True,
     persistent_workers=False,
     worker_init_fn=dict(type='seed_worker'),  # new augmentation every epoch
 )

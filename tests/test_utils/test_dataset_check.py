@@ -1,6 +1,7 @@
 """Tests of mmmamba/utils/dataset_check.py: data that cannot serve."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -705,8 +706,8 @@ def test_segmentation_num_classes(segmentation):
 @pytest.fixture
 def classification(tmp_path):
     """A classifier's config, on folders by class."""
-    pytest.importorskip('mmpretrain')
-    (tmp_path / 'train').mkdir()
+    for name in CLASSES:
+        (tmp_path / 'train' / name).mkdir(parents=True)
     cfg = dict(
         model=dict(head=dict(num_classes=2)),
         train_dataloader=dict(
@@ -727,7 +728,7 @@ def test_classification_passes(classification):
 
 
 def test_classification_folder_missing(classification, tmp_path):
-    (tmp_path / 'train').rmdir()
+    shutil.rmtree(tmp_path / 'train')
     with pytest.raises(DatasetError, match=r'data_prefix.* does not exist'):
         check_datasets(classification, ('train',))
 
