@@ -549,6 +549,33 @@ def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:
     raise CheckpointError(f'{verdict}. Tensors: {"; ".join(details)}')
 
 
+def check_complete(model: nn.Module, filename: str) -> None:
+    """Refuse to test or draw with a checkpoint that is not this model's.
+
+    mmengine warns and leaves what is missing at its random initialization.
+
+    Args:
+        model (nn.Module): A detector, segmentor or classifier; it is loaded.
+        filename (str): A local file or an address.
+
+    Raises:
+        CheckpointError: If a tensor is missing or of another shape.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(str(filename), 'cpu')
+    try:
+        missing = model.load_state_dict(
+            unwrap_state_dict(checkpoint), strict=False
+        ).missing_keys
+    except RuntimeError as error:  # shapes; CheckpointError is one
+        details = ' '.join(str(error).split())[:400]
+        raise CheckpointError(f'{filename}: {details}') from None
+    if missing:
+        raise CheckpointError(
+            f'{filename} is not a checkpoint of this {type(model).__name__}: '
+            f'{len(missing)} of its tensors are missing ({_listing(missing)})'
+        )
+
+
 def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
     """Say which arch a backbone's tensors look like.
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from rich.progress import track
 
+from mmmamba.checkpoint import check_complete
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -132,6 +133,7 @@ def make_drawer(
             'segmentors (mmseg) have something to draw'
         )
     model = build(cfg, args.checkpoint, device=args.device)
+    check_complete(model, args.checkpoint)
     cfg.visualizer.save_dir = str(args.out_dir)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta

@@ -9,6 +9,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmmamba.checkpoint import check_complete
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
@@ -97,6 +98,10 @@ def main() -> None:
     prepare_cpu_launch(cfg)
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    model = runner.model
+    while hasattr(model, 'module'):  # distributed, test-time augmentation
+        model = model.module
+    check_complete(model, args.checkpoint)
     if args.fuse_conv_bn:
         runner.load_or_resume()
         runner.model = fuse_conv_bn(runner.model)

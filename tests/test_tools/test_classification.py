@@ -186,6 +186,20 @@ def test_b1_and_b4_are_one_arch(tmp_path):
     )
 
 
+def test_the_checkpoint_of_another_model_is_not_tested(run, checkpoint):
+    """mmengine would warn, and test with a random second head."""
+    code, output = run(
+        'test.py',
+        'config.py',
+        checkpoint,
+        *SIZE,
+        '--cfg-options',
+        'model.head.distillation=True',
+    )
+    assert code == 1
+    assert re.search(r'missing \(head\.head_dist\.bn\.weight', output)
+
+
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
