@@ -126,6 +126,7 @@ def load_config(args: argparse.Namespace) -> Config:
         )
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
+        _make_way(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
     # As in mmdet: command line, then config, then the config's name.
     work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir')
@@ -133,6 +134,18 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = getattr(args, 'launcher', 'none')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
+
+
+def _make_way(cfg: Config, options: dict) -> None:
+    """Let ``init_cfg.checkpoint=PATH`` set what the config has as None."""
+    for key in options:
+        node = cfg
+        for name in key.split('.')[:-1]:
+            if not isinstance(node, (Config, dict)) or name not in node:
+                break
+            if node[name] is None:
+                node[name] = {}
+            node = node[name]
 
 
 def run_tool(main: Callable[[], None]) -> None:
