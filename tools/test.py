@@ -19,7 +19,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu_launch, replace_amp
+from mmmamba.utils.dist import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,8 +94,7 @@ def main() -> None:
     set_size(cfg, args)
     check_datasets(cfg, ('test',))
 
-    replace_amp(cfg)
-    prepare_cpu_launch(cfg)
+    prepare_cpu(cfg)
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     model = runner.model

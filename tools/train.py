@@ -19,7 +19,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu_launch, replace_amp
+from mmmamba.utils.dist import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,8 +71,7 @@ def main() -> None:
     check_pretrained(cfg)
     check_datasets(cfg, ('train', 'val'))
 
-    replace_amp(cfg)
-    prepare_cpu_launch(cfg)
+    prepare_cpu(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     build(cfg).train()

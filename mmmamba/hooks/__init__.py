@@ -1,10 +1,12 @@
 """Training hooks, registered in mmengine's root ``HOOKS``."""
 
+from .channels_last_hook import ChannelsLastHook
 from .interrupt_hook import InterruptHook
 from .random_state_hook import RandomStateHook, seed_worker
 from .skip_non_finite_hook import NonFiniteError, SkipNonFiniteHook
 
 __all__ = [
+    'ChannelsLastHook',
     'InterruptHook',
     'NonFiniteError',
     'RandomStateHook',

@@ -9,6 +9,28 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 
+def prepare_cpu(cfg: Config) -> None:
+    """Adapt a run to a machine without GPUs; do nothing on others.
+
+    Args:
+        cfg (Config): The config of the run; changed in place.
+    """
+    replace_amp(cfg)
+    use_channels_last(cfg)
+    prepare_cpu_launch(cfg)
+
+
+def use_channels_last(cfg: Config) -> None:
+    """Train and test in the memory format that CPUs are faster in.
+
+    Args:
+        cfg (Config): The config of the run; changed in place.
+    """
+    if get_device() == 'cpu':
+        hooks = list(cfg.get('custom_hooks') or [])
+        cfg.custom_hooks = [*hooks, dict(type='ChannelsLastHook')]
+
+
 def replace_amp(cfg: Config) -> None:
     """Train in float32 where there is no device for mixed precision.
 

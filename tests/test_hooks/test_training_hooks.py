@@ -207,6 +207,31 @@ def test_the_hook_says_what_it_skips(skipping, tmp_path):
     assert 'Iteration 2: non-finite loss (nan), step skipped (1 in' in log
 
 
+def test_channels_last(tmp_path):
+    """The same weights but for rounding; the average is in it too."""
+    ends = []
+    for hooks in ([], [dict(type='ChannelsLastHook')]):
+        torch.manual_seed(0)
+        runner = make_runner(
+            tmp_path / f'run{len(hooks)}',
+            dict(type='RandomStateHook'),
+            randomness=dict(seed=0),
+        )
+        for hook in hooks:
+            runner.register_hook(hook)
+        runner.model.add_module('conv', nn.Conv2d(3, 4, 3))
+        runner.train()
+        ends.append(runner)
+    plain, converted = (r.model for r in ends)
+    layout = dict(memory_format=torch.channels_last)
+    assert not plain.conv.weight.is_contiguous(**layout)
+    assert converted.conv.weight.is_contiguous(**layout)
+    average = next(h for h in ends[1].hooks if type(h).__name__ == 'EMAHook')
+    assert average.ema_model.module.conv.weight.is_contiguous(**layout)
+    for name, tensor in weights(ends[0]).items():
+        assert torch.allclose(tensor, weights(ends[1])[name]), name
+
+
 def test_max_in_a_row_must_be_positive(skipping):
     with pytest.raises(ValueError, match='max_in_a_row=0'):
         skipping(0)
