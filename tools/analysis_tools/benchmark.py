@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._inductor.config
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -281,10 +282,10 @@ def make_call(
         # a model does not pay for checks whether it is another one.
         name = f'forward_{id(model)}_{images.shape[0]}'
         forward.__code__ = forward.__code__.replace(co_name=name)
-        options = {'freezing': True}
-        if profile and not images.is_cuda:
-            options['cpp.enable_kernel_profile'] = True
-        forward = torch.compile(forward, dynamic=False, options=options)
+        # Not by options of torch.compile, which come too late for freezing.
+        torch._inductor.config.freezing = True
+        torch._inductor.config.cpp.enable_kernel_profile = profile
+        forward = torch.compile(forward, dynamic=False)
     if 'cudagraph' in mode:
         return capture(lambda: forward(images))
     return lambda: forward(images)
