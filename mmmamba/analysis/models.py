@@ -15,6 +15,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_flatten
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.checkpoint import (
+    CheckpointError,
+    backbone_state_dict,
+    load_from_local,
+    load_pretrained,
+    unwrap_state_dict,
+)
 from mmmamba.utils.cli import UsageError, load_config
 
 #: How the tools explain a model's name.
@@ -134,9 +141,17 @@ def build_model(name: str, part: str = 'tensor') -> NamedModel:
             model.reset_classifier(0)
         else:
             model = getattr(model, 'backbone', model)
-    label = Path(bare).stem if source == 'config' else f'{source}:{bare}'
-    label += f'@{shape[0]}' + (f'x{shape[1]}' * (shape[0] != shape[1]))
-    return NamedModel(model.eval(), label, source, shape, part)
+    label = _label(source, bare, shape)
+    return NamedModel(model, label, source, shape, part).eval()
+
+
+def _label(source: str, bare: str, shape: tuple[int, int]) -> str:
+    """What tables call a model."""
+    name = Path(bare).stem if source == 'config' else f'{source}:{bare}'
+    height, width = shape
+    return (
+        f'{name}@{height}' if height == width else f'{name}@{height}x{width}'
+    )
 
 
 def parse_name(name: str) -> tuple[str, str, tuple[int, int] | None]:
@@ -177,26 +192,34 @@ def _build_config(path: str, shape):
 
 
 def _build_arch(arch: str, shape):
-    arch = arch.lower()
-    if arch not in MobileMamba.arch_zoo:
-        raise UsageError(_unknown('MobileMamba', arch, MobileMamba.arch_zoo))
+    return MobileMamba(arch), shape or (_arch_size(arch),) * 2
+
+
+def _arch_size(arch: str) -> int:
+    """The image size an arch is pretrained at."""
     sizes = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
-    return MobileMamba(arch), shape or (sizes[arch],) * 2
+    if arch.lower() not in sizes:
+        raise UsageError(_unknown('MobileMamba', arch, sizes))
+    return sizes[arch.lower()]
 
 
-def _build_timm(name: str, shape):
+def _build_timm(name: str, shape, pretrained: bool = False):
     timm = import_timm()
     if not timm.is_model(name):
         raise UsageError(_unknown('timm', name, timm.list_models()))
     size = {} if shape is None else dict(img_size=shape)
     try:
-        model = timm.create_model(name, **size)
+        model = timm.create_model(name, pretrained, **size)
     except TypeError:  # most models take any size and have no such argument
-        model = timm.create_model(name)
+        model = timm.create_model(name, pretrained)
     return model, shape or tuple(model.default_cfg['input_size'][1:])
 
 
 def _build_mmpretrain(name: str, shape):
+    return _get_mmpretrain(name), shape or (224, 224)
+
+
+def _get_mmpretrain(name: str, pretrained: bool = False, **options):
     try:
         from mmpretrain import get_model, list_models
     except ImportError as error:
@@ -206,8 +229,7 @@ def _build_mmpretrain(name: str, shape):
         ) from None
     if name not in list_models():
         raise UsageError(_unknown('mmpretrain', name, list_models()))
-    model = revert_sync_batchnorm(get_model(name))
-    return model, shape or (224, 224)
+    return revert_sync_batchnorm(get_model(name, pretrained, **options))
 
 
 def import_timm():
@@ -259,6 +281,140 @@ def image_shape(cfg, shape: Sequence[int] | None = None) -> tuple[int, int]:
     if len(shape) not in (1, 2):
         raise UsageError(f'--shape takes one or two numbers, got {shape}')
     return shape[0], shape[-1]
+
+
+# ---------------------------------------------------------------------------
+# Feature maps
+# ---------------------------------------------------------------------------
+
+
+class FeatureMap(nn.Module):
+    """What a backbone computes up to one of its stages.
+
+    Args:
+        backbone (nn.Module): It takes images and nothing else.
+        name (str): What to call the model.
+        shape (tuple[int, int]): Height and width of its images.
+        stage (int | None): The stage, from 1; None for the last.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        name: str,
+        shape: tuple[int, int],
+        stage: int | None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.name = name
+        self.shape = shape
+        self.stage = stage
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the map ``(B, C, H', W')`` of images ``(B, 3, H, W)``."""
+        if hasattr(self.backbone, 'forward_intermediates'):  # of timm
+            index = len(self.backbone.feature_info) - 1
+            if self.stage is not None:
+                index = self.stage - 1
+            maps = self.backbone.forward_intermediates(
+                images, indices=[index], intermediates_only=True
+            )
+        else:
+            maps = self.backbone(images)
+        if maps[-1].dim() != 4:
+            raise UsageError(
+                f'{self.name} gives no feature map but a tensor of shape '
+                f'{tuple(maps[-1].shape)}'
+            )
+        return maps[-1]
+
+
+def build_feature_map(
+    name: str,
+    stage: int | None = None,
+    checkpoint: str | None = None,
+    shape: tuple[int, int] | None = None,
+) -> FeatureMap:
+    """Build a backbone that returns the feature map of a stage.
+
+    Args:
+        name (str): See :func:`build_model`.
+        stage (int, optional): Which map, from 1, as its package counts:
+            timm's ResNets, for example, begin with the stem. Defaults to
+            None, the last.
+        checkpoint (str, optional): A file with the model's weights, ours
+            in either layout; or ``'pretrained'``, for what timm or
+            mmpretrain download. Defaults to None: untrained.
+        shape (tuple[int, int], optional): Height and width of the images.
+            Defaults to what the name says.
+
+    Returns:
+        FeatureMap: The backbone, in eval mode, its parameters frozen.
+
+    Raises:
+        UsageError: If there is no such model or stage.
+        mmmamba.checkpoint.CheckpointError: If the file does not fit.
+    """
+    source, bare, given = parse_name(name)
+    shape = shape or given
+    if checkpoint == 'pretrained' and source not in ('timm', 'mmpretrain'):
+        raise UsageError(
+            f'{name}: only timm and mmpretrain download weights; give a file '
+            '(docs/checkpoints.md)'
+        )
+    out_indices = {} if stage is None else dict(out_indices=(stage - 1,))
+    pretrained = checkpoint == 'pretrained'
+    try:
+        if source == 'config':
+            cfg = load_config(Namespace(config=bare, cfg_options=None))
+            shape = shape or image_shape(cfg)
+            cfg.model.backbone.update(init_cfg=None, **out_indices)
+            backbone = revert_sync_batchnorm(MODELS.build(cfg.model.backbone))
+        elif source == 'mobilemamba':
+            shape = shape or (_arch_size(bare),) * 2
+            backbone = MobileMamba(bare, **out_indices)
+        elif source == 'timm':
+            backbone, shape = _build_timm(bare, shape, pretrained)
+            _check_intermediates(name, backbone, stage)
+        else:
+            shape = shape or (224, 224)
+            backbone = _get_mmpretrain(
+                bare, pretrained, backbone=out_indices
+            ).backbone
+    except (AssertionError, ValueError, IndexError) as error:
+        # Of backbones about out_indices; they differ in what they raise.
+        if stage is None:
+            raise
+        raise UsageError(f'{name} has no stage {stage}: {error}') from None
+    if checkpoint and not pretrained:
+        _load(backbone, checkpoint)
+    feature_map = FeatureMap(
+        backbone, _label(source, bare, shape), shape, stage
+    )
+    return feature_map.eval().requires_grad_(False)
+
+
+def _check_intermediates(name: str, model: nn.Module, stage: int | None):
+    if not hasattr(model, 'forward_intermediates'):
+        raise UsageError(f'{name}: timm gives no feature maps of this model')
+    count = len(model.feature_info)
+    if stage is not None and stage > count:
+        raise UsageError(
+            f'{name} has no stage {stage}: timm counts {count} of them'
+        )
+
+
+def _load(backbone: nn.Module, file: str) -> None:
+    """Load weights without running code from their file."""
+    if isinstance(backbone, MobileMamba):
+        load_pretrained(backbone, file)
+        return
+    tensors = unwrap_state_dict(load_from_local(file))
+    try:
+        backbone.load_state_dict(backbone_state_dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f'{file}: {error}') from None
 
 
 # ---------------------------------------------------------------------------

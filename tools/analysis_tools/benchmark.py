@@ -93,7 +93,7 @@ def parse_args() -> argparse.Namespace:
         choices=DTYPES,
         default=['float32'],
         help='of weights and images; tf32, on CUDA only, is float32 with '
-        "TensorFloat-32 in convolutions and products (default: float32)",
+        'TensorFloat-32 in convolutions and products (default: float32)',
     )
     parser.add_argument(
         '--modes',
@@ -201,6 +201,7 @@ class Contender:
 
     @property
     def name(self) -> str:
+        """Model, mode and dtype."""
         return f'{self.entry.model.name}, {self.mode}, {self.dtype}'
 
     def time(self, repeats: int) -> float:
@@ -369,7 +370,9 @@ def make_rows(
     if len(contenders) > len(best):
         rows += [
             make_row(
-                c, f'best: {c.mode}', best.get((id(reference), dtype)),
+                c,
+                f'best: {c.mode}',
+                best.get((id(reference), dtype)),
                 batch_size,
             )
             for (_, dtype), c in best.items()
@@ -476,7 +479,7 @@ def write_csv(path: Path, rows: list[dict], machine: dict) -> None:
 
 
 def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
-    """Draw the fastest mode of each model, a panel for each batch and dtype."""
+    """Draw the best of each model, a panel for each batch size and dtype."""
     import matplotlib
 
     matplotlib.use('Agg')
