@@ -32,11 +32,19 @@ def _bidirectional_scan_flops(inputs: list, outputs: list) -> Counter:
     return _scan_flops(steps, A[1]) + Counter(dt_proj=steps * dt_weight[2])
 
 
-# The scan in PyTorch, then the compiled ones.
-_SCANS = {
+def _attention_flops(inputs: list, outputs: list) -> Counter:
+    """Both products, without the softmax, as the analyzer counts them."""
+    query, key, value = map(get_shape, inputs[:3])
+    flops = prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return Counter(attention=flops)
+
+
+# What the analyzer leaves out: the scan in PyTorch, then the compiled ones.
+_HANDLES = {
     'prim::PythonOp.LinearRecurrence': _recurrence_flops,
     'mmmamba::selective_scan': _selective_scan_flops,
     'mmmamba::bidirectional_scan': _bidirectional_scan_flops,
+    'aten::scaled_dot_product_attention': _attention_flops,
 }
 
 
@@ -77,7 +85,7 @@ def analyze_complexity(
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *shape, device=device)
     flops = FlopAnalyzer(_TensorForward(model), image)
-    for name, handle in _SCANS.items():
+    for name, handle in _HANDLES.items():
         flops.set_op_handle(name, handle)
     flops.unsupported_ops_warnings(False)
     flops.uncalled_modules_warnings(False)

@@ -81,14 +81,25 @@ class NamedModel(nn.Module):
 
 
 def _samples(model: nn.Module, images: Tensor, mode: str) -> list | None:
-    """What detectors want to know of images: that they are not resized."""
-    if not (hasattr(model, 'bbox_head') or hasattr(model, 'roi_head')):
-        return None
-    if mode == 'tensor' and not hasattr(model, 'roi_head'):
-        return None
+    """What a detector's ``forward`` needs besides the images, if anything."""
+    two_stage = hasattr(model, 'roi_head')  # clips proposals to the image
+    if two_stage or (mode == 'predict' and hasattr(model, 'bbox_head')):
+        return detection_samples(len(images), tuple(images.shape[-2:]))
+    return None
+
+
+def detection_samples(count: int, size: tuple[int, int]) -> list:
+    """Make mmdet's descriptions of images that were not resized.
+
+    Args:
+        count (int): How many.
+        size (tuple[int, int]): Height and width of all of them.
+
+    Returns:
+        list[DetDataSample]: The descriptions.
+    """
     from mmdet.structures import DetDataSample
 
-    size = tuple(images.shape[-2:])
     return [
         DetDataSample(
             metainfo=dict(
@@ -99,7 +110,7 @@ def _samples(model: nn.Module, images: Tensor, mode: str) -> list | None:
                 scale_factor=(1.0, 1.0),
             )
         )
-        for _ in range(len(images))
+        for _ in range(count)
     ]
 
 
@@ -192,7 +203,8 @@ def _build_config(path: str, shape):
 
 
 def _build_arch(arch: str, shape):
-    return MobileMamba(arch), shape or (_arch_size(arch),) * 2
+    size = _arch_size(arch)
+    return MobileMamba(arch), shape or (size, size)
 
 
 def _arch_size(arch: str) -> int:
@@ -372,7 +384,8 @@ def build_feature_map(
             cfg.model.backbone.update(init_cfg=None, **out_indices)
             backbone = revert_sync_batchnorm(MODELS.build(cfg.model.backbone))
         elif source == 'mobilemamba':
-            shape = shape or (_arch_size(bare),) * 2
+            size = _arch_size(bare)
+            shape = shape or (size, size)
             backbone = MobileMamba(bare, **out_indices)
         elif source == 'timm':
             backbone, shape = _build_timm(bare, shape, pretrained)
@@ -407,6 +420,8 @@ def _check_intermediates(name: str, model: nn.Module, stage: int | None):
 
 def _load(backbone: nn.Module, file: str) -> None:
     """Load weights without running code from their file."""
+    if not Path(file).is_file():
+        raise UsageError(f'there is no checkpoint {file}')
     if isinstance(backbone, MobileMamba):
         load_pretrained(backbone, file)
         return
@@ -448,13 +463,16 @@ def fuse_model(model: NamedModel) -> int:
     images = torch.rand(1, 3, *model.shape)
     expected = _tensors(model(images))
 
-    part = getattr(model.model, 'backbone', model.model)
-    if hasattr(part, 'switch_to_deploy'):
-        part.switch_to_deploy()
-    elif model.source == 'timm':
+    if model.source == 'timm':
         from timm.utils.model import reparameterize_model
 
         model.model = reparameterize_model(model.model, inplace=True)
+    else:
+        for part in list(model.modules()):
+            # Parts of a part that is deployed say so by this attribute.
+            done = getattr(part, 'deploy', False)
+            if hasattr(part, 'switch_to_deploy') and not done:
+                part.switch_to_deploy()
     _fold_batch_norms(model, images)
 
     for fused, plain in zip(_tensors(model(images)), expected):

@@ -526,6 +526,7 @@ def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
 
 def profile(contender: Contender, batch_size: int, args) -> None:
     """List where the time of a call goes, by operator."""
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # of its own affairs
     activities = [torch.profiler.ProfilerActivity.CPU]
     device = 'cpu'
     if args.device == 'cuda':

@@ -9,15 +9,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from mmmamba.analysis import analyze_complexity
-from mmmamba.utils.cli import (
-    UsageError,
-    add_cfg_options,
-    load_config,
-    run_tool,
-)
+from mmmamba.analysis.models import detection_samples, image_shape
+from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,13 +45,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    height, width = image_shape(args.shape, cfg)
+    height, width = image_shape(cfg, args.shape)
 
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if args.fuse_conv_bn:
         model = fuse_conv_bn(model.eval())
     if cfg.get('default_scope') == 'mmdet':
-        give_image_size(model, height, width)
+        # Two-stage detectors clip their proposals to the image.
+        samples = detection_samples(1, (height, width))
+        model.forward = partial(model.forward, data_samples=samples)
     params, flops = analyze_complexity(model, (height, width))
 
     if args.per_module:
@@ -76,30 +73,6 @@ def main() -> None:
     ignored = sorted(flops.unsupported_ops())
     if ignored:
         print(f'Not counted: {", ".join(ignored)}')
-
-
-def give_image_size(model: nn.Module, height: int, width: int) -> None:
-    """Two-stage detectors clip their proposals to the image."""
-    from mmdet.structures import DetDataSample
-
-    size = (height, width)
-    sample = DetDataSample(
-        metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1, 1))
-    )
-    model.forward = partial(model.forward, data_samples=[sample])
-
-
-def image_shape(shape: list[int] | None, cfg) -> tuple[int, int]:
-    """The image size to count for, from the command or the config."""
-    by_scope = dict(mmdet=(800, 1280), mmseg=(512, 512))
-    shape = (
-        shape
-        or cfg.get('analysis_shape')
-        or by_scope.get(cfg.get('default_scope'), (224, 224))
-    )
-    if len(shape) not in (1, 2):
-        raise UsageError(f'--shape takes one or two numbers, got {shape}')
-    return shape[0], shape[-1]
 
 
 def readable(flops: float) -> str:

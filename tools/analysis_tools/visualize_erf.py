@@ -234,7 +234,7 @@ def draw(path: Path, fields: list[np.ndarray], rows: list[dict]) -> None:
     figure, axes = plt.subplots(
         lines,
         columns,
-        figsize=(3 * columns, 3.3 * lines),
+        figsize=(3 * columns, 3.5 * lines),
         squeeze=False,
         layout='constrained',
     )
@@ -243,7 +243,12 @@ def draw(path: Path, fields: list[np.ndarray], rows: list[dict]) -> None:
         areas = ' / '.join(
             f'{100 * row[f"t = {t:.0%} area"]:.1f}' for t in FRACTIONS
         )
-        axis.set_title(f'{row["model"]}, stage {row["stage"]}', fontsize=9)
+        axis.set_title(
+            '{model}\nstage {stage}, {weights}'.format(
+                **row | {'weights': Path(row['weights']).stem}
+            ),
+            fontsize=9,
+        )
         axis.set_xlabel(f'area {areas} %', fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
