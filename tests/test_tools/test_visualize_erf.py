@@ -44,15 +44,14 @@ def test_models_side_by_side(erf, capsys):
     pytest.importorskip('timm')
     code, rows, raw = erf(
         *('mobilemamba:t2', 'timm:efficientvit_m0'),
-        *('--stages', 1, 3, '--input-size', 128, '--num-images', 2),
+        *('--stages', '1,3', '2', '--input-size', 128, '--num-images', 2),
     )
     assert code == 0
     assert 'Effective receptive field' in capsys.readouterr().out
     assert [(r['model'], r['stage']) for r in rows] == [
         ('mobilemamba:t2@128', '1'),
         ('mobilemamba:t2@128', '3'),
-        ('timm:efficientvit_m0@128', '1'),
-        ('timm:efficientvit_m0@128', '3'),
+        ('timm:efficientvit_m0@128', '2'),
     ]
     for row, field in zip(rows, raw.values()):
         assert field.shape == (128, 128) and field.min() >= 0
@@ -102,7 +101,9 @@ def test_few_images(erf, photos, capsys):
     'options, message',
     [
         (['mobilemamba:t2', '--stages', 4], 'has no stage 4'),
-        (['mobilemamba:t2', '--stages', 0], 'counted from 1'),
+        (['mobilemamba:t2', '--stages', 0], 'from 1'),
+        (['mobilemamba:t2', '--stages', 'all'], "'all' is no list"),
+        (['mobilemamba:t2', '--stages', '1', '2'], 'one for each'),
         (['mobilemamba:t9'], 'did you mean'),
         (['mobilemamba:t2', '--checkpoints', 'a', 'b'], '--checkpoints'),
         (['mobilemamba:t2', '--checkpoints', 'pretrained'], 'only timm'),

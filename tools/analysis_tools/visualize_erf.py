@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='example: visualize_erf.py mobilemamba:b1 timm:resnet50 '
-        '--checkpoints mobilemamba_b1.pth pretrained --stages 2 3 '
+        '--checkpoints mobilemamba_b1.pth pretrained --stages 1,2,3 3,4,5 '
         '--input-size 256 --images data/coco/val2017',
     )
     parser.add_argument(
@@ -48,12 +48,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--stages',
         '--stage',
-        type=int,
+        type=stage_list,
         nargs='+',
-        metavar='K',
-        help='feature maps to draw of every model, from 1, as its package '
-        "counts them: ours are 1 to 3, timm's ResNets begin with the stem "
-        '(default: the last)',
+        metavar='K,K',
+        help='feature maps to draw, from 1, as their package counts them: '
+        "ours are 1 to 3, timm's ResNets begin with the stem; one list for "
+        'all models or one for each, in their order (default: the last)',
     )
     parser.add_argument(
         '--checkpoints',
@@ -118,8 +118,13 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.num_images < 1:
         parser.error('--num-images must be at least 1')
-    if args.stages and min(args.stages) < 1:
-        parser.error('--stages are counted from 1')
+    stages = args.stages or [[None]]
+    if len(stages) not in (1, len(args.models)):
+        parser.error(
+            '--stages takes one list for all or one for each of the '
+            f'{len(args.models)} models, got {len(stages)}'
+        )
+    args.stages = stages * (len(args.models) // len(stages))
     if args.out.suffix == '.npz':
         parser.error('--out names the picture, a .png say')
     if args.checkpoints and len(args.checkpoints) != len(args.models):
@@ -128,6 +133,19 @@ def parse_args() -> argparse.Namespace:
             f"models, got {len(args.checkpoints)}; 'none' leaves one out"
         )
     return args
+
+
+def stage_list(text: str) -> list[int]:
+    """The stages that an option names, from 1."""
+    try:
+        stages = [int(number) for number in text.split(',')]
+    except ValueError:
+        stages = [0]
+    if min(stages) < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no list of stages from 1 on, such as 1,2,3'
+        )
+    return stages
 
 
 def list_images(path: Path, most: int) -> list[Path]:
@@ -202,58 +220,60 @@ def measure(
     return row
 
 
-def report(rows: list[dict], args: argparse.Namespace) -> None:
-    scale = 'contributions' if args.linear else 'log10(1 + contributions)'
+def report(rows: list[dict], linear: bool) -> None:
+    scale = 'contributions' if linear else 'log10(1 + contributions)'
     table = Table(
-        title='Effective receptive field', caption=f'areas of {scale}'
+        title='Effective receptive field',
+        caption=f'squares that hold t of {scale}, and their share of the area',
     )
-    for column in rows[0]:
-        left = column in ('model', 'weights')
-        table.add_column(column, justify='left' if left else 'right')
+    for column in ('model', 'stage', 'weights'):
+        table.add_column(column)
+    for fraction in FRACTIONS:
+        table.add_column(f't = {fraction:.0%}', justify='right')
     for row in rows:
-        table.add_row(
-            *(
-                f'{100 * value:.1f} %' if 'area' in column else str(value)
-                for column, value in row.items()
-            )
+        squares = (
+            f'{row[f"t = {t:.0%} px"]} px, {row[f"t = {t:.0%} area"]:.1%}'
+            for t in FRACTIONS
         )
-    Console(width=160).print(table)
+        weights = Path(row['weights']).stem
+        table.add_row(row['model'], str(row['stage']), weights, *squares)
+    Console(width=140).print(table)
 
 
-def draw(path: Path, fields: list[np.ndarray], rows: list[dict]) -> None:
-    """A picture for each row, a line of them for each model."""
+def draw(path: Path, fields: list[list[np.ndarray]], rows: list[dict]) -> None:
+    """A line of pictures for each model, or one for all of a single stage."""
     import matplotlib
 
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    columns = len({row['stage'] for row in rows})
-    lines = -(-len(rows) // columns)
-    if columns == 1:  # models next to each other
-        columns, lines = lines, columns
+    columns = max(map(len, fields))
+    if columns == 1:
+        fields = [[field for line in fields for field in line]]
+        columns = len(fields[0])
     figure, axes = plt.subplots(
-        lines,
+        len(fields),
         columns,
-        figsize=(3 * columns, 3.5 * lines),
+        figsize=(3 * columns, 3.5 * len(fields)),
         squeeze=False,
         layout='constrained',
     )
-    for axis, field, row in zip(axes.flat, fields, rows):
+    for axis in axes.flat:
+        axis.set_axis_off()
+    used = (axes[i, j] for i, f in enumerate(fields) for j in range(len(f)))
+    flat = (field for line in fields for field in line)
+    for axis, field, row in zip(used, flat, rows):
         axis.imshow(log_scale(field), cmap='viridis', vmin=0, vmax=1)
         areas = ' / '.join(
             f'{100 * row[f"t = {t:.0%} area"]:.1f}' for t in FRACTIONS
         )
+        weights = Path(row['weights']).stem
         axis.set_title(
-            '{model}\nstage {stage}, {weights}'.format(
-                **row | {'weights': Path(row['weights']).stem}
-            ),
-            fontsize=9,
+            f'{row["model"]}\nstage {row["stage"]}, {weights}\n{areas} %',
+            fontsize=8,
         )
-        axis.set_xlabel(f'area {areas} %', fontsize=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
@@ -271,22 +291,23 @@ def main() -> None:
     files = list_images(args.images, args.num_images) if args.images else None
     checkpoints = args.checkpoints or ['none'] * len(args.models)
     fields, rows = [], []
-    for name, checkpoint in zip(args.models, checkpoints):
-        for stage in args.stages or [None]:
+    for name, checkpoint, stages in zip(args.models, checkpoints, args.stages):
+        weights = 'random' if checkpoint == 'none' else checkpoint
+        fields.append([])
+        for stage in stages:
             model = build(name, stage, checkpoint, args)
             title = f'{model.name}, stage {stage or "last"}'
             images = make_images(files, model.shape, args, title)
             field = effective_receptive_field(
                 model, images, positive=not args.absolute
             )
-            fields.append(field)
-            weights = 'random' if checkpoint == 'none' else checkpoint
             rows.append(measure(model, weights, field, args.linear))
-    report(rows, args)
+            fields[-1].append(field)
+    report(rows, args.linear)
     draw(args.out, fields, rows)
     raw = args.out.with_suffix('.npz')
     names = ['{model}, stage {stage}, {weights}'.format(**r) for r in rows]
-    np.savez(raw, **dict(zip(names, fields)))
+    np.savez(raw, **dict(zip(names, sum(fields, []))))
     print(f'Drawn to {args.out}; contributions in {raw}')
     if args.csv:
         write_csv(args.csv, rows)
