@@ -82,8 +82,21 @@ def test_a_single_mode_has_no_best(benchmark):
     assert float(rows[0]['ratio']) == 1
 
 
+def test_with_post_processing(benchmark):
+    """Counted and fused without it."""
+    pytest.importorskip('mmdet')
+    config = ROOT / 'configs/det/ssdlite_mobilemamba_b1_320.py'
+    rows = {}
+    for part in 'tensor', 'predict':
+        code, rows[part] = benchmark(f'{config}@64', '--part', part, '--fuse')
+        assert code == 0
+    assert rows['tensor'][0]['MFLOPs'] == rows['predict'][0]['MFLOPs']
+    assert rows['predict'][0]['part'] == 'predict'
+
+
 def test_compiled_model_is_frozen(run_tool, capsys, tmp_path, monkeypatch):
     """Freezing is on when the graph is compiled, or it has no effect."""
+    pytest.importorskip('timm')
     import torch._dynamo
     import torch._inductor.config as inductor
 
@@ -99,7 +112,7 @@ def test_compiled_model_is_frozen(run_tool, capsys, tmp_path, monkeypatch):
         torch, 'compile', lambda f, **kw: compile(f, backend=backend, **kw)
     )
     options = ['--modes', 'eager', 'compiled']
-    assert run_tool(TOOL, 'mobilemamba:t2@64', *options, *QUICK) == 0
+    assert run_tool(TOOL, 'timm:resnet10t@64', *options, *QUICK) == 0
     torch._dynamo.reset()
     assert compiled and all(compiled)
     assert 'best: ' in capsys.readouterr().out

@@ -92,7 +92,9 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=DTYPES,
         default=['float32'],
-        help='of weights and images; tf32, on CUDA only, is float32 with '
+        metavar='DTYPE',
+        help='of weights and images: float32, bfloat16, float16; on CUDA also '
+        'tf32, which is float32 with '
         'TensorFloat-32 in convolutions and products (default: float32)',
     )
     parser.add_argument(
@@ -101,9 +103,11 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=MODES,
         default=['eager'],
-        help='eager; torch.compile, with frozen weights; on CUDA either of '
-        'them captured in a CUDA graph. With several, the fastest of each '
-        'model is listed as its best (default: eager)',
+        metavar='MODE',
+        help='eager; compiled, by torch.compile with frozen weights; on CUDA '
+        'also cudagraph and compiled-cudagraph, either of them captured in a '
+        'CUDA graph. With several, the fastest of each model is listed as its '
+        'best (default: eager)',
     )
     parser.add_argument(
         '--channels-last',
@@ -231,12 +235,15 @@ def build_entries(args: argparse.Namespace) -> list[Entry]:
     """Build, count and fuse the models."""
     entries = []
     for i, name in enumerate(track(args.models, 'building')):
-        model = build_model(name, args.part)
+        # Post-processing has nothing to count or fuse.
+        part = 'tensor' if args.part == 'predict' else args.part
+        model = build_model(name, part)
         # Before fusing: these figures are for comparison with published ones.
         params, flops = analyze_complexity(model, model.shape)
         total = flops.total()
         if args.fuse:
             fuse_model(model)
+        model.part = args.part
         accuracy = args.accuracy[i] if args.accuracy else None
         entries.append(Entry(model.to(args.device), params, total, accuracy))
     return entries
@@ -408,7 +415,7 @@ def make_row(
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
     """What the figures depend on besides the models."""
-    machine = dict(cpu=cpu_name(), cores=str(len(os.sched_getaffinity(0))))
+    machine = dict(cpu=cpu_name(), cores=str(os.cpu_count()))
     if args.device == 'cuda':
         machine['gpu'] = torch.cuda.get_device_name()
     machine |= dict(
