@@ -183,7 +183,7 @@ def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
 
 def _check_depthwise_conv(x, weight, bias, stride, act) -> None:
     op = 'depthwise_conv'
-    _check_map(op, 'x', x)
+    _check_layout(op, 'x', x)
     if stride not in (1, 2):
         raise ValueError(f'{op}: stride must be 1 or 2, got {stride}')
     if act not in _ACTS:
@@ -200,8 +200,8 @@ def _check_depthwise_conv(x, weight, bias, stride, act) -> None:
 
 def _check_mixer_conv(x, ssm, wavelet_weight, local_weight, *local) -> None:
     op = 'mixer_conv'
-    _check_map(op, 'x', x)
-    _check_map(op, 'ssm', ssm)
+    _check_layout(op, 'x', x)
+    _check_layout(op, 'ssm', ssm)
     channels, global_channels = x.shape[-1], ssm.shape[-1]
     if global_channels > channels:
         raise ValueError(
@@ -246,11 +246,7 @@ def _check_scan_gate(
     x, projected, dt_weight, dt_bias, A, D, norm_weight, norm_bias, z
 ) -> None:
     op = 'scan_gate'
-    if x.dim() != 3 or x.shape[1] == 0:
-        raise ValueError(
-            f'{op}: x must be (B, L, D) with L >= 1, got shape '
-            f'{tuple(x.shape)}'
-        )
+    _check_layout(op, 'x', x, '(B, L, D)', 3)
     batch, length, channels = x.shape
     if A.dim() != 2 or dt_weight.dim() != 3:
         raise ValueError(
@@ -261,7 +257,6 @@ def _check_scan_gate(
     check_inputs(
         op,
         x,
-        x=(x, tuple(x.shape)),
         projected=(projected, (batch, length, 2 * (rank + 2 * d_state))),
         dt_weight=(dt_weight, (2, channels, rank)),
         dt_bias=(dt_bias, (2, channels)),
@@ -273,11 +268,14 @@ def _check_scan_gate(
     )
 
 
-def _check_map(op: str, name: str, x: Tensor) -> None:
-    if x.dim() != 4 or 0 in x.shape[1:]:
+def _check_layout(
+    op: str, name: str, x: Tensor, layout: str = '(B, H, W, C)', dim: int = 4
+) -> None:
+    """Check an input that the shapes of others follow from."""
+    if x.dim() != dim or 0 in x.shape[1:]:
         raise ValueError(
-            f'{op}: {name} must be (B, H, W, C) with H, W and C at least 1, '
-            f'got shape {tuple(x.shape)}'
+            f'{op}: {name} must be {layout}, of which B alone may be 0, got '
+            f'shape {tuple(x.shape)}'
         )
     if not x.is_floating_point():
         raise TypeError(f'{op}: {name} must be floating point, got {x.dtype}')
