@@ -1,5 +1,6 @@
-"""Training hooks, registered in mmengine's root ``HOOKS``."""
+"""Hooks of the runner, registered in mmengine's root ``HOOKS``."""
 
+from .deploy_hook import SwitchToDeployHook
 from .interrupt_hook import InterruptHook
 
-__all__ = ['InterruptHook']
+__all__ = ['InterruptHook', 'SwitchToDeployHook']
