@@ -13,7 +13,9 @@ from . import channels_last_torch
 from .backend import backend_for
 from .checks import check_inputs
 
-_KERNEL_SIZES = (1, 3, 5, 7)  # of the compiled convolutions
+# What the compiled ops serve; PyTorch's serve all else.
+_KERNEL_SIZES = (1, 3, 5, 7)
+_MIN_CHANNELS = 16
 _DTYPES = (torch.float32,)
 _ACTS = ('none', 'relu', 'silu')
 
@@ -47,7 +49,8 @@ def depthwise_conv(
     """
     if (
         _compiled('depthwise_conv', x, weight, bias)
-        and weight.shape[0] in _KERNEL_SIZES
+        and _compiled_kernel(weight)
+        and (stride == 1 or weight.shape[0] == 3)
     ):
         op = torch.ops.mmmamba.depthwise_conv.default
         return op(x, weight, bias, stride, act)
@@ -107,9 +110,10 @@ def mixer_conv(
         TypeError: If an input is not floating point.
     """
     local = (local_weight, local_bias, local_scale, local_shift)
-    if _compiled('mixer_conv', x, ssm, wavelet_weight, *local) and all(
-        t is None or t.shape[-2] in _KERNEL_SIZES
-        for t in (wavelet_weight, local_weight)
+    if (
+        _compiled('mixer_conv', x, ssm, wavelet_weight, *local)
+        and _compiled_kernel(wavelet_weight)
+        and _compiled_kernel(local_weight)
     ):
         op = torch.ops.mmmamba.mixer_conv.default
         return op(x, ssm, wavelet_weight, *local)
@@ -178,6 +182,13 @@ def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
         return False
     return not torch.is_grad_enabled() or not any(
         t is not None and t.requires_grad for t in (x, *others)
+    )
+
+
+def _compiled_kernel(weight: Tensor | None) -> bool:
+    """Tell whether the compiled ops serve a convolution."""
+    return weight is None or (
+        weight.shape[-2] in _KERNEL_SIZES and weight.shape[-1] >= _MIN_CHANNELS
     )
 
 

@@ -1,0 +1,390 @@
+// The channels-last kernels, for the instruction set the including file names.
+// The lanes of a vector are channels. A task works on one vector of channels
+// at a time, over some rows of a map, so that its weights and the rows of the
+// input that are in use stay in the first cache.
+#pragma once
+
+#include <algorithm>
+
+#include "arena.hpp"
+#include "conv.hpp"
+#include "simd.hpp"
+
+#define MMMAMBA_INLINE __attribute__((always_inline))
+
+namespace mmmamba {
+namespace MMMAMBA_ISA {
+
+// ------------------------------------------------------------------ plumbing
+
+// Calls step with the constants 0, ..., kCount - 1: an array that is indexed
+// by constants alone is kept in registers.
+template <typename Step, int... kIndex>
+MMMAMBA_INLINE inline void unroll(Step step,
+                                  std::integer_sequence<int, kIndex...>) {
+  (step(std::integral_constant<int, kIndex>()), ...);
+}
+
+template <int kCount, typename Step>
+MMMAMBA_INLINE inline void unroll(Step step) {
+  unroll(step, std::make_integer_sequence<int, kCount>());
+}
+
+// Calls work(c) for the first channel of each vector of a block. There are as
+// many blocks as whole vectors; the last one has what remains, too.
+inline int64_t count_blocks(int64_t channels) {
+  return channels / kLanes<float>;
+}
+
+template <typename Work>
+inline void for_vectors(int64_t channels, int64_t block, Work work) {
+  work(block * kLanes<float>);
+  if (block == count_blocks(channels) - 1 && channels % kLanes<float>)
+    work(channels - kLanes<float>);
+}
+
+inline FloatVec relu(FloatVec x) {
+  const FloatVec zero = {};
+  return x < zero ? zero : x;  // a NaN stays
+}
+
+inline FloatVec silu(FloatVec x) {
+  return x / (broadcast(1.0f) + exp_negative(-x));
+}
+
+// -------------------------------------------------------------- convolutions
+
+// A vector of channels of a depthwise convolution; rows are those of a whole
+// map, of which the rows [top, bottom) are there.
+struct Window {
+  const float* x;  // the row `top`
+  int64_t row, pixel, top, bottom, width;
+  const float* weight;
+  int64_t tap;  // from one tap of the weight to the next
+  const float *bias, *scale, *shift;  // absent ones are null
+  Act act;
+  float* y;  // the row `first` of the output
+  int64_t y_row, y_pixel, first, last, y_width;
+};
+
+inline FloatVec load_or_zero(const float* source) {
+  return source ? load(source) : FloatVec{};
+}
+
+// Adds a row of the kernel to kWidth neighbouring outputs. Each column of the
+// input is loaded once for all outputs it is part of; `left` and `right` are
+// the columns there are beyond those that are there in any case.
+template <int kKernel, int kStride, int kWidth>
+MMMAMBA_INLINE inline void add_row(const float* x, int64_t pixel,
+                                   const float* weight, int64_t tap,
+                                   int64_t left, int64_t right,
+                                   FloatVec* sum) {
+  constexpr int kPad = kKernel / 2;
+  constexpr int kInner = kStride * (kWidth - 1) + 1;
+  FloatVec w[kKernel];
+  unroll<kKernel>([&](auto k) MMMAMBA_INLINE {
+    w[k] = load(weight + k * tap);
+  });
+  const auto add_column = [&](auto column) MMMAMBA_INLINE {
+    constexpr int kColumn = decltype(column)::value;
+    const FloatVec v = load(x + kColumn * pixel);
+    unroll<kKernel>([&](auto k) MMMAMBA_INLINE {
+      constexpr int kOffset = kColumn - decltype(k)::value + kPad;
+      if constexpr (kOffset >= 0 && kOffset % kStride == 0 &&
+                    kOffset / kStride < kWidth)
+        sum[kOffset / kStride] += v * w[k];
+    });
+  };
+  if (left)
+    unroll<kPad>([&](auto i) MMMAMBA_INLINE {
+      add_column(std::integral_constant<int, decltype(i)::value - kPad>());
+    });
+  unroll<kInner>(add_column);
+  unroll<kPad>([&](auto i) MMMAMBA_INLINE {
+    if (i < right)
+      add_column(std::integral_constant<int, decltype(i)::value + kInner>());
+  });
+}
+
+// Outputs are computed kWidth at a time, the last ones of a row overlapping
+// those before where the width is no multiple.
+template <int kKernel, int kStride, int kWidth>
+void convolve(const Window& g) {
+  constexpr int64_t kPad = kKernel / 2;
+  const FloatVec bias = load_or_zero(g.bias);
+  for (int64_t i = g.first; i < g.last; ++i) {
+    const int64_t above = i * kStride - kPad;
+    const int64_t begin = std::max<int64_t>(0, g.top - above);
+    const int64_t end = std::min<int64_t>(kKernel, g.bottom - above);
+    for (int64_t j = 0; j < g.y_width; j += kWidth) {
+      const int64_t start = std::min(j, g.y_width - kWidth);
+      const float* x = g.x + (above + begin - g.top) * g.row +
+                       start * kStride * g.pixel;
+      const float* weight = g.weight + begin * kKernel * g.tap;
+      const int64_t right = g.width - ((start + kWidth - 1) * kStride + 1);
+      FloatVec sum[kWidth];
+      unroll<kWidth>([&](auto o) MMMAMBA_INLINE { sum[o] = bias; });
+      for (int64_t k = begin; k < end; ++k) {
+        add_row<kKernel, kStride, kWidth>(x, g.pixel, weight, g.tap, start,
+                                          right, sum);
+        x += g.row;
+        weight += kKernel * g.tap;
+      }
+      float* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
+      const auto finish = [&](auto act) MMMAMBA_INLINE {
+        unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
+          act(sum[o]);
+          store(y + o * g.y_pixel, sum[o]);
+        });
+      };
+      switch (g.act) {
+        case Act::kNone:
+          finish([](FloatVec&) MMMAMBA_INLINE {});
+          break;
+        case Act::kRelu:
+          finish([](FloatVec& v) MMMAMBA_INLINE { v = relu(v); });
+          break;
+        case Act::kSilu:
+          finish([](FloatVec& v) MMMAMBA_INLINE { v = silu(v); });
+          break;
+        case Act::kLocal: {
+          const FloatVec scale = load(g.scale), shift = load(g.shift);
+          finish([&](FloatVec& v) MMMAMBA_INLINE {
+            v = relu(scale * relu(v) + shift);
+          });
+        }
+      }
+    }
+  }
+}
+
+constexpr int kMaxWidth = 8;
+
+template <int kKernel, int kStride, int... kWidth>
+void convolve(const Window& g, std::integer_sequence<int, kWidth...>) {
+  using Function = void (*)(const Window&);
+  constexpr Function kFunctions[] = {convolve<kKernel, kStride, kWidth + 1>...};
+  const int64_t count = ceil_div(g.y_width, kMaxWidth);
+  kFunctions[ceil_div(g.y_width, count) - 1](g);
+}
+
+inline void convolve(int64_t kernel, int64_t stride, const Window& g) {
+  const auto widths = std::make_integer_sequence<int, kMaxWidth>();
+  if (kernel == 1) return convolve<1, 1>(g, widths);
+  if (kernel == 3 && stride == 2) return convolve<3, 2>(g, widths);
+  if (kernel == 3) return convolve<3, 1>(g, widths);
+  if (kernel == 5) return convolve<5, 1>(g, widths);
+  return convolve<7, 1>(g, widths);
+}
+
+// Rows of the output, or pairs of them, that are a task.
+constexpr int64_t kTaskRows = 16, kTaskPairs = 8;
+
+inline int64_t count_conv(const ConvArgs& args) {
+  return args.batch * ceil_div(ceil_div(args.height, args.stride), kTaskRows) *
+         count_blocks(args.channels);
+}
+
+void conv(const ConvArgs& args, int64_t begin, int64_t end) {
+  const int64_t blocks = count_blocks(args.channels);
+  const int64_t height = ceil_div(args.height, args.stride);
+  const int64_t chunks = ceil_div(height, kTaskRows);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t b = task / blocks / chunks;
+    const int64_t first = task / blocks % chunks * kTaskRows;
+    for_vectors(args.channels, task % blocks, [&](int64_t c) {
+      const auto parameter = [&](const float* source) {
+        return source ? source + c : source;
+      };
+      Window g;
+      g.x = args.x.at(b, 0) + c;
+      g.row = args.x.row;
+      g.pixel = args.x.pixel;
+      g.top = 0;
+      g.bottom = args.height;
+      g.width = args.width;
+      g.weight = args.weight + c;
+      g.tap = args.channels;
+      g.bias = parameter(args.bias);
+      g.scale = parameter(args.scale);
+      g.shift = parameter(args.shift);
+      g.act = args.act;
+      g.y = args.y.at(b, first) + c;
+      g.y_row = args.y.row;
+      g.y_pixel = args.y.pixel;
+      g.first = first;
+      g.last = std::min(first + kTaskRows, height);
+      g.y_width = ceil_div(args.width, args.stride);
+      convolve(args.kernel, args.stride, g);
+    });
+  }
+}
+
+// --------------------------------------------------------------------- mixer
+
+// Some rows of the four subbands of a vector of channels.
+struct Bands {
+  FloatVec* data;
+  int64_t rows, width;
+
+  FloatVec* at(int64_t band, int64_t row) const {
+    return data + (band * rows + row) * width;
+  }
+};
+
+// The Haar transform of 2x2 pixels in reading order, or of subbands back to
+// them, without its factor 1/2.
+inline void haar(FloatVec& a, FloatVec& b, FloatVec& c, FloatVec& d) {
+  const FloatVec upper = a + b, lower = c + d, left = a - b, right = c - d;
+  a = upper + lower;
+  b = upper - lower;
+  c = left + right;
+  d = left - right;
+}
+
+// Transforms the pairs of rows from `top` on; beyond the map there are zeros.
+inline void analyse(const MixerArgs& args, const float* x, int64_t top,
+                    const Bands& bands) {
+  const int64_t height = args.local.height, width = args.local.width;
+  for (int64_t i = 0; i < bands.rows; ++i) {
+    const float* upper = x + 2 * (top + i) * args.x.row;
+    const bool has_lower = 2 * (top + i) + 1 < height;
+    const auto pair = [&](int64_t j, bool has_right) {
+      const float* p = upper + 2 * j * args.x.pixel;
+      const float* q = p + args.x.row;
+      FloatVec v[4] = {load(p)};
+      if (has_right) v[1] = load(p + args.x.pixel);
+      if (has_lower) v[2] = load(q);
+      if (has_lower && has_right) v[3] = load(q + args.x.pixel);
+      haar(v[0], v[1], v[2], v[3]);
+      for (int band = 0; band < 4; ++band) bands.at(band, i)[j] = v[band];
+    };
+    for (int64_t j = 0; j < width / 2; ++j) pair(j, true);
+    if (width % 2) pair(width / 2, false);
+  }
+}
+
+// Transforms back to the pairs of rows from `first` on, adds the SSM.
+inline void synthesize(const MixerArgs& args, const Bands& bands,
+                       const float* ssm, float* y, int64_t first) {
+  const int64_t height = args.local.height, width = args.local.width;
+  for (int64_t i = 0; i < bands.rows; ++i) {
+    const int64_t row = 2 * (first + i);
+    for (int64_t j = 0; j < bands.width; ++j) {
+      FloatVec v[4];
+      for (int band = 0; band < 4; ++band) v[band] = bands.at(band, i)[j];
+      haar(v[0], v[1], v[2], v[3]);
+      const auto put = [&](int64_t dy, int64_t dx) {
+        const FloatVec s = load(ssm + (row + dy) * args.ssm.row +
+                                (2 * j + dx) * args.ssm.pixel);
+        store(y + (row + dy) * args.y.row + (2 * j + dx) * args.y.pixel,
+              relu(v[2 * dy + dx] * 0.25f + s));
+      };
+      const bool has_right = 2 * j + 1 < width, has_lower = row + 1 < height;
+      put(0, 0);
+      if (has_right) put(0, 1);
+      if (has_lower) put(1, 0);
+      if (has_right && has_lower) put(1, 1);
+    }
+  }
+}
+
+// The wavelet branch for the pairs of rows [first, last) of a vector of
+// channels: only what they depend on of the subbands is there at a time.
+inline void wavelet(const MixerArgs& args, int64_t b, int64_t c, int64_t first,
+                    int64_t last, FloatVec* memory) {
+  const int64_t height = ceil_div(args.local.height, 2);
+  const int64_t width = ceil_div(args.local.width, 2);
+  const int64_t top = std::max<int64_t>(0, first - args.kernel / 2);
+  const int64_t bottom = std::min(height, last + args.kernel / 2);
+  const Bands before = {memory, bottom - top, width};
+  const Bands after = {before.at(4, 0), last - first, width};
+  analyse(args, args.x.at(b, 0) + c, top, before);
+  for (int64_t band = 0; band < 4; ++band) {
+    Window g = {};
+    g.x = reinterpret_cast<const float*>(before.at(band, 0));
+    g.row = width * kLanes<float>;
+    g.pixel = kLanes<float>;
+    g.top = top;
+    g.bottom = bottom;
+    g.width = width;
+    g.tap = args.global_channels;
+    g.weight =
+        args.weight + band * args.kernel * args.kernel * g.tap + c;
+    g.y = reinterpret_cast<float*>(after.at(band, 0));
+    g.y_row = g.row;
+    g.y_pixel = g.pixel;
+    g.first = first;
+    g.last = last;
+    g.y_width = width;
+    convolve(args.kernel, 1, g);
+  }
+  synthesize(args, after, args.ssm.at(b, 0) + c, args.y.at(b, 0) + c, first);
+}
+
+// y = relu(x) for some of the channels of a sample.
+inline void copy(const MixerArgs& args, const Map<const float>& x, int64_t b,
+                 int64_t channel, int64_t channels) {
+  for (int64_t i = 0; i < args.local.height; ++i) {
+    const float* source = x.at(b, i);
+    float* target = args.y.at(b, i) + channel;
+    for (int64_t j = 0; j < args.local.width; ++j) {
+      int64_t c = 0;
+      for (; c + kLanes<float> <= channels; c += kLanes<float>)
+        store(target + c, relu(load(source + c)));
+      for (; c < channels; ++c)
+        target[c] = source[c] < 0 ? 0 : source[c];
+      source += x.pixel;
+      target += args.y.pixel;
+    }
+  }
+}
+
+inline int64_t count_wavelet(const MixerArgs& args) {
+  if (args.weight == nullptr) return 1;
+  return ceil_div(ceil_div(args.local.height, 2), kTaskPairs) *
+         count_blocks(args.global_channels);
+}
+
+inline int64_t count_mixer(const MixerArgs& args) {
+  return args.local.batch * (count_wavelet(args) + 1) +
+         count_conv(args.local);
+}
+
+// The tasks of a sample are those of the wavelet branch, those of the local
+// part, and the rest.
+void mixer(const MixerArgs& args, int64_t begin, int64_t end) {
+  const int64_t global_tasks = count_wavelet(args);
+  const int64_t local_tasks = count_conv(args.local) / args.local.batch;
+  const int64_t tasks = global_tasks + local_tasks + 1;
+  const int64_t pairs = ceil_div(args.local.height, 2);
+  const int64_t blocks = count_blocks(args.global_channels);
+  Arena<float> arena(4 * (2 * kTaskPairs + args.kernel) *
+                     ceil_div(args.local.width, 2));
+  FloatVec* memory = arena.take(0);
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t b = index / tasks, task = index % tasks;
+    if (task < global_tasks && args.weight == nullptr) {
+      copy(args, args.ssm, b, 0, args.global_channels);
+    } else if (task < global_tasks) {
+      const int64_t first = task / blocks * kTaskPairs;
+      const int64_t last = std::min(first + kTaskPairs, pairs);
+      for_vectors(args.global_channels, task % blocks, [&](int64_t c) {
+        wavelet(args, b, c, first, last, memory);
+      });
+    } else if (task < global_tasks + local_tasks) {
+      const int64_t local = b * local_tasks + task - global_tasks;
+      conv(args.local, local, local + 1);
+    } else {
+      const int64_t done = args.global_channels + args.local.channels;
+      const Map<const float> x = {args.x.data + done, args.x.batch,
+                                  args.x.row, args.x.pixel};
+      copy(args, x, b, done, args.rest_channels);
+    }
+  }
+}
+
+ConvKernels conv_kernels() { return {count_conv, conv, count_mixer, mixer}; }
+
+}  // namespace MMMAMBA_ISA
+}  // namespace mmmamba
