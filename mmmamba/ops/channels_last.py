@@ -145,7 +145,8 @@ def scan_gate(
         projected (Tensor): ``(B, L, 2 * (R + 2*N))``; of each direction R
             channels of what the step sizes are projected from, N of the
             input projection B and N of the output projection C.
-        dt_weight (Tensor): Projection to the step sizes, ``(2, D, R)``.
+        dt_weight (Tensor): Projection to the step sizes, ``(2, D, R)``; a
+            ``(2, R, D)`` tensor with its axes swapped is not copied.
         dt_bias (Tensor): Added to the step sizes before softplus, ``(2, D)``.
         A (Tensor): Decay rates, ``(2*D, N)``; negative for a stable state.
         D (Tensor): Skip connection, ``(2*D,)``.
@@ -167,7 +168,7 @@ def scan_gate(
         *(x, projected, dt_weight, dt_bias, A, D),
         *(norm_weight, norm_bias, z),
     )
-    if _compiled('scan_gate', *inputs):
+    if _compiled('scan_gate', *inputs) and x.shape[-1] >= _MIN_CHANNELS:
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
         _check_scan_gate(*inputs)

@@ -254,5 +254,5 @@ def test_layout_of_scan(op_backend, layout, channels):
         moved[i] = layout(inputs[i])
     found = scan_gate(*moved)
     check(found, expected, 1e-5)
-    if op_backend == 'cpp':
+    if op_backend == 'cpp' and 2 * channels >= 16:
         assert torch.equal(found, scan_gate(*inputs))

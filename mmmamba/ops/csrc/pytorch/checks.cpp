@@ -154,4 +154,32 @@ void check_mixer_conv(const Tensor& x, const Tensor& ssm,
                     " of x");
 }
 
+void check_scan_gate(const Tensor& x, const Tensor& projected,
+                     const Tensor& dt_weight, const Tensor& dt_bias,
+                     const Tensor& A, const Tensor& D,
+                     const Tensor& norm_weight, const Tensor& norm_bias,
+                     const Tensor& z) {
+  constexpr auto op = "scan_gate";
+  check_rank(op, "x", x, 3);
+  check_rank(op, "dt_weight", dt_weight, 3);
+  check_rank(op, "A", A, 2);
+  const auto batch = x.sym_size(0), length = x.sym_size(1),
+             channels = x.sym_size(2), rank = dt_weight.sym_size(2),
+             d_state = A.sym_size(1);
+  TORCH_CHECK_VALUE(length > 0 && channels >= kMinChannels, op,
+                    ": x must have a length of at least 1 and ", kMinChannels,
+                    " channels, got shape ", x.sym_sizes());
+  TORCH_CHECK_TYPE(x.is_floating_point(), op,
+                   ": x must be floating point, got ", x.scalar_type());
+  check_shape(op, "projected", projected,
+              {batch, length, 2 * (rank + 2 * d_state)}, x);
+  check_shape(op, "dt_weight", dt_weight, {2, channels, rank}, x);
+  check_shape(op, "dt_bias", dt_bias, {2, channels}, x);
+  check_shape(op, "A", A, {2 * channels, d_state}, x);
+  check_shape(op, "D", D, {2 * channels}, x);
+  check_shape(op, "norm_weight", norm_weight, {channels}, x);
+  check_shape(op, "norm_bias", norm_bias, {channels}, x);
+  check_shape(op, "z", z, {batch, length, channels}, x);
+}
+
 }  // namespace mmmamba

@@ -262,6 +262,16 @@ Tensor mixer_conv_meta(const Tensor& x, const Tensor& ssm,
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
+Tensor scan_gate_meta(const Tensor& x, const Tensor& projected,
+                      const Tensor& dt_weight, const Tensor& dt_bias,
+                      const Tensor& A, const Tensor& D,
+                      const Tensor& norm_weight, const Tensor& norm_bias,
+                      const Tensor& z, double) {
+  check_scan_gate(x, projected, dt_weight, dt_bias, A, D, norm_weight,
+                  norm_bias, z);
+  return at::empty_symint(x.sym_sizes(), x.options());
+}
+
 }  // namespace
 
 TORCH_LIBRARY(mmmamba, m) {
@@ -299,6 +309,11 @@ TORCH_LIBRARY(mmmamba, m) {
       "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
       "Tensor? local_shift) -> Tensor",
       tags);
+  m.def(
+      "scan_gate(Tensor x, Tensor projected, Tensor dt_weight, "
+      "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
+      "Tensor norm_bias, Tensor z, float eps) -> Tensor",
+      tags);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Autograd, m) {
@@ -315,6 +330,7 @@ TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
   m.impl("bidirectional_scan_backward", bidirectional_scan_backward_meta);
   m.impl("depthwise_conv", depthwise_conv_meta);
   m.impl("mixer_conv", mixer_conv_meta);
+  m.impl("scan_gate", scan_gate_meta);
 }
 
 }  // namespace mmmamba

@@ -40,5 +40,10 @@ void check_mixer_conv(const Tensor& x, const Tensor& ssm,
                       const OptionalTensor& local_bias,
                       const OptionalTensor& local_scale,
                       const OptionalTensor& local_shift);
+void check_scan_gate(const Tensor& x, const Tensor& projected,
+                     const Tensor& dt_weight, const Tensor& dt_bias,
+                     const Tensor& A, const Tensor& D,
+                     const Tensor& norm_weight, const Tensor& norm_bias,
+                     const Tensor& z);
 
 }  // namespace mmmamba

@@ -1,5 +1,5 @@
-// Scratch memory of the kernels, for the instruction set the including file
-// names.
+// Scratch memory of the kernels, and the vectors that channels are cut into,
+// for the instruction set the including file names.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +37,19 @@ class Arena {
 };
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls work(c) for the first channel of each vector of a block. There are as
+// many blocks as whole vectors; the last one has what remains, too.
+inline int64_t count_blocks(int64_t channels) {
+  return channels / kLanes<float>;
+}
+
+template <typename Work>
+inline void for_vectors(int64_t channels, int64_t block, Work work) {
+  work(block * kLanes<float>);
+  if (block == count_blocks(channels) - 1 && channels % kLanes<float>)
+    work(channels - kLanes<float>);
+}
 
 }  // namespace MMMAMBA_ISA
 }  // namespace mmmamba

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
+#include "activation.hpp"
 #include "arena.hpp"
 #include "conv.hpp"
-#include "simd.hpp"
 
 #define MMMAMBA_INLINE __attribute__((always_inline))
 
@@ -28,28 +28,6 @@ MMMAMBA_INLINE inline void unroll(Step step,
 template <int kCount, typename Step>
 MMMAMBA_INLINE inline void unroll(Step step) {
   unroll(step, std::make_integer_sequence<int, kCount>());
-}
-
-// Calls work(c) for the first channel of each vector of a block. There are as
-// many blocks as whole vectors; the last one has what remains, too.
-inline int64_t count_blocks(int64_t channels) {
-  return channels / kLanes<float>;
-}
-
-template <typename Work>
-inline void for_vectors(int64_t channels, int64_t block, Work work) {
-  work(block * kLanes<float>);
-  if (block == count_blocks(channels) - 1 && channels % kLanes<float>)
-    work(channels - kLanes<float>);
-}
-
-inline FloatVec relu(FloatVec x) {
-  const FloatVec zero = {};
-  return x < zero ? zero : x;  // a NaN stays
-}
-
-inline FloatVec silu(FloatVec x) {
-  return x / (broadcast(1.0f) + exp_negative(-x));
 }
 
 // -------------------------------------------------------------- convolutions
@@ -177,46 +155,52 @@ inline void convolve(int64_t kernel, int64_t stride, const Window& g) {
   return convolve<7, 1>(g, widths);
 }
 
-// Rows of the output, or pairs of them, that are a task.
-constexpr int64_t kTaskRows = 16, kTaskPairs = 8;
+// The rows of the output that are a task, and the vectors of channels: so many
+// that what is read of a pixel are neighbouring lines of the cache.
+constexpr int64_t kTaskRows = 4, kTaskBlocks = 8;
 
 inline int64_t count_conv(const ConvArgs& args) {
   return args.batch * ceil_div(ceil_div(args.height, args.stride), kTaskRows) *
-         count_blocks(args.channels);
+         ceil_div(count_blocks(args.channels), kTaskBlocks);
 }
 
 void conv(const ConvArgs& args, int64_t begin, int64_t end) {
   const int64_t blocks = count_blocks(args.channels);
+  const int64_t groups = ceil_div(blocks, kTaskBlocks);
   const int64_t height = ceil_div(args.height, args.stride);
   const int64_t chunks = ceil_div(height, kTaskRows);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t b = task / blocks / chunks;
-    const int64_t first = task / blocks % chunks * kTaskRows;
-    for_vectors(args.channels, task % blocks, [&](int64_t c) {
+    const int64_t group = task % groups;
+    const int64_t first = task / groups % chunks * kTaskRows;
+    const int64_t b = task / groups / chunks;
+    Window g;
+    g.row = args.x.row;
+    g.pixel = args.x.pixel;
+    g.top = 0;
+    g.bottom = args.height;
+    g.width = args.width;
+    g.tap = args.channels;
+    g.act = args.act;
+    g.y_row = args.y.row;
+    g.y_pixel = args.y.pixel;
+    g.first = first;
+    g.last = std::min(first + kTaskRows, height);
+    g.y_width = ceil_div(args.width, args.stride);
+    const auto work = [&](int64_t c) {
       const auto parameter = [&](const float* source) {
         return source ? source + c : source;
       };
-      Window g;
       g.x = args.x.at(b, 0) + c;
-      g.row = args.x.row;
-      g.pixel = args.x.pixel;
-      g.top = 0;
-      g.bottom = args.height;
-      g.width = args.width;
       g.weight = args.weight + c;
-      g.tap = args.channels;
       g.bias = parameter(args.bias);
       g.scale = parameter(args.scale);
       g.shift = parameter(args.shift);
-      g.act = args.act;
       g.y = args.y.at(b, first) + c;
-      g.y_row = args.y.row;
-      g.y_pixel = args.y.pixel;
-      g.first = first;
-      g.last = std::min(first + kTaskRows, height);
-      g.y_width = ceil_div(args.width, args.stride);
       convolve(args.kernel, args.stride, g);
-    });
+    };
+    for (int64_t block = blocks * group / groups;
+         block < blocks * (group + 1) / groups; ++block)
+      for_vectors(args.channels, block, work);
   }
 }
 
@@ -288,6 +272,9 @@ inline void synthesize(const MixerArgs& args, const Bands& bands,
     }
   }
 }
+
+// Pairs of rows that are a task.
+constexpr int64_t kTaskPairs = 8;
 
 // The wavelet branch for the pairs of rows [first, last) of a vector of
 // channels: only what they depend on of the subbands is there at a time.

@@ -3,14 +3,20 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include "../../common/cpu/scan_gate.hpp"
 #include "../ops.h"
 #include "this_cpu.h"
 
 namespace mmmamba {
 namespace {
 
-const ConvKernels& kernels() {
-  static const ConvKernels chosen = MMMAMBA_FOR_THIS_CPU(conv_kernels());
+const ConvKernels& conv_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(conv_kernels());
+  return chosen;
+}
+
+const ScanGateKernels& scan_gate_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels());
   return chosen;
 }
 
@@ -19,6 +25,11 @@ Tensor channels_last(const Tensor& x) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat,
                    "mmmamba: maps must be float32, got ", x.scalar_type());
   return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+template <typename T = const float>
+Series<T> series(const Tensor& x) {
+  return {x.data_ptr<float>(), x.stride(0), x.stride(1)};
 }
 
 template <typename T = const float>
@@ -56,7 +67,7 @@ Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
                          w.size(0), stride,     map(x),  pointer(w),
                          pointer(b), nullptr, nullptr, activation,
                          map<float>(y)};
-  run(kernels().conv, args, kernels().count_conv(args));
+  run(conv_kernels().conv, args, conv_kernels().count_conv(args));
   return y;
 }
 
@@ -91,7 +102,58 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
                 Act::kLocal,     args.y};
   args.local.x.data += global_channels;
   args.local.y.data += global_channels;
-  run(kernels().mixer, args, kernels().count_mixer(args));
+  run(conv_kernels().mixer, args, conv_kernels().count_mixer(args));
+  return y;
+}
+
+// (2, channels, n) as (2, n, channels).
+Tensor channels_last_parameter(const Tensor& t) {
+  return parameter(t.transpose(1, 2));
+}
+
+Tensor scan_gate(const Tensor& input, const Tensor& projections,
+                 const Tensor& dt_weight, const Tensor& dt_bias,
+                 const Tensor& A, const Tensor& D, const Tensor& norm_weight,
+                 const Tensor& norm_bias, const Tensor& gate, double eps) {
+  check_scan_gate(input, projections, dt_weight, dt_bias, A, D, norm_weight,
+                  norm_bias, gate);
+  const Tensor x = channels_last(input), z = channels_last(gate),
+               projected = channels_last(projections),
+               weight = channels_last_parameter(dt_weight),
+               bias = parameter(dt_bias), skip = parameter(D),
+               decay = channels_last_parameter(A.view({2, -1, A.size(1)})),
+               scale = parameter(norm_weight), shift = parameter(norm_bias);
+  const Tensor y = at::empty(x.sizes(), x.options());
+  const ScanGateArgs args = {x.size(0),
+                             x.size(1),
+                             x.size(2),
+                             A.size(1),
+                             dt_weight.size(2),
+                             series(x),
+                             series(projected),
+                             series(z),
+                             pointer(weight),
+                             pointer(bias),
+                             pointer(decay),
+                             pointer(skip),
+                             pointer(scale),
+                             pointer(shift),
+                             static_cast<float>(eps),
+                             series<float>(y)};
+  const auto& kernels = scan_gate_kernels();
+  const int64_t blocks = args.channels / kernels.lanes;
+  if (args.batch % at::get_num_threads() == 0) {
+    // A thread has whole samples, and finishes them while they are cached.
+    at::parallel_for(0, args.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        kernels.scan(args, b * blocks, (b + 1) * blocks);
+        kernels.gate(args, b * args.length, (b + 1) * args.length);
+      }
+    });
+  } else {
+    run(kernels.scan, args, args.batch * blocks);
+    run(kernels.gate, args, args.batch * args.length);
+  }
   return y;
 }
 
@@ -100,6 +162,7 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
   m.impl("depthwise_conv", depthwise_conv);
   m.impl("mixer_conv", mixer_conv);
+  m.impl("scan_gate", scan_gate);
 }
 
 }  // namespace mmmamba

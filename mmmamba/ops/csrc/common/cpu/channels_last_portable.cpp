@@ -2,3 +2,4 @@
 #define MMMAMBA_ISA portable
 #define MMMAMBA_SIMD_BYTES 16
 #include "conv_impl.hpp"
+#include "scan_gate_impl.hpp"

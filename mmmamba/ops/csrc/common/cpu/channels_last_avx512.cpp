@@ -1,4 +1,4 @@
-// The channels-last kernels for x86 CPUs with AVX2 and FMA.
+// The channels-last kernels for x86 CPUs with AVX-512.
 #if defined(__x86_64__)
 // These first: their functions are not to be compiled for the target, since
 // the linker may share them with code that runs on any CPU.
@@ -12,9 +12,10 @@
 
 #include "target.hpp"
 
-MMMAMBA_BEGIN_TARGET("avx2,fma")
-#define MMMAMBA_ISA avx2
-#define MMMAMBA_SIMD_BYTES 32
+MMMAMBA_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define MMMAMBA_ISA avx512
+#define MMMAMBA_SIMD_BYTES 64
 #include "conv_impl.hpp"
+#include "scan_gate_impl.hpp"
 MMMAMBA_END_TARGET
 #endif
