@@ -13,6 +13,8 @@ from mmmamba import layers
 from mmmamba.ops import (
     bidirectional_scan,
     depthwise_conv,
+    feed_forward,
+    linear,
     mixer_conv,
     scan_gate,
     selective_scan,
@@ -61,17 +63,11 @@ class Linear(nn.Module):
         self.weight = fold.frozen(weight.flatten(1).t(), like)
         self.bias = fold.frozen(bias, like)
 
-    def forward(self, x: Tensor, act: bool = False) -> Tensor:
-        """Map ``(..., C)`` to ``(..., C')``, with a ReLU where asked for."""
-        y = torch.addmm(self.bias, x.flatten(0, -2), self.weight)
-        y = y.relu_() if act else y
-        return y.unflatten(0, x.shape[:-1])
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Add the result to ``(..., C')``, in place."""
-        flat = residual.flatten(0, -2)
-        flat.addmm_(x.flatten(0, -2), self.weight).add_(self.bias)
-        return residual
+    def forward(
+        self, x: Tensor, relu: bool = False, residual: Tensor | None = None
+    ) -> Tensor:
+        """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
+        return linear(x, self.weight, self.bias, relu, residual)
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:
@@ -116,9 +112,16 @@ class FFN(nn.Module):
         self.pw1 = pointwise(ffn.pw1)
         self.pw2 = pointwise(ffn.pw2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the result to ``(B, H, W, C)``, in place."""
-        return self.pw2.add(self.pw1(x, act=True), x)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
+        return feed_forward(
+            x,
+            self.pw1.weight,
+            self.pw1.bias,
+            self.pw2.weight,
+            self.pw2.bias,
+            shortcut,
+        )
 
 
 class SSM(nn.Module):
@@ -159,10 +162,8 @@ class SSM(nn.Module):
         shape = x.shape[:3]
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x = depthwise_conv(x, self.conv_weight, self.conv_bias, act='silu')
-        projected = torch.mm(x.flatten(0, 2), self.x_proj)
-        x = x.flatten(1, 2)
-        z = z.flatten(1, 2)
-        projected = projected.view(*x.shape[:2], -1)
+        x, z = x.flatten(1, 2), z.flatten(1, 2)
+        projected = linear(x, self.x_proj)
         if self.directions == 2:
             y = scan_gate(
                 x,
@@ -260,7 +261,7 @@ class Mixer(nn.Module):
         self.proj = pointwise(mixer.proj)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the result to ``(B, H, W, C)``, in place."""
+        """Map ``(B, H, W, C)`` to the same shape."""
         mixed = mixer_conv(
             x,
             self.ssm(x[..., : self.global_channels]),
@@ -270,7 +271,7 @@ class Mixer(nn.Module):
             self.local_scale,
             self.local_shift,
         )
-        return self.proj.add(mixed, x)
+        return self.proj(mixed, residual=x)
 
 
 def wavelet_weight(wavelet: layers.WaveletConv) -> Tensor:
@@ -327,8 +328,7 @@ class Block(nn.Module):
         x = self.ffn1(x)
         x = self.mixer(x)
         x = self.dwconv2(x)
-        x = self.ffn2(x)
-        return x.add_(shortcut)
+        return self.ffn2(x, shortcut)
 
 
 class PatchMerging(nn.Module):
@@ -350,8 +350,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
-        x = self.dwconv(self.expand(x, act=True))
-        gate = self.fc2(self.fc1(x.mean((1, 2)), act=True)).sigmoid_()
+        x = self.dwconv(self.expand(x, relu=True))
+        gate = self.fc2(self.fc1(x.mean((1, 2)), relu=True)).sigmoid_()
         return self.project(x.mul_(gate[:, None, None]))
 
 

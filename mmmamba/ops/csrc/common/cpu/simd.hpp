@@ -52,7 +52,7 @@ inline void store(T* target, Vec<T> v) {
 
 template <typename T>
 inline Vec<T> broadcast(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // 0 + value is another value for -0
 }
 
 // ---------------------------------------------------------------- transpose
