@@ -21,7 +21,7 @@ constexpr int kPanel = kPanelVectors * kLanes<float>;
 // Rows from which on copying a panel costs less than reading it in strides.
 constexpr int64_t kRowsToPack = 128;
 // Elements of x that stay in the second cache while all panels pass.
-constexpr int64_t kTile = 128 * 1024;
+constexpr int64_t kTile = 256 * 1024;
 
 // The columns [column, column + width) of a product.
 struct Panel {
@@ -157,6 +157,21 @@ inline Arena<float> scratch(int64_t in) {
   return Arena<float>((in + 1) * kPanelVectors);
 }
 
+// Copies the columns of a panel together; zeros fill its last vector.
+inline void pack(const Panel& panel, int64_t in, float* target) {
+  const float* source = panel.weight;
+  for (int64_t i = 0; i < in; ++i, source += panel.stride, target += kPanel) {
+    if (panel.width == kPanel) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kPanelVectors; ++v)
+        store(target + v * kLanes<float>, load(source + v * kLanes<float>));
+    } else {
+      for (int64_t c = 0; c < panel.width; c += kLanes<float>)
+        store(target + c, load_some(source + c, panel.width - c));
+    }
+  }
+}
+
 inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
                      int64_t panel_begin, int64_t panel_end, float* buffer) {
   float* bias = buffer + args.in * kPanel;
@@ -169,16 +184,7 @@ inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
       std::copy_n(args.bias + column, width, bias);
     // Always where its last vector would extend beyond the weight.
     if (row_end - row_begin >= kRowsToPack || width % kLanes<float>) {
-      float* target = buffer;
-      for (int64_t i = 0; i < args.in; ++i, target += kPanel) {
-        const float* source = panel.weight + i * args.out;
-#pragma GCC unroll 8
-        for (int v = 0; v < kPanelVectors; ++v) {
-          const int64_t begin = v * kLanes<float>;
-          if (begin < width)
-            store(target + begin, load_some(source + begin, width - begin));
-        }
-      }
+      pack(panel, args.in, buffer);
       panel.weight = buffer;
       panel.stride = kPanel;
     }
