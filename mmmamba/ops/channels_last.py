@@ -48,7 +48,7 @@ def depthwise_conv(
         TypeError: If an input is not floating point.
     """
     if (
-        _compiled('depthwise_conv', x, weight, bias)
+        _compiled(x, weight, bias)
         and _compiled_kernel(weight)
         and (stride == 1 or weight.shape[0] == 3)
     ):
@@ -111,7 +111,7 @@ def mixer_conv(
     """
     local = (local_weight, local_bias, local_scale, local_shift)
     if (
-        _compiled('mixer_conv', x, ssm, wavelet_weight, *local)
+        _compiled(x, ssm, wavelet_weight, *local)
         and _compiled_kernel(wavelet_weight)
         and _compiled_kernel(local_weight)
     ):
@@ -168,18 +168,16 @@ def scan_gate(
         *(x, projected, dt_weight, dt_bias, A, D),
         *(norm_weight, norm_bias, z),
     )
-    if _compiled('scan_gate', *inputs) and x.shape[-1] >= _MIN_CHANNELS:
+    if _compiled(*inputs) and x.dim() and x.shape[-1] >= _MIN_CHANNELS:
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
         _check_scan_gate(*inputs)
     return channels_last_torch.scan_gate(*inputs, eps)
 
 
-def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
+def _compiled(x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the compiled ops serve; they check the inputs then."""
     if backend_for(x.device) != 'cpp' or x.dtype not in _DTYPES:
-        return False
-    if not hasattr(torch.ops.mmmamba, op):
         return False
     return not torch.is_grad_enabled() or not any(
         t is not None and t.requires_grad for t in (x, *others)
@@ -189,7 +187,9 @@ def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
 def _compiled_kernel(weight: Tensor | None) -> bool:
     """Tell whether the compiled ops serve a convolution."""
     return weight is None or (
-        weight.shape[-2] in _KERNEL_SIZES and weight.shape[-1] >= _MIN_CHANNELS
+        weight.dim() >= 3
+        and weight.shape[-2] in _KERNEL_SIZES
+        and weight.shape[-1] >= _MIN_CHANNELS
     )
 
 

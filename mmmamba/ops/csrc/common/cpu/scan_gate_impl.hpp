@@ -104,40 +104,54 @@ void scan(const ScanGateArgs& args, int64_t begin, int64_t end) {
     });
 }
 
-// The sum of the lanes.
-inline float total(FloatVec v) {
-  float sum = 0;
-  for (int i = 0; i < kLanes<float>; ++i) sum += v[i];
-  return sum;
+// The sums of the lanes of each of kLanes rows, which are overwritten.
+inline FloatVec totals(FloatVec* rows) {
+  transpose<float>(rows);
+  for (int i = 1; i < kLanes<float>; ++i) rows[0] += rows[i];
+  return rows[0];
 }
 
+// As many positions at a time as a vector has lanes.
 void gate(const ScanGateArgs& args, int64_t begin, int64_t end) {
   constexpr int64_t W = kLanes<float>;
   const int64_t D = args.channels, whole = D / W * W;
   // The last vector overlaps the one before it; what both have counts once.
   FloatVec last = {};
-  for (int64_t i = whole - (D - W); i < W; ++i) last[i] = D == whole ? 0 : 1;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t b = task / args.length, i = task % args.length;
-    float* y = args.y.at(b, i);
-    const float* z = args.z.at(b, i);
-    const FloatVec tail = load(y + D - W);
-    FloatVec sum = tail * last;
-    for (int64_t c = 0; c < whole; c += W) sum += load(y + c);
-    const float mean = total(sum) / D;
-    FloatVec squares = (tail - mean) * (tail - mean) * last;
-    for (int64_t c = 0; c < whole; c += W) {
-      const FloatVec centred = load(y + c) - mean;
-      squares += centred * centred;
+  for (int64_t i = whole - (D - W); i < W; ++i) last[i] = 1;
+  for (int64_t start = begin; start < end; start += W) {
+    const int64_t count = std::min(W, end - start);
+    float *y[W];
+    const float *z[W];
+    FloatVec sums[W] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t b = (start + i) / args.length;
+      y[i] = args.y.at(b, (start + i) % args.length);
+      z[i] = args.z.at(b, (start + i) % args.length);
+      for (int64_t c = 0; c < whole; c += W) sums[i] += load(y[i] + c);
+      if (whole < D) sums[i] += load(y[i] + D - W) * last;
     }
-    const float scale = 1 / std::sqrt(total(squares) / D + args.eps);
-    const auto finish = [&](FloatVec v, int64_t c) {
-      v = (v - mean) * scale * load(args.norm_weight + c) +
-          load(args.norm_bias + c);
-      store(y + c, v * silu(load(z + c)));
-    };
-    for (int64_t c = 0; c < whole; c += W) finish(load(y + c), c);
-    if (whole < D) finish(tail, D - W);
+    const FloatVec mean = totals(sums) / static_cast<float>(D);
+    for (int64_t i = 0; i < W; ++i) sums[i] = FloatVec{};
+    for (int64_t i = 0; i < count; ++i) {
+      const auto squares = [&](int64_t c) {
+        const FloatVec centred = load(y[i] + c) - mean[i];
+        return centred * centred;
+      };
+      for (int64_t c = 0; c < whole; c += W) sums[i] += squares(c);
+      if (whole < D) sums[i] += squares(D - W) * last;
+    }
+    const FloatVec variance = totals(sums) / static_cast<float>(D) + args.eps;
+    for (int64_t i = 0; i < count; ++i) {
+      const float scale = 1 / std::sqrt(variance[i]), shift = mean[i];
+      const auto finish = [&](FloatVec v, int64_t c) {
+        v = (v - shift) * scale * load(args.norm_weight + c) +
+            load(args.norm_bias + c);
+        store(y[i] + c, v * silu(load(z[i] + c)));
+      };
+      const FloatVec tail = load(y[i] + D - W);
+      for (int64_t c = 0; c < whole; c += W) finish(load(y[i] + c), c);
+      if (whole < D) finish(tail, D - W);
+    }
   }
 }
 
