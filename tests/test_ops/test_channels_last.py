@@ -1,9 +1,15 @@
 """Tests of the channels-last ops against the plain layers in float64."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden import relative_error
+from test_ops.test_backend import copy_ops, library
 from torch import Tensor, nn
 from torch.library import opcheck
 
@@ -358,6 +364,8 @@ def test_number_of_threads_does_not_matter(name):
 @pytest.mark.parametrize('dynamic', [False, True])
 def test_compile(op_backend, dynamic, name):
     """Without a break; with one graph for all sizes where that is asked."""
+    if dynamic and op_backend == 'torch':
+        pytest.skip("PyTorch's own operations, whose shapes take it long")
     torch._dynamo.reset()
     function = case(name)[0]
     compiled = torch.compile(
@@ -449,3 +457,62 @@ def test_options_that_do_not_fit(op_backend):
     inputs[5] = None
     with pytest.raises(ValueError, match='all there or all None'):
         mixer_conv(*inputs)
+
+
+# ---------------------------------------------------------------------------
+# Instruction sets
+# ---------------------------------------------------------------------------
+
+RESULTS = """
+import sys
+import torch
+from mmmamba import ops
+
+torch.set_num_threads(1)
+results = [
+    getattr(ops, name)(*inputs, *others)
+    for name, inputs, others in torch.load(sys.argv[1])
+]
+torch.save((torch.backends.cpu.get_cpu_capability(), results), sys.argv[2])
+"""
+
+
+@pytest.mark.usefixtures('compiled')
+def test_instruction_sets(tmp_path):
+    """The portable kernels, and those this CPU has beside what it takes."""
+    here = torch.backends.cpu.get_cpu_capability()
+    package = copy_ops(tmp_path / 'packages')
+    shutil.copy(library(), package)
+    cases, expected = [], []
+    for name in OPS:
+        for size, channels in (((2, 5, 9), 37), ((1, 16, 17), 64)):
+            function, inputs, others = case(name, size, channels)
+            cases.append((name, inputs, others))
+            doubled = (t.double() for t in inputs)
+            expected.append(function(*doubled, *others))
+    torch.save(cases, tmp_path / 'cases')
+    sets = ['default', *(['avx2'] if here in ('AVX2', 'AVX512') else [])]
+    for capability in sets:
+        result = subprocess.run(
+            [
+                *(sys.executable, '-c', RESULTS),
+                *(tmp_path / 'cases', tmp_path / capability),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(package.parent),
+                'OMP_NUM_THREADS': '1',
+                'MMMAMBA_OP_BACKEND': 'cpp',
+                'ATEN_CPU_CAPABILITY': capability,
+            },
+        )
+        assert result.returncode == 0, result.stderr[-1000:]
+        chosen, results = torch.load(tmp_path / capability)
+        assert chosen.lower() == capability or capability == 'default'
+        assert not (capability == 'default' and chosen.startswith('AVX'))
+        for found, exact in zip(results, expected):
+            check(found, exact, 1e-5)
