@@ -2,8 +2,10 @@
 
 Feature maps are ``(B, H, W, C)`` and sequences ``(B, L, C)``, so that a 1x1
 convolution is one product with a ``(B*H*W, C)`` matrix and some of the
-channels are a view. For inference: the compiled versions, for float32 on CPUs,
-have no gradient, and PyTorch's serve where one is asked for.
+channels are a view. For inference: the compiled versions, for float32 and
+bfloat16 on CPUs, have no gradient, and PyTorch's serve where one is asked for.
+Theirs is a computation in float32, and the other inputs may be float32 where
+``x`` is bfloat16.
 """
 
 import torch
@@ -16,7 +18,7 @@ from .checks import check_inputs
 # What the compiled ops serve; PyTorch's serve all else.
 _KERNEL_SIZES = (1, 3, 5, 7)
 _MIN_CHANNELS = 16
-_DTYPES = (torch.float32,)
+_DTYPES = (torch.float32, torch.bfloat16)
 _ACTS = ('none', 'relu', 'silu')
 
 

@@ -300,15 +300,60 @@ def test_gradients(op_backend, name):
 
 
 @pytest.mark.parametrize('name', OPS)
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float16])
-def test_other_dtypes(op_backend, dtype, name):
-    """PyTorch's version serves those that the compiled one does not."""
+@pytest.mark.parametrize(
+    'dtype, bound',
+    [
+        (torch.float64, 1e-12),
+        (torch.float16, 2e-3),
+        (torch.bfloat16, 2e-2),
+    ],
+)
+def test_other_dtypes(op_backend, name, dtype, bound):
+    """PyTorch's version serves where the compiled one does not."""
+    for size, channels in (((2, 5, 7), 37), ((1, 16, 6), 64)):
+        function, inputs, others = case(name, size, channels)
+        inputs = [t.to(dtype) for t in inputs]
+        found = function(*inputs, *others)
+        assert found.dtype == dtype and found.is_contiguous()
+        expected = function(*(t.double() for t in inputs), *others)
+        assert relative_error(found, expected) <= bound
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_bfloat16(name, layout):
+    """The compiled version rounds once, and takes float32 parameters."""
     function, inputs, others = case(name)
-    expected = function(*inputs, *others).double()
-    found = function(*(t.to(dtype) for t in inputs), *others)
-    assert found.dtype == dtype
-    bound = 1e-5 if dtype == torch.float64 else 1e-2
-    assert relative_error(found, expected) <= bound
+    maps = {'depthwise_conv': [0], 'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
+    for i in maps[name]:
+        inputs[i] = layout(inputs[i].bfloat16())
+    found = function(*inputs, *others)
+    assert found.dtype == torch.bfloat16
+    exact = function(*(t.double() for t in inputs), *others)
+    # The rest is what is rounded to the other side of a tie.
+    assert (found == exact.bfloat16()).double().mean() > 0.99
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=2e-5)
+
+
+@pytest.mark.usefixtures('compiled')
+def test_special_values():
+    """A NaN and infinities pass through what copies and what rounds."""
+    values = torch.tensor([torch.nan, torch.inf, -torch.inf, -0.0, -1, 1])
+    expected = torch.tensor([torch.nan, torch.inf, 0, 0, 0, 1])
+    x = values.repeat(7)[:40].expand(1, 2, 3, 40)
+    expected = expected.repeat(7)[:40].expand(1, 2, 3, 40)
+    for dtype in (torch.float32, torch.bfloat16):
+        map = x.to(dtype)
+        found = mixer_conv(map, map[..., :16])
+        torch.testing.assert_close(
+            found, expected.to(dtype), rtol=0, atol=0, equal_nan=True
+        )
+        weight = torch.ones(1, 1, 40)
+        found = depthwise_conv(map, weight, act='relu')
+        torch.testing.assert_close(
+            found, expected.to(dtype), rtol=0, atol=0, equal_nan=True
+        )
 
 
 @pytest.mark.parametrize('name', OPS)
