@@ -2,8 +2,10 @@
 
 Feature maps are ``(B, H, W, C)`` and sequences ``(B, L, C)``, so that a 1x1
 convolution is one product with a ``(B*H*W, C)`` matrix and some of the
-channels are a view. For inference: the compiled versions, for float32 on CPUs,
-have no gradient, and PyTorch's serve where one is asked for.
+channels are a view. For inference: the compiled versions, for float32 and
+bfloat16 on CPUs, have no gradient, and PyTorch's serve where one is asked for.
+Theirs is a computation in float32, and the other inputs may be float32 where
+``x`` is bfloat16.
 """
 
 import torch
@@ -16,7 +18,7 @@ from .checks import check_inputs
 # What the compiled ops serve; PyTorch's serve all else.
 _KERNEL_SIZES = (1, 3, 5, 7)
 _MIN_CHANNELS = 16
-_DTYPES = (torch.float32,)
+_DTYPES = (torch.float32, torch.bfloat16)
 _ACTS = ('none', 'relu', 'silu')
 
 
@@ -48,7 +50,7 @@ def depthwise_conv(
         TypeError: If an input is not floating point.
     """
     if (
-        _compiled('depthwise_conv', x, weight, bias)
+        _compiled(x, weight, bias)
         and _compiled_kernel(weight)
         and (stride == 1 or weight.shape[0] == 3)
     ):
@@ -111,7 +113,7 @@ def mixer_conv(
     """
     local = (local_weight, local_bias, local_scale, local_shift)
     if (
-        _compiled('mixer_conv', x, ssm, wavelet_weight, *local)
+        _compiled(x, ssm, wavelet_weight, *local)
         and _compiled_kernel(wavelet_weight)
         and _compiled_kernel(local_weight)
     ):
@@ -168,18 +170,16 @@ def scan_gate(
         *(x, projected, dt_weight, dt_bias, A, D),
         *(norm_weight, norm_bias, z),
     )
-    if _compiled('scan_gate', *inputs) and x.shape[-1] >= _MIN_CHANNELS:
+    if _compiled(*inputs) and x.dim() and x.shape[-1] >= _MIN_CHANNELS:
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
         _check_scan_gate(*inputs)
     return channels_last_torch.scan_gate(*inputs, eps)
 
 
-def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
+def _compiled(x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the compiled ops serve; they check the inputs then."""
     if backend_for(x.device) != 'cpp' or x.dtype not in _DTYPES:
-        return False
-    if not hasattr(torch.ops.mmmamba, op):
         return False
     return not torch.is_grad_enabled() or not any(
         t is not None and t.requires_grad for t in (x, *others)
@@ -189,7 +189,9 @@ def _compiled(op: str, x: Tensor, *others: Tensor | None) -> bool:
 def _compiled_kernel(weight: Tensor | None) -> bool:
     """Tell whether the compiled ops serve a convolution."""
     return weight is None or (
-        weight.shape[-2] in _KERNEL_SIZES and weight.shape[-1] >= _MIN_CHANNELS
+        weight.dim() >= 3
+        and weight.shape[-2] in _KERNEL_SIZES
+        and weight.shape[-1] >= _MIN_CHANNELS
     )
 
 

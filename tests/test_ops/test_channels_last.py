@@ -1,10 +1,17 @@
 """Tests of the channels-last ops against the plain layers in float64."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden import relative_error
+from test_ops.test_backend import copy_ops, library
 from torch import Tensor, nn
+from torch.library import opcheck
 
 from mmmamba.layers.multi_kernel_conv import MultiKernelDWConv
 from mmmamba.layers.ssm import SSM
@@ -256,3 +263,301 @@ def test_layout_of_scan(op_backend, layout, channels):
     check(found, expected, 1e-5)
     if op_backend == 'cpp' and 2 * channels >= 16:
         assert torch.equal(found, scan_gate(*inputs))
+
+
+# ---------------------------------------------------------------------------
+# All of them
+# ---------------------------------------------------------------------------
+
+
+def case(name: str, size=(2, 5, 7), channels: int = 37) -> tuple:
+    """The function, inputs of it, and whatever else it takes."""
+    if name == 'depthwise_conv':
+        return depthwise_conv, conv_inputs(size, channels, 3), (2, 'silu')
+    if name == 'mixer_conv':
+        split = [channels, channels - 1, 5]
+        return mixer_conv, mixer_case(size, split, 3)[0], ()
+    return scan_gate, scan_case(size, channels)[0], (1e-5,)
+
+
+OPS = ['depthwise_conv', 'mixer_conv', 'scan_gate']
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_gradients(op_backend, name):
+    """They are those of PyTorch's version, whichever serves without."""
+    function, inputs, others = case(name)
+    expected = [t.double().requires_grad_() for t in inputs]
+    found = [t.clone().requires_grad_() for t in inputs]
+    for tensors in (expected, found):
+        function(*tensors, *others).square().sum().backward()
+    for a, b in zip(found, expected):
+        assert relative_error(a.grad, b.grad) <= 2e-5
+    with torch.no_grad():
+        check(
+            function(*found, *others), function(*expected, *others), bound=1e-5
+        )
+
+
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize(
+    'dtype, bound',
+    [
+        (torch.float64, 1e-12),
+        (torch.float16, 2e-3),
+        (torch.bfloat16, 2e-2),
+    ],
+)
+def test_other_dtypes(op_backend, name, dtype, bound):
+    """PyTorch's version serves where the compiled one does not."""
+    for size, channels in (((2, 5, 7), 37), ((1, 16, 6), 64)):
+        function, inputs, others = case(name, size, channels)
+        inputs = [t.to(dtype) for t in inputs]
+        found = function(*inputs, *others)
+        assert found.dtype == dtype and found.is_contiguous()
+        expected = function(*(t.double() for t in inputs), *others)
+        assert relative_error(found, expected) <= bound
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_bfloat16(name, layout):
+    """The compiled version rounds once, and takes float32 parameters."""
+    function, inputs, others = case(name)
+    maps = {'depthwise_conv': [0], 'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
+    for i in maps[name]:
+        inputs[i] = layout(inputs[i].bfloat16())
+    found = function(*inputs, *others)
+    assert found.dtype == torch.bfloat16
+    exact = function(*(t.double() for t in inputs), *others)
+    # The rest is what is rounded to the other side of a tie.
+    assert (found == exact.bfloat16()).double().mean() > 0.99
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=2e-5)
+
+
+@pytest.mark.usefixtures('compiled')
+def test_special_values():
+    """A NaN and infinities pass through what copies and what rounds."""
+    values = torch.tensor([torch.nan, torch.inf, -torch.inf, -0.0, -1, 1])
+    expected = torch.tensor([torch.nan, torch.inf, 0, 0, 0, 1])
+    x = values.repeat(7)[:40].expand(1, 2, 3, 40)
+    expected = expected.repeat(7)[:40].expand(1, 2, 3, 40)
+    for dtype in (torch.float32, torch.bfloat16):
+        map = x.to(dtype)
+        found = mixer_conv(map, map[..., :16])
+        torch.testing.assert_close(
+            found, expected.to(dtype), rtol=0, atol=0, equal_nan=True
+        )
+        weight = torch.ones(1, 1, 40)
+        found = depthwise_conv(map, weight, act='relu')
+        torch.testing.assert_close(
+            found, expected.to(dtype), rtol=0, atol=0, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_empty_batch(op_backend, name):
+    function, inputs, others = case(name)
+    shape = function(*inputs, *others).shape[1:]
+    batch = inputs[0].shape[0]
+    empty = [t[:0] if t.shape[0] == batch else t for t in inputs]
+    if name == 'scan_gate':  # what has two directions
+        empty[2:6] = inputs[2:6]
+    assert function(*empty, *others).shape == (0, *shape)
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_meta(name):
+    function, inputs, others = case(name)
+    meta = function(*(t.to('meta') for t in inputs), *others)
+    assert meta.device.type == 'meta'
+    assert meta.shape == function(*inputs, *others).shape
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_opcheck(layout, name):
+    _, inputs, others = case(name)
+    inputs = [layout(t) if t.dim() > 2 else t for t in inputs]
+    op = getattr(torch.ops.mmmamba, name).default
+    result = opcheck(op, (*inputs, *others))
+    assert set(result.values()) == {'SUCCESS'}
+    meta = op(*(t.to('meta') for t in inputs), *others)
+    real = op(*inputs, *others)
+    assert (meta.shape, meta.stride()) == (real.shape, real.stride())
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize('name', OPS)
+def test_number_of_threads_does_not_matter(name):
+    for size, channels in (((1, 33, 9), 37), ((2, 4, 4), 64), ((3, 5, 7), 16)):
+        function, inputs, others = case(name, size, channels)
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            try:
+                results.append(function(*inputs, *others))
+            finally:
+                torch.set_num_threads(1)
+        for other in results[1:]:
+            assert torch.equal(other, results[0])
+
+
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_compile(op_backend, dynamic, name):
+    """Without a break; with one graph for all sizes where that is asked."""
+    if dynamic and op_backend == 'torch':
+        pytest.skip("PyTorch's own operations, whose shapes take it long")
+    torch._dynamo.reset()
+    function = case(name)[0]
+    compiled = torch.compile(
+        function, fullgraph=True, backend='aot_eager', dynamic=dynamic
+    )
+    for size in ((2, 6, 8), (3, 9, 5)):
+        _, inputs, others = case(name, size)
+        with torch.no_grad():
+            found = compiled(*inputs, *others)
+            assert torch.equal(found, function(*inputs, *others))
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_export(op_backend, name):
+    function, inputs, others = case(name)
+
+    class Module(nn.Module):
+        def forward(self, *tensors):
+            return function(*tensors, *others)
+
+    program = torch.export.export(Module(), tuple(inputs))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert (f'mmmamba.{name}.default' in targets) == (op_backend == 'cpp')
+    found = program.module()(*inputs)
+    assert torch.equal(found, function(*inputs, *others))
+
+
+# What does not fit: position of an input, its new shape, what the error says.
+ERRORS = [
+    ('depthwise_conv', 0, (5, 7, 37), 'x must'),
+    ('depthwise_conv', 0, (2, 0, 7, 37), 'x must'),
+    ('depthwise_conv', 0, (2, 5, 7, 36), 'weight must have shape'),
+    ('depthwise_conv', 1, (3, 37), 'weight must'),
+    ('depthwise_conv', 1, (3, 5, 37), 'weight must'),
+    ('depthwise_conv', 1, (4, 4, 37), 'weight must'),
+    ('depthwise_conv', 2, (36,), 'bias must have shape'),
+    ('mixer_conv', 0, (2, 5, 37), 'x must'),
+    ('mixer_conv', 0, (2, 5, 7, 72), 'more than the 72'),
+    ('mixer_conv', 1, (2, 5, 6, 37), 'ssm must have shape'),
+    ('mixer_conv', 1, (2, 5, 7, 36), 'wavelet_weight must have shape'),
+    ('mixer_conv', 1, (2, 5, 7, 79), 'wavelet_weight must|more than the 78'),
+    ('mixer_conv', 2, (3, 3, 3, 37), 'wavelet_weight must have shape'),
+    ('mixer_conv', 2, (4, 3, 5, 37), 'wavelet_weight must'),
+    ('mixer_conv', 3, (3, 3, 35), 'local_bias must have shape'),
+    ('mixer_conv', 3, (3, 5, 36), 'local_weight must'),
+    ('mixer_conv', 4, (35,), 'local_bias must have shape'),
+    ('mixer_conv', 5, (35,), 'local_scale must have shape'),
+    ('mixer_conv', 6, (1,), 'local_shift must have shape'),
+    ('scan_gate', 0, (2, 35), 'x must'),
+    ('scan_gate', 0, (2, 0, 74), 'x must'),
+    ('scan_gate', 1, (2, 35, 9), 'projected must have shape'),
+    ('scan_gate', 2, (3, 74, 3), 'dt_weight must have shape'),
+    ('scan_gate', 2, (2, 74), 'dt_weight'),
+    ('scan_gate', 3, (74,), 'dt_bias must have shape'),
+    ('scan_gate', 4, (74, 1), 'A must have shape'),
+    ('scan_gate', 4, (148,), 'A must'),
+    ('scan_gate', 5, (74,), 'D must have shape'),
+    ('scan_gate', 6, (73,), 'norm_weight must have shape'),
+    ('scan_gate', 7, (148,), 'norm_bias must have shape'),
+    ('scan_gate', 8, (2, 34, 74), 'z must have shape'),
+]
+
+
+@pytest.mark.parametrize('name, position, shape, message', ERRORS)
+def test_shapes_that_do_not_fit(op_backend, name, position, shape, message):
+    function, inputs, others = case(name)
+    inputs[position] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=f'{name}: .*({message})'):
+        function(*inputs, *others)
+
+
+@pytest.mark.parametrize('name', OPS)
+def test_inputs_that_do_not_fit(op_backend, name):
+    function, inputs, others = case(name)
+    with pytest.raises(TypeError, match=f'{name}: .* must be floating point'):
+        function(inputs[0], inputs[1].long(), *inputs[2:], *others)
+    with pytest.raises(ValueError, match=f'{name}: .* is on meta'):
+        function(inputs[0], inputs[1].to('meta'), *inputs[2:], *others)
+
+
+def test_options_that_do_not_fit(op_backend):
+    inputs = conv_inputs((1, 4, 4), 16, 3)
+    for stride in (0, 3):
+        with pytest.raises(ValueError, match='stride must be 1'):
+            depthwise_conv(*inputs, stride=stride)
+    with pytest.raises(ValueError, match='act must be .*none.*gelu'):
+        depthwise_conv(*inputs, act='gelu')
+    inputs, _ = mixer_case((1, 4, 4), [16, 16, 0], 3)
+    inputs[5] = None
+    with pytest.raises(ValueError, match='all there or all None'):
+        mixer_conv(*inputs)
+
+
+# ---------------------------------------------------------------------------
+# Instruction sets
+# ---------------------------------------------------------------------------
+
+RESULTS = """
+import sys
+import torch
+from mmmamba import ops
+
+torch.set_num_threads(1)
+results = [
+    getattr(ops, name)(*inputs, *others)
+    for name, inputs, others in torch.load(sys.argv[1])
+]
+torch.save((torch.backends.cpu.get_cpu_capability(), results), sys.argv[2])
+"""
+
+
+@pytest.mark.usefixtures('compiled')
+def test_instruction_sets(tmp_path):
+    """The portable kernels, and those this CPU has beside what it takes."""
+    here = torch.backends.cpu.get_cpu_capability()
+    package = copy_ops(tmp_path / 'packages')
+    shutil.copy(library(), package)
+    cases, expected = [], []
+    for name in OPS:
+        for size, channels in (((2, 5, 9), 37), ((1, 16, 17), 64)):
+            function, inputs, others = case(name, size, channels)
+            cases.append((name, inputs, others))
+            doubled = (t.double() for t in inputs)
+            expected.append(function(*doubled, *others))
+    torch.save(cases, tmp_path / 'cases')
+    sets = ['default', *(['avx2'] if here in ('AVX2', 'AVX512') else [])]
+    for capability in sets:
+        result = subprocess.run(
+            [
+                *(sys.executable, '-c', RESULTS),
+                *(tmp_path / 'cases', tmp_path / capability),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                'PYTHONPATH': str(package.parent),
+                'OMP_NUM_THREADS': '1',
+                'MMMAMBA_OP_BACKEND': 'cpp',
+                'ATEN_CPU_CAPABILITY': capability,
+            },
+        )
+        assert result.returncode == 0, result.stderr[-1000:]
+        chosen, results = torch.load(tmp_path / capability)
+        assert chosen.lower() == capability or capability == 'default'
+        assert not (capability == 'default' and chosen.startswith('AVX'))
+        for found, exact in zip(results, expected):
+            check(found, exact, 1e-5)

@@ -10,8 +10,6 @@
 #include "arena.hpp"
 #include "conv.hpp"
 
-#define MMMAMBA_INLINE __attribute__((always_inline))
-
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
@@ -34,14 +32,15 @@ MMMAMBA_INLINE inline void unroll(Step step) {
 
 // A vector of channels of a depthwise convolution; rows are those of a whole
 // map, of which the rows [top, bottom) are there.
+template <typename T>
 struct Window {
-  const float* x;  // the row `top`
+  const T* x;  // the row `top`
   int64_t row, pixel, top, bottom, width;
   const float* weight;
   int64_t tap;  // from one tap of the weight to the next
   const float *bias, *scale, *shift;  // absent ones are null
   Act act;
-  float* y;  // the row `first` of the output
+  T* y;  // the row `first` of the output
   int64_t y_row, y_pixel, first, last, y_width;
 };
 
@@ -52,8 +51,8 @@ inline FloatVec load_or_zero(const float* source) {
 // Adds a row of the kernel to kWidth neighbouring outputs. Each column of the
 // input is loaded once for all outputs it is part of; `left` and `right` are
 // the columns there are beyond those that are there in any case.
-template <int kKernel, int kStride, int kWidth>
-MMMAMBA_INLINE inline void add_row(const float* x, int64_t pixel,
+template <int kKernel, int kStride, int kWidth, typename T>
+MMMAMBA_INLINE inline void add_row(const T* x, int64_t pixel,
                                    const float* weight, int64_t tap,
                                    int64_t left, int64_t right,
                                    FloatVec* sum) {
@@ -65,7 +64,7 @@ MMMAMBA_INLINE inline void add_row(const float* x, int64_t pixel,
   });
   const auto add_column = [&](auto column) MMMAMBA_INLINE {
     constexpr int kColumn = decltype(column)::value;
-    const FloatVec v = load(x + kColumn * pixel);
+    const FloatVec v = load_float(x + kColumn * pixel);
     unroll<kKernel>([&](auto k) MMMAMBA_INLINE {
       constexpr int kOffset = kColumn - decltype(k)::value + kPad;
       if constexpr (kOffset >= 0 && kOffset % kStride == 0 &&
@@ -86,8 +85,8 @@ MMMAMBA_INLINE inline void add_row(const float* x, int64_t pixel,
 
 // Outputs are computed kWidth at a time, the last ones of a row overlapping
 // those before where the width is no multiple.
-template <int kKernel, int kStride, int kWidth>
-void convolve(const Window& g) {
+template <int kKernel, int kStride, int kWidth, typename T>
+void convolve(const Window<T>& g) {
   constexpr int64_t kPad = kKernel / 2;
   const FloatVec bias = load_or_zero(g.bias);
   for (int64_t i = g.first; i < g.last; ++i) {
@@ -96,7 +95,7 @@ void convolve(const Window& g) {
     const int64_t end = std::min<int64_t>(kKernel, g.bottom - above);
     for (int64_t j = 0; j < g.y_width; j += kWidth) {
       const int64_t start = std::min(j, g.y_width - kWidth);
-      const float* x = g.x + (above + begin - g.top) * g.row +
+      const T* x = g.x + (above + begin - g.top) * g.row +
                        start * kStride * g.pixel;
       const float* weight = g.weight + begin * kKernel * g.tap;
       const int64_t right = g.width - ((start + kWidth - 1) * kStride + 1);
@@ -108,11 +107,11 @@ void convolve(const Window& g) {
         x += g.row;
         weight += kKernel * g.tap;
       }
-      float* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
+      T* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
       const auto finish = [&](auto act) MMMAMBA_INLINE {
         unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
           act(sum[o]);
-          store(y + o * g.y_pixel, sum[o]);
+          store_float(y + o * g.y_pixel, sum[o]);
         });
       };
       switch (g.act) {
@@ -138,15 +137,17 @@ void convolve(const Window& g) {
 
 constexpr int kMaxWidth = 8;
 
-template <int kKernel, int kStride, int... kWidth>
-void convolve(const Window& g, std::integer_sequence<int, kWidth...>) {
-  using Function = void (*)(const Window&);
-  constexpr Function kFunctions[] = {convolve<kKernel, kStride, kWidth + 1>...};
+template <int kKernel, int kStride, typename T, int... kWidth>
+void convolve(const Window<T>& g, std::integer_sequence<int, kWidth...>) {
+  using Function = void (*)(const Window<T>&);
+  constexpr Function kFunctions[] = {
+      convolve<kKernel, kStride, kWidth + 1, T>...};
   const int64_t count = ceil_div(g.y_width, kMaxWidth);
   kFunctions[ceil_div(g.y_width, count) - 1](g);
 }
 
-inline void convolve(int64_t kernel, int64_t stride, const Window& g) {
+template <typename T>
+void convolve(int64_t kernel, int64_t stride, const Window<T>& g) {
   const auto widths = std::make_integer_sequence<int, kMaxWidth>();
   if (kernel == 1) return convolve<1, 1>(g, widths);
   if (kernel == 3 && stride == 2) return convolve<3, 2>(g, widths);
@@ -159,12 +160,14 @@ inline void convolve(int64_t kernel, int64_t stride, const Window& g) {
 // that what is read of a pixel are neighbouring lines of the cache.
 constexpr int64_t kTaskRows = 4, kTaskBlocks = 8;
 
-inline int64_t count_conv(const ConvArgs& args) {
+template <typename T>
+int64_t count_conv(const ConvArgs<T>& args) {
   return args.batch * ceil_div(ceil_div(args.height, args.stride), kTaskRows) *
          ceil_div(count_blocks(args.channels), kTaskBlocks);
 }
 
-void conv(const ConvArgs& args, int64_t begin, int64_t end) {
+template <typename T>
+void conv(const ConvArgs<T>& args, int64_t begin, int64_t end) {
   const int64_t blocks = count_blocks(args.channels);
   const int64_t groups = ceil_div(blocks, kTaskBlocks);
   const int64_t height = ceil_div(args.height, args.stride);
@@ -173,7 +176,7 @@ void conv(const ConvArgs& args, int64_t begin, int64_t end) {
     const int64_t group = task % groups;
     const int64_t first = task / groups % chunks * kTaskRows;
     const int64_t b = task / groups / chunks;
-    Window g;
+    Window<T> g;
     g.row = args.x.row;
     g.pixel = args.x.pixel;
     g.top = 0;
@@ -227,19 +230,20 @@ inline void haar(FloatVec& a, FloatVec& b, FloatVec& c, FloatVec& d) {
 }
 
 // Transforms the pairs of rows from `top` on; beyond the map there are zeros.
-inline void analyse(const MixerArgs& args, const float* x, int64_t top,
-                    const Bands& bands) {
+template <typename T>
+void analyse(const MixerArgs<T>& args, const T* x, int64_t top,
+             const Bands& bands) {
   const int64_t height = args.local.height, width = args.local.width;
   for (int64_t i = 0; i < bands.rows; ++i) {
-    const float* upper = x + 2 * (top + i) * args.x.row;
+    const T* upper = x + 2 * (top + i) * args.x.row;
     const bool has_lower = 2 * (top + i) + 1 < height;
-    const auto pair = [&](int64_t j, bool has_right) {
-      const float* p = upper + 2 * j * args.x.pixel;
-      const float* q = p + args.x.row;
-      FloatVec v[4] = {load(p)};
-      if (has_right) v[1] = load(p + args.x.pixel);
-      if (has_lower) v[2] = load(q);
-      if (has_lower && has_right) v[3] = load(q + args.x.pixel);
+    const auto pair = [&](int64_t j, bool has_right) MMMAMBA_INLINE {
+      const T* p = upper + 2 * j * args.x.pixel;
+      const T* q = p + args.x.row;
+      FloatVec v[4] = {load_float(p)};
+      if (has_right) v[1] = load_float(p + args.x.pixel);
+      if (has_lower) v[2] = load_float(q);
+      if (has_lower && has_right) v[3] = load_float(q + args.x.pixel);
       haar(v[0], v[1], v[2], v[3]);
       for (int band = 0; band < 4; ++band) bands.at(band, i)[j] = v[band];
     };
@@ -249,8 +253,9 @@ inline void analyse(const MixerArgs& args, const float* x, int64_t top,
 }
 
 // Transforms back to the pairs of rows from `first` on, adds the SSM.
-inline void synthesize(const MixerArgs& args, const Bands& bands,
-                       const float* ssm, float* y, int64_t first) {
+template <typename T>
+void synthesize(const MixerArgs<T>& args, const Bands& bands, const T* ssm,
+                T* y, int64_t first) {
   const int64_t height = args.local.height, width = args.local.width;
   for (int64_t i = 0; i < bands.rows; ++i) {
     const int64_t row = 2 * (first + i);
@@ -258,11 +263,11 @@ inline void synthesize(const MixerArgs& args, const Bands& bands,
       FloatVec v[4];
       for (int band = 0; band < 4; ++band) v[band] = bands.at(band, i)[j];
       haar(v[0], v[1], v[2], v[3]);
-      const auto put = [&](int64_t dy, int64_t dx) {
-        const FloatVec s = load(ssm + (row + dy) * args.ssm.row +
-                                (2 * j + dx) * args.ssm.pixel);
-        store(y + (row + dy) * args.y.row + (2 * j + dx) * args.y.pixel,
-              relu(v[2 * dy + dx] * 0.25f + s));
+      const auto put = [&](int64_t dy, int64_t dx) MMMAMBA_INLINE {
+        const FloatVec s = load_float(ssm + (row + dy) * args.ssm.row +
+                                      (2 * j + dx) * args.ssm.pixel);
+        store_float(y + (row + dy) * args.y.row + (2 * j + dx) * args.y.pixel,
+                    relu(v[2 * dy + dx] * 0.25f + s));
       };
       const bool has_right = 2 * j + 1 < width, has_lower = row + 1 < height;
       put(0, 0);
@@ -278,8 +283,9 @@ constexpr int64_t kTaskPairs = 8;
 
 // The wavelet branch for the pairs of rows [first, last) of a vector of
 // channels: only what they depend on of the subbands is there at a time.
-inline void wavelet(const MixerArgs& args, int64_t b, int64_t c, int64_t first,
-                    int64_t last, FloatVec* memory) {
+template <typename T>
+void wavelet(const MixerArgs<T>& args, int64_t b, int64_t c, int64_t first,
+             int64_t last, FloatVec* memory) {
   const int64_t height = ceil_div(args.local.height, 2);
   const int64_t width = ceil_div(args.local.width, 2);
   const int64_t top = std::max<int64_t>(0, first - args.kernel / 2);
@@ -288,7 +294,7 @@ inline void wavelet(const MixerArgs& args, int64_t b, int64_t c, int64_t first,
   const Bands after = {before.at(4, 0), last - first, width};
   analyse(args, args.x.at(b, 0) + c, top, before);
   for (int64_t band = 0; band < 4; ++band) {
-    Window g = {};
+    Window<float> g = {};
     g.x = reinterpret_cast<const float*>(before.at(band, 0));
     g.row = width * kLanes<float>;
     g.pixel = kLanes<float>;
@@ -309,38 +315,48 @@ inline void wavelet(const MixerArgs& args, int64_t b, int64_t c, int64_t first,
   synthesize(args, after, args.ssm.at(b, 0) + c, args.y.at(b, 0) + c, first);
 }
 
+inline void copy_relu(const float* x, float* y) { *y = *x < 0 ? 0 : *x; }
+
+inline void copy_relu(const BFloat16* x, BFloat16* y) {
+  const bool negative = x->bits > 0x8000 && x->bits <= 0xFF80;  // -inf
+  *y = negative ? BFloat16{0} : *x;
+}
+
 // y = relu(x) for some of the channels of a sample.
-inline void copy(const MixerArgs& args, const Map<const float>& x, int64_t b,
-                 int64_t channel, int64_t channels) {
+template <typename T>
+void copy(const MixerArgs<T>& args, const Map<const T>& x, int64_t b,
+          int64_t channel, int64_t channels) {
   for (int64_t i = 0; i < args.local.height; ++i) {
-    const float* source = x.at(b, i);
-    float* target = args.y.at(b, i) + channel;
+    const T* source = x.at(b, i);
+    T* target = args.y.at(b, i) + channel;
     for (int64_t j = 0; j < args.local.width; ++j) {
       int64_t c = 0;
       for (; c + kLanes<float> <= channels; c += kLanes<float>)
-        store(target + c, relu(load(source + c)));
-      for (; c < channels; ++c)
-        target[c] = source[c] < 0 ? 0 : source[c];
+        store_float(target + c, relu(load_float(source + c)));
+      for (; c < channels; ++c) copy_relu(source + c, target + c);
       source += x.pixel;
       target += args.y.pixel;
     }
   }
 }
 
-inline int64_t count_wavelet(const MixerArgs& args) {
+template <typename T>
+int64_t count_wavelet(const MixerArgs<T>& args) {
   if (args.weight == nullptr) return 1;
   return ceil_div(ceil_div(args.local.height, 2), kTaskPairs) *
          count_blocks(args.global_channels);
 }
 
-inline int64_t count_mixer(const MixerArgs& args) {
+template <typename T>
+int64_t count_mixer(const MixerArgs<T>& args) {
   return args.local.batch * (count_wavelet(args) + 1) +
          count_conv(args.local);
 }
 
 // The tasks of a sample are those of the wavelet branch, those of the local
 // part, and the rest.
-void mixer(const MixerArgs& args, int64_t begin, int64_t end) {
+template <typename T>
+void mixer(const MixerArgs<T>& args, int64_t begin, int64_t end) {
   const int64_t global_tasks = count_wavelet(args);
   const int64_t local_tasks = count_conv(args.local) / args.local.batch;
   const int64_t tasks = global_tasks + local_tasks + 1;
@@ -364,14 +380,20 @@ void mixer(const MixerArgs& args, int64_t begin, int64_t end) {
       conv(args.local, local, local + 1);
     } else {
       const int64_t done = args.global_channels + args.local.channels;
-      const Map<const float> x = {args.x.data + done, args.x.batch,
+      const Map<const T> x = {args.x.data + done, args.x.batch,
                                   args.x.row, args.x.pixel};
       copy(args, x, b, done, args.rest_channels);
     }
   }
 }
 
-ConvKernels conv_kernels() { return {count_conv, conv, count_mixer, mixer}; }
+template <typename T>
+ConvKernels<T> conv_kernels() {
+  return {count_conv<T>, conv<T>, count_mixer<T>, mixer<T>};
+}
+
+template ConvKernels<float> conv_kernels<float>();
+template ConvKernels<BFloat16> conv_kernels<BFloat16>();
 
 }  // namespace MMMAMBA_ISA
 }  // namespace mmmamba

@@ -36,10 +36,10 @@ inline void step_sizes(Series<const float> dt, int64_t rank,
 }
 
 // Adds the output of one state of each channel to y, in units of ln 2.
-inline FloatVec scan_state(Series<const float> x, const FloatVec* steps,
-                           Series<const float> B, Series<const float> C,
-                           FloatVec A, FloatVec h, int64_t length,
-                           bool reverse, FloatVec* y) {
+template <typename T>
+FloatVec scan_state(Series<const T> x, const FloatVec* steps,
+                    Series<const float> B, Series<const float> C, FloatVec A,
+                    FloatVec h, int64_t length, bool reverse, FloatVec* y) {
   const FloatVec highest = broadcast(126.0f);
   const int64_t direction = reverse ? -1 : 1;
   for (int64_t count = 0, i = reverse ? length - 1 : 0; count < length;
@@ -48,7 +48,7 @@ inline FloatVec scan_state(Series<const float> x, const FloatVec* steps,
     exponent = highest < exponent ? highest : exponent;
     // The decay as an unevaluated sum: see Decay in simd.hpp.
     const ExpParts decay = power_parts(exponent);
-    const FloatVec drive = steps[i] * load(x.at(0, i)) * *B.at(0, i);
+    const FloatVec drive = steps[i] * load_float(x.at(0, i)) * *B.at(0, i);
     h = decay.scale * h + (decay.scale * decay.tail * h + drive);
     y[i] += h * *C.at(0, i);
   }
@@ -59,12 +59,13 @@ inline FloatVec scan_state(Series<const float> x, const FloatVec* steps,
 constexpr int64_t kPositions = 256;
 
 // One vector of channels of a sample.
-inline void scan_channels(const ScanGateArgs& args, int64_t b, int64_t c,
-                          FloatVec* weight, FloatVec* state, FloatVec* steps,
-                          FloatVec* y) {
+template <typename T>
+void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
+                   FloatVec* weight, FloatVec* state, FloatVec* steps,
+                   FloatVec* y) {
   const int64_t N = args.d_state, R = args.rank, L = args.length;
   const int64_t D = args.channels, rows = R + 2 * N;
-  const Series<const float> x = {args.x.at(b, 0) + c, 0, args.x.position};
+  const Series<const T> x = {args.x.at(b, 0) + c, 0, args.x.position};
   FloatVec skip = {};
   std::fill(y, y + L, FloatVec{});
   for (int64_t k = 0; k < 2; ++k) {
@@ -81,7 +82,7 @@ inline void scan_channels(const ScanGateArgs& args, int64_t b, int64_t c,
                                       0, args.projected.position};
       step_sizes(dt, R, weight, bias, length, steps);
       for (int64_t n = 0; n < N; ++n)
-        state[n] = scan_state(
+        state[n] = scan_state<T>(
             {x.at(0, begin), 0, x.position}, steps,
             {dt.data + R + n, 0, dt.position},
             {dt.data + R + N + n, 0, dt.position},
@@ -90,10 +91,11 @@ inline void scan_channels(const ScanGateArgs& args, int64_t b, int64_t c,
     }
   }
   for (int64_t i = 0; i < L; ++i)
-    store(args.y.at(b, i) + c, y[i] * kLn2 + load(x.at(0, i)) * skip);
+    store(args.scanned.at(b, i) + c, y[i] * kLn2 + load_float(x.at(0, i)) * skip);
 }
 
-void scan(const ScanGateArgs& args, int64_t begin, int64_t end) {
+template <typename T>
+void scan(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
   const int64_t blocks = count_blocks(args.channels);
   Arena<float> arena(args.rank + args.d_state + kPositions + args.length);
   FloatVec *weight = arena.take(args.rank), *state = arena.take(args.d_state),
@@ -104,44 +106,67 @@ void scan(const ScanGateArgs& args, int64_t begin, int64_t end) {
     });
 }
 
-// The sum of the lanes.
-inline float total(FloatVec v) {
-  float sum = 0;
-  for (int i = 0; i < kLanes<float>; ++i) sum += v[i];
-  return sum;
+// The sums of the lanes of each of kLanes rows, which are overwritten.
+inline FloatVec totals(FloatVec* rows) {
+  transpose<float>(rows);
+  for (int i = 1; i < kLanes<float>; ++i) rows[0] += rows[i];
+  return rows[0];
 }
 
-void gate(const ScanGateArgs& args, int64_t begin, int64_t end) {
+// As many positions at a time as a vector has lanes.
+template <typename T>
+void gate(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
   constexpr int64_t W = kLanes<float>;
   const int64_t D = args.channels, whole = D / W * W;
   // The last vector overlaps the one before it; what both have counts once.
   FloatVec last = {};
-  for (int64_t i = whole - (D - W); i < W; ++i) last[i] = D == whole ? 0 : 1;
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t b = task / args.length, i = task % args.length;
-    float* y = args.y.at(b, i);
-    const float* z = args.z.at(b, i);
-    const FloatVec tail = load(y + D - W);
-    FloatVec sum = tail * last;
-    for (int64_t c = 0; c < whole; c += W) sum += load(y + c);
-    const float mean = total(sum) / D;
-    FloatVec squares = (tail - mean) * (tail - mean) * last;
-    for (int64_t c = 0; c < whole; c += W) {
-      const FloatVec centred = load(y + c) - mean;
-      squares += centred * centred;
+  for (int64_t i = whole - (D - W); i < W; ++i) last[i] = 1;
+  for (int64_t start = begin; start < end; start += W) {
+    const int64_t count = std::min(W, end - start);
+    const float* x[W];
+    const T* z[W];
+    T* y[W];
+    FloatVec sums[W] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t b = (start + i) / args.length;
+      x[i] = args.scanned.at(b, (start + i) % args.length);
+      y[i] = args.y.at(b, (start + i) % args.length);
+      z[i] = args.z.at(b, (start + i) % args.length);
+      for (int64_t c = 0; c < whole; c += W) sums[i] += load(x[i] + c);
+      if (whole < D) sums[i] += load(x[i] + D - W) * last;
     }
-    const float scale = 1 / std::sqrt(total(squares) / D + args.eps);
-    const auto finish = [&](FloatVec v, int64_t c) {
-      v = (v - mean) * scale * load(args.norm_weight + c) +
-          load(args.norm_bias + c);
-      store(y + c, v * silu(load(z + c)));
-    };
-    for (int64_t c = 0; c < whole; c += W) finish(load(y + c), c);
-    if (whole < D) finish(tail, D - W);
+    const FloatVec mean = totals(sums) / static_cast<float>(D);
+    for (int64_t i = 0; i < W; ++i) sums[i] = FloatVec{};
+    for (int64_t i = 0; i < count; ++i) {
+      const auto squares = [&](int64_t c) MMMAMBA_INLINE {
+        const FloatVec centred = load(x[i] + c) - mean[i];
+        return centred * centred;
+      };
+      for (int64_t c = 0; c < whole; c += W) sums[i] += squares(c);
+      if (whole < D) sums[i] += squares(D - W) * last;
+    }
+    const FloatVec variance = totals(sums) / static_cast<float>(D) + args.eps;
+    for (int64_t i = 0; i < count; ++i) {
+      const float scale = 1 / std::sqrt(variance[i]), shift = mean[i];
+      const auto finish = [&](FloatVec v, int64_t c) MMMAMBA_INLINE {
+        v = (v - shift) * scale * load(args.norm_weight + c) +
+            load(args.norm_bias + c);
+        store_float(y[i] + c, v * silu(load_float(z[i] + c)));
+      };
+      const FloatVec tail = load(x[i] + D - W);
+      for (int64_t c = 0; c < whole; c += W) finish(load(x[i] + c), c);
+      if (whole < D) finish(tail, D - W);
+    }
   }
 }
 
-ScanGateKernels scan_gate_kernels() { return {kLanes<float>, scan, gate}; }
+template <typename T>
+ScanGateKernels<T> scan_gate_kernels() {
+  return {kLanes<float>, scan<T>, gate<T>};
+}
+
+template ScanGateKernels<float> scan_gate_kernels<float>();
+template ScanGateKernels<BFloat16> scan_gate_kernels<BFloat16>();
 
 }  // namespace MMMAMBA_ISA
 }  // namespace mmmamba

@@ -10,31 +10,34 @@
 namespace mmmamba {
 namespace {
 
-const ConvKernels& conv_kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(conv_kernels());
+template <typename T>
+const ConvKernels<T>& conv_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(conv_kernels<T>());
   return chosen;
 }
 
-const ScanGateKernels& scan_gate_kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels());
+template <typename T>
+const ScanGateKernels<T>& scan_gate_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels<T>());
   return chosen;
 }
 
-// A tensor whose channels are contiguous; a copy only where they are not.
-Tensor channels_last(const Tensor& x) {
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat,
-                   "mmmamba: maps must be float32, got ", x.scalar_type());
+// A tensor whose channels are contiguous, in the dtype of the maps; a copy
+// only where it is not.
+Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
+  const Tensor x = t.to(dtype);
   return x.stride(-1) == 1 ? x : x.contiguous();
 }
 
-template <typename T = const float>
-Series<T> series(const Tensor& x) {
-  return {x.data_ptr<float>(), x.stride(0), x.stride(1)};
+template <typename T, typename Pointer = const T>
+Series<Pointer> series(const Tensor& x) {
+  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1)};
 }
 
-template <typename T = const float>
-Map<T> map(const Tensor& x) {
-  return {x.data_ptr<float>(), x.stride(0), x.stride(1), x.stride(2)};
+template <typename T, typename Pointer = const T>
+Map<Pointer> map(const Tensor& x) {
+  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1),
+          x.stride(2)};
 }
 
 const float* pointer(const Tensor& t) {
@@ -43,6 +46,19 @@ const float* pointer(const Tensor& t) {
 
 Tensor parameter(const OptionalTensor& t) {
   return t ? t->to(at::kFloat).contiguous() : Tensor();
+}
+
+// Calls body with a value of the type of the maps.
+template <typename Body>
+void dispatch(const Tensor& x, Body body) {
+  TORCH_CHECK_TYPE(
+      x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
+      "mmmamba: the channels-last ops take float32 and bfloat16, got ",
+      x.scalar_type());
+  if (x.scalar_type() == at::kFloat)
+    body(float());
+  else
+    body(BFloat16());
 }
 
 template <typename Args>
@@ -56,18 +72,31 @@ void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
 Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
                       const OptionalTensor& bias, int64_t stride,
                       c10::string_view act) {
-  const Act activation = check_depthwise_conv(input, weight, bias, stride, act);
-  const Tensor x = channels_last(input), w = parameter(weight),
-               b = parameter(bias);
-  const int64_t height = x.size(1), width = x.size(2), channels = x.size(3);
+  const Act activation =
+      check_depthwise_conv(input, weight, bias, stride, act);
+  const Tensor x = channels_last(input, input.scalar_type()),
+               w = parameter(weight), b = parameter(bias);
+  const int64_t height = x.size(1), width = x.size(2);
   const Tensor y = at::empty({x.size(0), (height + stride - 1) / stride,
-                              (width + stride - 1) / stride, channels},
+                              (width + stride - 1) / stride, x.size(3)},
                              x.options());
-  const ConvArgs args = {x.size(0), height,     width,   channels,
-                         w.size(0), stride,     map(x),  pointer(w),
-                         pointer(b), nullptr, nullptr, activation,
-                         map<float>(y)};
-  run(conv_kernels().conv, args, conv_kernels().count_conv(args));
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    ConvArgs<T> args = {};
+    args.batch = x.size(0);
+    args.height = height;
+    args.width = width;
+    args.channels = x.size(3);
+    args.kernel = w.size(0);
+    args.stride = stride;
+    args.x = map<T>(x);
+    args.weight = pointer(w);
+    args.bias = pointer(b);
+    args.act = activation;
+    args.y = map<T, T>(y);
+    const auto& kernels = conv_kernels<T>();
+    run(kernels.conv, args, kernels.count_conv(args));
+  });
   return y;
 }
 
@@ -79,30 +108,43 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
                   const OptionalTensor& local_shift) {
   check_mixer_conv(input, ssm_output, wavelet_weight, local_weight, local_bias,
                    local_scale, local_shift);
-  const Tensor x = channels_last(input), ssm = channels_last(ssm_output),
+  const auto dtype = input.scalar_type();
+  const Tensor x = channels_last(input, dtype),
+               ssm = channels_last(ssm_output, dtype),
                wavelet = parameter(wavelet_weight),
                weight = parameter(local_weight), bias = parameter(local_bias),
                scale = parameter(local_scale), shift = parameter(local_shift);
   const Tensor y = at::empty(x.sizes(), x.options());
-  const int64_t global_channels = ssm.size(3);
-  const int64_t local_channels = weight.defined() ? weight.size(2) : 0;
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    MixerArgs<T> args = {};
+    args.x = map<T>(x);
+    args.ssm = map<T>(ssm);
+    args.y = map<T, T>(y);
+    args.weight = pointer(wavelet);
+    args.kernel = wavelet.defined() ? wavelet.size(1) : 1;
+    args.global_channels = ssm.size(3);
 
-  MixerArgs args = {};
-  args.global_channels = global_channels;
-  args.rest_channels = x.size(3) - global_channels - local_channels;
-  args.kernel = wavelet.defined() ? wavelet.size(1) : 1;
-  args.weight = pointer(wavelet);
-  args.x = map(x);
-  args.ssm = map(ssm);
-  args.y = map<float>(y);
-  args.local = {x.size(0),       x.size(1),       x.size(2),
-                local_channels,  weight.defined() ? weight.size(0) : 1,
-                1,               args.x,          pointer(weight),
-                pointer(bias),   pointer(scale),  pointer(shift),
-                Act::kLocal,     args.y};
-  args.local.x.data += global_channels;
-  args.local.y.data += global_channels;
-  run(conv_kernels().mixer, args, conv_kernels().count_mixer(args));
+    ConvArgs<T>& local = args.local;
+    local.batch = x.size(0);
+    local.height = x.size(1);
+    local.width = x.size(2);
+    local.channels = weight.defined() ? weight.size(2) : 0;
+    local.kernel = weight.defined() ? weight.size(0) : 1;
+    local.stride = 1;
+    local.x = args.x;
+    local.x.data += args.global_channels;
+    local.weight = pointer(weight);
+    local.bias = pointer(bias);
+    local.scale = pointer(scale);
+    local.shift = pointer(shift);
+    local.act = Act::kLocal;
+    local.y = args.y;
+    local.y.data += args.global_channels;
+    args.rest_channels = x.size(3) - args.global_channels - local.channels;
+    const auto& kernels = conv_kernels<T>();
+    run(kernels.mixer, args, kernels.count_mixer(args));
+  });
   return y;
 }
 
@@ -117,32 +159,44 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
                  const Tensor& norm_bias, const Tensor& gate, double eps) {
   check_scan_gate(input, projections, dt_weight, dt_bias, A, D, norm_weight,
                   norm_bias, gate);
-  const Tensor x = channels_last(input), z = channels_last(gate),
-               projected = channels_last(projections),
+  const Tensor x = channels_last(input, input.scalar_type()),
+               z = channels_last(gate, input.scalar_type()),
+               projected = channels_last(projections, at::kFloat),
                weight = channels_last_parameter(dt_weight),
                bias = parameter(dt_bias), skip = parameter(D),
-               decay = channels_last_parameter(A.view({2, -1, A.size(1)})),
+               decay = channels_last_parameter(A.reshape({2, -1, A.size(1)})),
                scale = parameter(norm_weight), shift = parameter(norm_bias);
   const Tensor y = at::empty(x.sizes(), x.options());
-  const ScanGateArgs args = {x.size(0),
-                             x.size(1),
-                             x.size(2),
-                             A.size(1),
-                             dt_weight.size(2),
-                             series(x),
-                             series(projected),
-                             series(z),
-                             pointer(weight),
-                             pointer(bias),
-                             pointer(decay),
-                             pointer(skip),
-                             pointer(scale),
-                             pointer(shift),
-                             static_cast<float>(eps),
-                             series<float>(y)};
-  const auto& kernels = scan_gate_kernels();
-  const int64_t blocks = args.channels / kernels.lanes;
-  if (args.batch % at::get_num_threads() == 0) {
+  const Tensor scanned = x.scalar_type() == at::kFloat
+                             ? y
+                             : at::empty(x.sizes(), projected.options());
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    ScanGateArgs<T> args = {};
+    args.batch = x.size(0);
+    args.length = x.size(1);
+    args.channels = x.size(2);
+    args.d_state = A.size(1);
+    args.rank = dt_weight.size(2);
+    args.x = series<T>(x);
+    args.z = series<T>(z);
+    args.projected = series<float>(projected);
+    args.dt_weight = pointer(weight);
+    args.dt_bias = pointer(bias);
+    args.A = pointer(decay);
+    args.skip = pointer(skip);
+    args.norm_weight = pointer(scale);
+    args.norm_bias = pointer(shift);
+    args.eps = static_cast<float>(eps);
+    args.scanned = series<float, float>(scanned);
+    args.y = series<T, T>(y);
+    const auto& kernels = scan_gate_kernels<T>();
+    const int64_t blocks = args.channels / kernels.lanes;
+    if (args.batch % at::get_num_threads() != 0) {
+      run(kernels.scan, args, args.batch * blocks);
+      run(kernels.gate, args, args.batch * args.length);
+      return;
+    }
     // A thread has whole samples, and finishes them while they are cached.
     at::parallel_for(0, args.batch, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
@@ -150,10 +204,7 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
         kernels.gate(args, b * args.length, (b + 1) * args.length);
       }
     });
-  } else {
-    run(kernels.scan, args, args.batch * blocks);
-    run(kernels.gate, args, args.batch * args.length);
-  }
+  });
   return y;
 }
 
