@@ -467,6 +467,7 @@ def adapt_state_dict(model: nn.Module, state_dict: dict, prefix: str) -> None:
         if name.startswith(prefix)
     }
     given = drop_heads(given)
+    check_form(model, given, prefix)
     if is_published(given):
         given = {from_published(name): v for name, v in given.items()}
     check_fit(model, given, prefix)
@@ -494,6 +495,44 @@ def adapt_classifier(state_dict: dict, prefix: str) -> None:
                 if name.startswith(f'{published}.'):
                     ours = here + name[len(published) :]
         state_dict[prefix + ours] = state_dict.pop(prefix + name)
+
+
+def is_deployed(names: Iterable[str]) -> bool:
+    """Tell whether tensors are those of a deployed backbone.
+
+    Args:
+        names (Iterable[str]): Names of the tensors.
+
+    Returns:
+        bool: True if the stem is convolutions without norms.
+    """
+    return 'stem.0.weight' in names
+
+
+def check_form(model: nn.Module, given: Mapping, prefix: str = '') -> None:
+    """Check that a backbone and tensors are both deployed, or both not.
+
+    Args:
+        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        given (Mapping): Tensors of either layout, without prefix.
+        prefix (str): Where they were found, for the message.
+
+    Raises:
+        CheckpointError: If only one of the two is.
+    """
+    where = f' under {prefix!r}' if prefix else ''
+    if is_deployed(given) and not model.deploy:
+        raise CheckpointError(
+            f'the checkpoint{where} is of a deployed MobileMamba, whose norms '
+            'are folded; build the backbone with deploy=True to load it'
+        )
+    trained = is_published(given) or 'stem.0.conv.weight' in given
+    if trained and model.deploy:
+        raise CheckpointError(
+            f'the backbone is deployed, but the checkpoint{where} is not; '
+            'load it into a backbone built without deploy=True and call '
+            'switch_to_deploy() then'
+        )
 
 
 def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:
@@ -591,12 +630,17 @@ def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
         'stages.1.transition.merging.project',
         'stages.2.transition.merging.project',
     )
-    weights = [state_dict.get(f'{name}.conv.weight') for name in last_convs]
-    if any(w is None for w in weights):
+    if is_deployed(state_dict):
+        # Of a convolution, and of products with (in, out) matrices.
+        sizes = zip(last_convs, (0, 1, 1))
+        widths = [(state_dict.get(f'{n}.weight'), axis) for n, axis in sizes]
+    else:
+        widths = [(state_dict.get(f'{n}.conv.weight'), 0) for n in last_convs]
+    if any(weight is None for weight, _ in widths):
         if not any(n.startswith(('stem.', 'stages.')) for n in state_dict):
             return f'no MobileMamba (it has {_listing(state_dict)})'
         return 'part of a MobileMamba'
-    channels = tuple(w.shape[0] for w in weights)
+    channels = tuple(weight.shape[axis] for weight, axis in widths)
     blocks = {m.groups() for m in map(_OUR_BLOCK.match, state_dict) if m}
     depths = tuple(
         sum(stage == str(s) for stage, _ in blocks) for s in range(3)

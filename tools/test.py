@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from mmcv.cnn import fuse_conv_bn
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmmamba.checkpoint import check_complete
+from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
@@ -58,8 +58,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fuse-conv-bn',
         action='store_true',
-        help='fold the batch norms into the convolutions: the same '
-        'predictions, faster',
+        help='deploy the backbone and fold batch norms into convolutions: '
+        'the same predictions, faster',
     )
     add_size_options(parser)
     add_run_options(parser)
@@ -103,7 +103,7 @@ def main() -> None:
     check_complete(model, args.checkpoint)
     if args.fuse_conv_bn:
         runner.load_or_resume()
-        runner.model = fuse_conv_bn(runner.model)
+        deploy_model(runner.model.eval())
     if args.out and scope != 'mmseg':
         runner.test_evaluator.metrics.append(dump_metric(scope, args.out))
     runner.test()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmmamba import deploy
 from mmmamba.checkpoint import (
     adapt_classifier,
     adapt_state_dict,
@@ -136,6 +137,9 @@ class MobileMamba(BaseModule):
         with_cp (bool): Whether to trade computation for memory by activation
             checkpointing of each block. The gradients are the same; batch
             norms in training mode see each batch twice. Defaults to False.
+        deploy (bool): Whether to build the form that
+            :meth:`switch_to_deploy` leads to, into which the state dict of a
+            deployed backbone loads. Defaults to False.
         init_cfg (dict, optional): Initialization config. Of type
             ``'Pretrained'`` it names the ``checkpoint``, in which ``{arch}``
             stands for the name of the arch, and, for a part of a larger
@@ -170,6 +174,7 @@ class MobileMamba(BaseModule):
         norm_cfg: dict = dict(type='BN'),
         norm_eval: bool = False,
         with_cp: bool = False,
+        deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -197,6 +202,7 @@ class MobileMamba(BaseModule):
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.deploy = False
 
         depths = self.arch['depths']
         rates = torch.linspace(
@@ -227,6 +233,8 @@ class MobileMamba(BaseModule):
         )
         self._freeze_stages()
         self._report_unused()
+        if deploy:
+            self.eval().switch_to_deploy()
 
     def init_weights(self) -> None:
         """Initialize, or load ``init_cfg``'s checkpoint safely.
@@ -266,8 +274,38 @@ class MobileMamba(BaseModule):
         for i, stage in enumerate(self.stages[: self._num_used]):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(x)
+                # A deployed stage has channels last.
+                outs.append(x.permute(0, 3, 1, 2) if self.deploy else x)
         return tuple(outs)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Turn the backbone into its form for inference, for good.
+
+        The outputs stay the same, as feature maps in channels-last memory.
+        The parameters are others: every norm and scale is folded into its
+        neighbours. See ``docs/deploy.md``.
+
+        Raises:
+            RuntimeError: If it is deployed already, is in training mode, or
+                has norms other than batch norms.
+        """
+        if self.deploy:
+            raise RuntimeError(
+                'this MobileMamba is deployed already; switch_to_deploy() '
+                'is called once, and not with deploy=True'
+            )
+        if self.training:
+            raise RuntimeError(
+                'switch_to_deploy() folds the running statistics of the '
+                'norms, which training would change; call .eval() first'
+            )
+        self.stem, self.stages = (
+            deploy.Stem(self.stem),
+            nn.ModuleList(deploy.Stage(stage) for stage in self.stages),
+        )
+        self.deploy = True
+        self.eval()
 
     def train(self, mode: bool = True) -> 'MobileMamba':
         """Set the mode; frozen stages and fixed norms stay in eval mode.
@@ -277,7 +315,16 @@ class MobileMamba(BaseModule):
 
         Returns:
             MobileMamba: Itself.
+
+        Raises:
+            RuntimeError: If ``mode`` is True and the backbone is deployed.
         """
+        if mode and self.deploy:
+            raise RuntimeError(
+                'a deployed MobileMamba cannot be trained: its norms are '
+                'folded into its convolutions. Train one that is built '
+                'without deploy=True and deploy it afterwards'
+            )
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:

@@ -1,6 +1,7 @@
-"""Training hooks, registered in mmengine's root ``HOOKS``."""
+"""Hooks of the runner, registered in mmengine's root ``HOOKS``."""
 
 from .channels_last_hook import ChannelsLastHook
+from .deploy_hook import SwitchToDeployHook
 from .interrupt_hook import InterruptHook
 from .random_state_hook import RandomStateHook, seed_worker
 from .skip_non_finite_hook import NonFiniteError, SkipNonFiniteHook
@@ -11,5 +12,6 @@ __all__ = [
     'NonFiniteError',
     'RandomStateHook',
     'SkipNonFiniteHook',
+    'SwitchToDeployHook',
     'seed_worker',
 ]

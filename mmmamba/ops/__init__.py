@@ -1,11 +1,18 @@
 """Operators of the network. Depends on torch alone."""
 
 from .backend import available_backends, describe_backends
+from .channels_last import depthwise_conv, mixer_conv, scan_gate
+from .linear import feed_forward, linear
 from .selective_scan import bidirectional_scan, selective_scan
 
 __all__ = [
     'available_backends',
     'bidirectional_scan',
+    'depthwise_conv',
     'describe_backends',
+    'feed_forward',
+    'linear',
+    'mixer_conv',
+    'scan_gate',
     'selective_scan',
 ]

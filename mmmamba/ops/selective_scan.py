@@ -5,6 +5,7 @@ from torch import Tensor
 
 from . import scan_torch
 from .backend import backend_for
+from .checks import check_inputs
 
 
 def selective_scan(
@@ -123,7 +124,7 @@ def _check_selective_scan(u, delta, A, B, C, D, delta_bias) -> None:
             f'{channels} channels of u, got shape {tuple(B.shape)}'
         )
     rows = (batch, B.shape[1], A.shape[1], length)
-    _check_others(
+    check_inputs(
         op,
         u,
         delta=(delta, tuple(u.shape)),
@@ -150,7 +151,7 @@ def _check_bidirectional_scan(x, projected, dt_weight, dt_bias, A, D) -> None:
             f'shape {tuple(dt_weight.shape)}'
         )
     rows = dt_weight.shape[2] + 2 * A.shape[1]
-    _check_others(
+    check_inputs(
         op,
         x,
         projected=(projected, (batch, 2, rows, length)),
@@ -170,24 +171,3 @@ def _check_sequences(op: str, name: str, x: Tensor, layout: str) -> None:
         )
     if not x.is_floating_point():
         raise TypeError(f'{op}: {name} must be floating point, got {x.dtype}')
-
-
-def _check_others(op: str, x: Tensor, **expected) -> None:
-    """Raise an error that names the first input that does not fit ``x``."""
-    for name, (tensor, shape) in expected.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f'{op}: {name} must have shape {shape}, got '
-                f'{tuple(tensor.shape)}'
-            )
-        if not tensor.is_floating_point():
-            raise TypeError(
-                f'{op}: {name} must be floating point, got {tensor.dtype}'
-            )
-        if tensor.device != x.device:
-            raise ValueError(
-                f'{op}: {name} is on {tensor.device}, and the input on '
-                f'{x.device}'
-            )

@@ -241,6 +241,37 @@ BidirectionalGrads bidirectional_scan_backward_meta(
           at::empty_like(A),         like(D, x)};
 }
 
+Tensor depthwise_conv_meta(const Tensor& x, const Tensor& weight,
+                           const OptionalTensor& bias, int64_t stride,
+                           c10::string_view act) {
+  check_depthwise_conv(x, weight, bias, stride, act);
+  return at::empty_symint(
+      {x.sym_size(0), (x.sym_size(1) + stride - 1) / stride,
+       (x.sym_size(2) + stride - 1) / stride, x.sym_size(3)},
+      x.options());
+}
+
+Tensor mixer_conv_meta(const Tensor& x, const Tensor& ssm,
+                       const OptionalTensor& wavelet_weight,
+                       const OptionalTensor& local_weight,
+                       const OptionalTensor& local_bias,
+                       const OptionalTensor& local_scale,
+                       const OptionalTensor& local_shift) {
+  check_mixer_conv(x, ssm, wavelet_weight, local_weight, local_bias,
+                   local_scale, local_shift);
+  return at::empty_symint(x.sym_sizes(), x.options());
+}
+
+Tensor scan_gate_meta(const Tensor& x, const Tensor& projected,
+                      const Tensor& dt_weight, const Tensor& dt_bias,
+                      const Tensor& A, const Tensor& D,
+                      const Tensor& norm_weight, const Tensor& norm_bias,
+                      const Tensor& z, double) {
+  check_scan_gate(x, projected, dt_weight, dt_bias, A, D, norm_weight,
+                  norm_bias, z);
+  return at::empty_symint(x.sym_sizes(), x.options());
+}
+
 }  // namespace
 
 TORCH_LIBRARY(mmmamba, m) {
@@ -268,6 +299,21 @@ TORCH_LIBRARY(mmmamba, m) {
       "Tensor dt_weight, Tensor dt_bias, Tensor A, Tensor? D) -> "
       "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
       tags);
+  // For inference, and so without gradients.
+  m.def(
+      "depthwise_conv(Tensor x, Tensor weight, Tensor? bias, int stride, "
+      "str act) -> Tensor",
+      tags);
+  m.def(
+      "mixer_conv(Tensor x, Tensor ssm, Tensor? wavelet_weight, "
+      "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
+      "Tensor? local_shift) -> Tensor",
+      tags);
+  m.def(
+      "scan_gate(Tensor x, Tensor projected, Tensor dt_weight, "
+      "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
+      "Tensor norm_bias, Tensor z, float eps) -> Tensor",
+      tags);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Autograd, m) {
@@ -282,6 +328,9 @@ TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
   m.impl("selective_scan_backward", selective_scan_backward_meta);
   m.impl("bidirectional_scan", bidirectional_scan_meta);
   m.impl("bidirectional_scan_backward", bidirectional_scan_backward_meta);
+  m.impl("depthwise_conv", depthwise_conv_meta);
+  m.impl("mixer_conv", mixer_conv_meta);
+  m.impl("scan_gate", scan_gate_meta);
 }
 
 }  // namespace mmmamba

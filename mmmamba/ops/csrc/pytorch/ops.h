@@ -7,6 +7,8 @@
 
 #include <tuple>
 
+#include "../common/cpu/conv.hpp"
+
 namespace mmmamba {
 
 using at::Tensor;
@@ -28,5 +30,20 @@ void check_bidirectional_scan(const Tensor& x, const Tensor& projected,
                               const Tensor& A, const OptionalTensor& D);
 // The gradient that a backward is given.
 void check_gradient(const Tensor& grad, const Tensor& x);
+// Returns what `act` names.
+Act check_depthwise_conv(const Tensor& x, const Tensor& weight,
+                         const OptionalTensor& bias, int64_t stride,
+                         c10::string_view act);
+void check_mixer_conv(const Tensor& x, const Tensor& ssm,
+                      const OptionalTensor& wavelet_weight,
+                      const OptionalTensor& local_weight,
+                      const OptionalTensor& local_bias,
+                      const OptionalTensor& local_scale,
+                      const OptionalTensor& local_shift);
+void check_scan_gate(const Tensor& x, const Tensor& projected,
+                     const Tensor& dt_weight, const Tensor& dt_bias,
+                     const Tensor& A, const Tensor& D,
+                     const Tensor& norm_weight, const Tensor& norm_bias,
+                     const Tensor& z);
 
 }  // namespace mmmamba

@@ -10,6 +10,12 @@
 #include <cstring>
 #include <utility>
 
+#include "bfloat16.hpp"
+
+// For lambdas: those in templates do not take over the target of what they
+// are in, and so are to have no code of their own.
+#define MMMAMBA_INLINE __attribute__((always_inline))
+
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
@@ -52,7 +58,32 @@ inline void store(T* target, Vec<T> v) {
 
 template <typename T>
 inline Vec<T> broadcast(T value) {
-  return Vec<T>{} + value;
+  return value - Vec<T>{};  // 0 + value is another value for -0
+}
+
+// ----------------------------------------------------------------- bfloat16
+
+// Loads and stores as float32, of maps that are float32 or bfloat16.
+inline FloatVec load_float(const float* source) { return load(source); }
+
+inline void store_float(float* target, FloatVec v) { store(target, v); }
+
+typedef uint16_t ShortVec __attribute__((vector_size(MMMAMBA_SIMD_BYTES / 2)));
+typedef uint32_t UnsignedVec __attribute__((vector_size(MMMAMBA_SIMD_BYTES)));
+
+inline FloatVec load_float(const BFloat16* source) {
+  ShortVec v;
+  std::memcpy(&v, source, sizeof(v));
+  return (FloatVec)(__builtin_convertvector(v, UnsignedVec) << 16);
+}
+
+// Rounds to the nearest, a tie to even.
+inline void store_float(BFloat16* target, FloatVec v) {
+  UnsignedVec bits = (UnsignedVec)v;
+  bits += 0x7FFF + (bits >> 16 & 1);
+  bits = v == v ? bits >> 16 : UnsignedVec{} + 0x7FC0;  // NaN
+  const ShortVec rounded = __builtin_convertvector(bits, ShortVec);
+  std::memcpy(target, &rounded, sizeof(rounded));
 }
 
 // ---------------------------------------------------------------- transpose

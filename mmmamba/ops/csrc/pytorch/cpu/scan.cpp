@@ -1,28 +1,19 @@
 // CPU implementations of the scan: tensors to kernel arguments, and threads.
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <string>
 
 #include "../../common/cpu/scan.hpp"
 #include "../ops.h"
+#include "this_cpu.h"
 
 namespace mmmamba {
 namespace {
 
-// As PyTorch's own kernels choose; ATEN_CPU_CAPABILITY overrides both.
 template <typename T>
 const ScanKernels<T>& kernels() {
-  static const ScanKernels<T> chosen = [] {
-#if defined(__x86_64__)
-    const std::string capability = at::get_cpu_capability();
-    if (capability == "AVX512") return avx512::scan_kernels<T>();
-    if (capability == "AVX2") return avx2::scan_kernels<T>();
-#endif
-    return portable::scan_kernels<T>();
-  }();
+  static const ScanKernels<T> chosen = MMMAMBA_FOR_THIS_CPU(scan_kernels<T>());
   return chosen;
 }
 

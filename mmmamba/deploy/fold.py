@@ -1,0 +1,91 @@
+"""Arithmetic of folding: norms, scales and sums become part of a conv.
+
+All of it is done in float64, so that a folded network differs from the plain
+one by the rounding of its own computation only.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmamba.layers import ConvBN
+
+
+def conv_bn(unit: ConvBN) -> tuple[Tensor, Tensor]:
+    """Fold the norm of a unit into its convolution.
+
+    Args:
+        unit (ConvBN): Convolution and norm; mmcv's ``fuse_conv_bn`` may have
+            folded it already.
+
+    Returns:
+        tuple[Tensor, Tensor]: Weight ``(out, in/groups, k, k)`` and bias
+        ``(out,)``, float64.
+
+    Raises:
+        RuntimeError: If the norm's statistics are not those of training.
+    """
+    weight = unit.conv.weight.detach().double()
+    bias = weight.new_zeros(len(weight))
+    if unit.conv.bias is not None:
+        bias = unit.conv.bias.detach().double()
+    if isinstance(unit.norm, nn.Identity):
+        return weight, bias
+    scale, shift = norm(unit.norm)
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a norm that uses its running statistics.
+
+    Args:
+        bn (nn.Module): A batch norm of any kind.
+
+    Returns:
+        tuple[Tensor, Tensor]: Both ``(channels,)`` float64.
+
+    Raises:
+        RuntimeError: If it is another norm, or one that does not use running
+            statistics.
+    """
+    if not isinstance(bn, _BatchNorm) or bn.running_var is None:
+        raise RuntimeError(
+            'switch_to_deploy folds batch norms with running statistics (BN, '
+            f'SyncBN) into convolutions, which {bn} is not; a network of '
+            'such norms runs as it is'
+        )
+    scale = (bn.running_var.double() + bn.eps).rsqrt()
+    shift = -bn.running_mean.double() * scale
+    if bn.affine:
+        weight, bias = bn.weight.detach().double(), bn.bias.detach().double()
+        scale, shift = weight * scale, weight * shift + bias
+    return scale, shift
+
+
+def residual(weight: Tensor) -> Tensor:
+    """Make a depthwise convolution's sum with its input a convolution.
+
+    Args:
+        weight (Tensor): ``(channels, 1, k, k)``, k odd.
+
+    Returns:
+        Tensor: The same shape, with 1 added to the centre tap.
+    """
+    weight = weight.clone()
+    centre = weight.shape[-1] // 2
+    weight[..., centre, centre] += 1
+    return weight
+
+
+def frozen(value: Tensor, like: Tensor) -> nn.Parameter:
+    """Make a folded value a parameter that is not trained.
+
+    Args:
+        value (Tensor): Of any strides.
+        like (Tensor): Gives the dtype.
+
+    Returns:
+        nn.Parameter: Contiguous.
+    """
+    value = value.to(like.dtype, memory_format=torch.contiguous_format)
+    return nn.Parameter(value.contiguous(), requires_grad=False)

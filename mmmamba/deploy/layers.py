@@ -1,0 +1,411 @@
+"""The deployed counterparts of :mod:`mmmamba.layers`, for inference.
+
+Each is made from the trained layer it stands for and computes the same.
+Feature maps are ``(B, H, W, C)``, so that a 1x1 convolution is one matrix
+product, and a part of the channels is a view and not a copy.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmamba import layers
+from mmmamba.ops import (
+    bidirectional_scan,
+    depthwise_conv,
+    feed_forward,
+    linear,
+    mixer_conv,
+    scan_gate,
+    selective_scan,
+)
+
+from . import fold
+
+
+# PyTorch 2.1 may be without it; oneDNN's call can be traced there as well.
+_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+class Conv(nn.Module):
+    """A full convolution on ``(B, C, H, W)`` in channels-last memory.
+
+    Args:
+        unit (layers.ConvBN): The trained unit.
+    """
+
+    def __init__(self, unit: layers.ConvBN) -> None:
+        super().__init__()
+        weight, bias = fold.conv_bn(unit)
+        self.weight = fold.frozen(weight, unit.conv.weight)
+        self.weight.data = self.weight.data.contiguous(
+            memory_format=torch.channels_last
+        )
+        self.bias = fold.frozen(bias, unit.conv.weight)
+        self.stride = unit.conv.stride
+        self.padding = unit.conv.padding
+        self.act = unit.with_activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C', H', W')``."""
+        if self.act and _onednn_serves(x):
+            return torch.ops.mkldnn._convolution_pointwise(
+                x,
+                self.weight,
+                self.bias,
+                self.padding,
+                self.stride,
+                (1, 1),
+                1,
+                'relu',
+                [],
+                '',
+            )
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return F.relu(x, inplace=True) if self.act else x
+
+
+def _onednn_serves(x: Tensor) -> bool:
+    """Tell whether oneDNN's convolution with a ReLU can be called.
+
+    The ReLU by itself would take a fifth of the time of the first
+    convolutions. What traces a network fuses the two by itself, and must not
+    depend on the CPU it is traced on.
+    """
+    return (
+        x.device.type == 'cpu'
+        and x.dtype == torch.float32
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.jit.is_tracing()
+        and not _is_compiling()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+class Linear(nn.Module):
+    """A 1x1 convolution as a matrix product.
+
+    Args:
+        weight (Tensor): ``(out, in)`` or ``(out, in, 1, 1)``.
+        bias (Tensor): ``(out,)``.
+        like (Tensor): Gives the dtype.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, like: Tensor) -> None:
+        super().__init__()
+        # The order of the product, which is the fastest of small ones.
+        self.weight = fold.frozen(weight.flatten(1).t(), like)
+        self.bias = fold.frozen(bias, like)
+
+    def forward(
+        self, x: Tensor, relu: bool = False, residual: Tensor | None = None
+    ) -> Tensor:
+        """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
+        return linear(x, self.weight, self.bias, relu, residual)
+
+
+def pointwise(unit: layers.ConvBN) -> Linear:
+    """Make a matrix product of a 1x1 unit."""
+    return Linear(*fold.conv_bn(unit), unit.conv.weight)
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution of ``(B, H, W, C)``.
+
+    Args:
+        unit (layers.ConvBN): The trained unit.
+        residual (bool): Whether to add the input. Defaults to False.
+    """
+
+    def __init__(self, unit: layers.ConvBN, residual: bool = False) -> None:
+        super().__init__()
+        weight, bias = fold.conv_bn(unit)
+        if residual:
+            weight = fold.residual(weight)
+        self.weight = fold.frozen(
+            weight[:, 0].permute(1, 2, 0), unit.conv.weight
+        )
+        self.bias = fold.frozen(bias, unit.conv.weight)
+        self.stride = unit.conv.stride[0]
+        self.act = 'relu' if unit.with_activation else 'none'
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H', W', C)``."""
+        return depthwise_conv(x, self.weight, self.bias, self.stride, self.act)
+
+
+class FFN(nn.Module):
+    """Two matrix products and the residual.
+
+    Args:
+        ffn (layers.FFN): The trained layer.
+    """
+
+    def __init__(self, ffn: layers.FFN) -> None:
+        super().__init__()
+        self.pw1 = pointwise(ffn.pw1)
+        self.pw2 = pointwise(ffn.pw2)
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
+        return feed_forward(
+            x,
+            self.pw1.weight,
+            self.pw1.bias,
+            self.pw2.weight,
+            self.pw2.bias,
+            shortcut,
+        )
+
+
+class SSM(nn.Module):
+    """State-space model, times the scale behind it.
+
+    Args:
+        ssm (layers.SSM): The trained layer.
+        scale (Tensor): Scale of the output, ``(G,)`` float64.
+    """
+
+    def __init__(self, ssm: layers.SSM, scale: Tensor) -> None:
+        super().__init__()
+        like = ssm.dwconv.weight
+        self.directions = ssm.directions
+        self.in_proj = pointwise(ssm.in_proj)
+        self.conv_weight = fold.frozen(
+            ssm.dwconv.weight.detach()[:, 0].permute(1, 2, 0), like
+        )
+        self.conv_bias = fold.frozen(ssm.dwconv.bias.detach(), like)
+        # One product for all directions.
+        self.x_proj = fold.frozen(
+            ssm.x_proj_weight.detach().flatten(0, 1).t(), like
+        )
+        self.dt_weight = fold.frozen(ssm.dt_proj_weight.detach(), like)
+        self.dt_bias = fold.frozen(ssm.dt_proj_bias.detach(), like)
+        self.A = fold.frozen(-ssm.A_log.detach().double().exp(), like)
+        self.D = fold.frozen(ssm.D.detach(), like)
+        self.norm_weight = fold.frozen(ssm.out_norm.weight.detach(), like)
+        self.norm_bias = fold.frozen(ssm.out_norm.bias.detach(), like)
+        self.eps = ssm.out_norm.eps
+        weight, bias = fold.conv_bn(ssm.out_proj)
+        self.out_proj = Linear(
+            weight.flatten(1) * scale[:, None], bias * scale, like
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, G)`` to the same shape."""
+        shape = x.shape[:3]
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x = depthwise_conv(x, self.conv_weight, self.conv_bias, act='silu')
+        x, z = x.flatten(1, 2), z.flatten(1, 2)
+        projected = linear(x, self.x_proj)
+        if self.directions == 2:
+            y = scan_gate(
+                x,
+                projected,
+                self.dt_weight,
+                self.dt_bias,
+                self.A,
+                self.D,
+                self.norm_weight,
+                self.norm_bias,
+                z,
+                self.eps,
+            )
+        else:
+            y = self._scan(x, projected, shape)
+            y = F.layer_norm(
+                y, y.shape[-1:], self.norm_weight, self.norm_bias, self.eps
+            )
+            y = y * F.silu(z)
+        return self.out_proj(y.unflatten(1, shape[1:]))
+
+    def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
+        """Scan ``(B, L, D)`` in one direction, or in four."""
+        if self.directions == 1:
+            rank, d_state = self.dt_weight.shape[-1], self.A.shape[-1]
+            dt, B, C = projected.transpose(1, 2).split(
+                [rank, d_state, d_state], dim=1
+            )
+            y = selective_scan(
+                x.transpose(1, 2),
+                torch.matmul(self.dt_weight[0], dt),
+                self.A,
+                B[:, None],
+                C[:, None],
+                self.D,
+                delta_bias=self.dt_bias[0],
+                delta_softplus=True,
+            )
+            return y.transpose(1, 2)
+        # Both pairs of directions: along the rows, and along the columns.
+        columns = [
+            t.unflatten(1, shape[1:]).transpose(1, 2).flatten(1, 2)
+            for t in (x, projected)
+        ]
+        rows, columns = (
+            self._scan_pair(x, projected.chunk(2, dim=-1)[i], i)
+            for i, (x, projected) in enumerate([(x, projected), columns])
+        )
+        columns = columns.unflatten(1, shape[:0:-1]).transpose(1, 2)
+        return rows + columns.flatten(1, 2)
+
+    def _scan_pair(self, x: Tensor, projected: Tensor, pair: int) -> Tensor:
+        """Scan in the directions ``2*pair`` and ``2*pair + 1``."""
+        y = bidirectional_scan(
+            x.transpose(1, 2),
+            projected.transpose(1, 2).unflatten(1, (2, -1)),
+            self.dt_weight.chunk(2)[pair],
+            self.dt_bias.chunk(2)[pair],
+            self.A.chunk(2)[pair],
+            self.D.chunk(2)[pair],
+        )
+        return y.transpose(1, 2)
+
+
+class Mixer(nn.Module):
+    """MRFFI with its residual.
+
+    Args:
+        mixer (layers.MRFFI): The trained layer.
+    """
+
+    def __init__(self, mixer: layers.MRFFI) -> None:
+        super().__init__()
+        branch = mixer.global_branch
+        like = branch.base_scale
+        self.global_channels = mixer.split[0]
+        self.ssm = SSM(
+            branch.ssm, branch.base_scale.detach().double()[0, :, 0, 0]
+        )
+        self.wavelet_weight = None
+        if branch.wavelet is not None:
+            self.wavelet_weight = fold.frozen(
+                wavelet_weight(branch.wavelet), like
+            )
+        self.local_weight = self.local_bias = None
+        self.local_scale = self.local_shift = None
+        if mixer.split[1]:
+            folded = local_branch(mixer.local_branch)
+            self.local_weight, self.local_bias = (
+                fold.frozen(t, like) for t in folded[:2]
+            )
+            self.local_scale, self.local_shift = (
+                fold.frozen(t, like) for t in folded[2:]
+            )
+        self.proj = pointwise(mixer.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to the same shape."""
+        mixed = mixer_conv(
+            x,
+            self.ssm(x[..., : self.global_channels]),
+            self.wavelet_weight,
+            self.local_weight,
+            self.local_bias,
+            self.local_scale,
+            self.local_shift,
+        )
+        return self.proj(mixed, residual=x)
+
+
+def wavelet_weight(wavelet: layers.WaveletConv) -> Tensor:
+    """Weight of the subbands with their scale, ``(4, k, k, G)`` float64."""
+    weight = wavelet.conv.weight.detach().double()
+    weight = weight * wavelet.scale.detach().double()[0, :, :, None]
+    return weight[:, 0].unflatten(0, (-1, 4)).permute(1, 2, 3, 0)
+
+
+def local_branch(
+    branch: layers.MultiKernelDWConv,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weight ``(k, k, G')``, bias, scale and shift of MK-DeConv, float64.
+
+    Parts with smaller kernels have a border of zeros.
+    """
+    kernel = max(part[0].conv.kernel_size[0] for part in branch.parts)
+    weights, biases, scales, shifts = [], [], [], []
+    for conv, affine in branch.parts:
+        weight, bias = fold.conv_bn(conv)
+        border = (kernel - weight.shape[-1]) // 2
+        weights.append(F.pad(weight[:, 0], [border] * 4))
+        biases.append(bias)
+        scale, shift = fold.conv_bn(affine)
+        scales.append(scale.flatten())
+        shifts.append(shift)
+    return (
+        torch.cat(weights).permute(1, 2, 0),
+        torch.cat(biases),
+        torch.cat(scales),
+        torch.cat(shifts),
+    )
+
+
+class Block(nn.Module):
+    """MobileMamba block.
+
+    Args:
+        block (layers.MobileMambaBlock): The trained layer.
+    """
+
+    def __init__(self, block: layers.MobileMambaBlock) -> None:
+        super().__init__()
+        self.dwconv1 = DepthwiseConv(block.dwconv1, residual=True)
+        self.ffn1 = FFN(block.ffn1)
+        self.mixer = Mixer(block.mixer)
+        self.dwconv2 = DepthwiseConv(block.dwconv2, residual=True)
+        self.ffn2 = FFN(block.ffn2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to the same shape."""
+        shortcut = x
+        x = self.dwconv1(x)
+        x = self.ffn1(x)
+        x = self.mixer(x)
+        x = self.dwconv2(x)
+        return self.ffn2(x, shortcut)
+
+
+class PatchMerging(nn.Module):
+    """Inverted bottleneck of stride 2 with squeeze-and-excite.
+
+    Args:
+        merging (layers.PatchMerging): The trained layer.
+    """
+
+    def __init__(self, merging: layers.PatchMerging) -> None:
+        super().__init__()
+        self.expand = pointwise(merging.expand)
+        self.dwconv = DepthwiseConv(merging.dwconv)
+        self.fc1, self.fc2 = (
+            Linear(fc.weight.detach(), fc.bias.detach(), fc.weight)
+            for fc in (merging.se.fc1, merging.se.fc2)
+        )
+        self.project = pointwise(merging.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
+        x = self.dwconv(self.expand(x, relu=True))
+        gate = self.fc2(self.fc1(x.mean((1, 2)), relu=True)).sigmoid()
+        return self.project(x * gate[:, None, None])
+
+
+class Transition(nn.Module):
+    """What begins a stage.
+
+    Args:
+        transition (layers.Transition): The trained layer.
+    """
+
+    def __init__(self, transition: layers.Transition) -> None:
+        super().__init__()
+        self.dwconv1 = DepthwiseConv(transition.dwconv1, residual=True)
+        self.ffn1 = FFN(transition.ffn1)
+        self.merging = PatchMerging(transition.merging)
+        self.dwconv2 = DepthwiseConv(transition.dwconv2, residual=True)
+        self.ffn2 = FFN(transition.ffn2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
+        x = self.ffn1(self.dwconv1(x))
+        x = self.merging(x)
+        return self.ffn2(self.dwconv2(x))

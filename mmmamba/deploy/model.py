@@ -1,0 +1,42 @@
+"""Deployment of a whole detector, segmentor or classifier."""
+
+from mmcv.cnn import fuse_conv_bn
+from mmengine.logging import print_log
+from torch import nn
+
+
+def deploy_model(model: nn.Module) -> nn.Module:
+    """Turn a model into its form for inference, in place and for good.
+
+    Every part that has a ``switch_to_deploy``, as MobileMamba and mmpretrain's
+    LeViTClsHead have, is deployed; of what is left, batch norms are folded into
+    the convolutions in front of them.
+
+    Args:
+        model (nn.Module): Any model in eval mode, with its weights loaded.
+
+    Returns:
+        nn.Module: The same model.
+
+    Raises:
+        RuntimeError: If it is in training mode, or a part refuses.
+    """
+    if model.training:
+        raise RuntimeError(
+            'deploy_model() folds the running statistics of norms, which '
+            'training would change; call .eval() first'
+        )
+    for name, part in list(model.named_modules()):
+        if hasattr(part, 'switch_to_deploy') and not _is_deployed(part):
+            part.switch_to_deploy()
+            print_log(
+                f'Deployed {name or "the model"} ({type(part).__name__})',
+                logger='current',
+            )
+    fuse_conv_bn(model)
+    return model.eval()
+
+
+def _is_deployed(part: nn.Module) -> bool:
+    """MobileMamba and those of mmpretrain keep it in the same attribute."""
+    return getattr(part, 'deploy', False)

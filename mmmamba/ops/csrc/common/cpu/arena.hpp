@@ -1,0 +1,55 @@
+// Scratch memory of the kernels, and the vectors that channels are cut into,
+// for the instruction set the including file names.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+#include "simd.hpp"
+
+namespace mmmamba {
+namespace MMMAMBA_ISA {
+
+// Uninitialized arrays of vectors, from one allocation.
+template <typename T>
+class Arena {
+ public:
+  explicit Arena(int64_t vectors)
+      : memory_(static_cast<Vec<T>*>(std::aligned_alloc(
+            sizeof(Vec<T>), std::max<int64_t>(vectors, 1) * sizeof(Vec<T>)))),
+        next_(memory_) {
+    if (memory_ == nullptr) throw std::bad_alloc();
+  }
+  ~Arena() { std::free(memory_); }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  Vec<T>* take(int64_t vectors) {
+    Vec<T>* taken = next_;
+    next_ += vectors;
+    return taken;
+  }
+
+ private:
+  Vec<T>* memory_;
+  Vec<T>* next_;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls work(c) for the first channel of each vector of a block. There are as
+// many blocks as whole vectors; the last one has what remains, too.
+inline int64_t count_blocks(int64_t channels) {
+  return channels / kLanes<float>;
+}
+
+template <typename Work>
+inline void for_vectors(int64_t channels, int64_t block, Work work) {
+  work(block * kLanes<float>);
+  if (block == count_blocks(channels) - 1 && channels % kLanes<float>)
+    work(channels - kLanes<float>);
+}
+
+}  // namespace MMMAMBA_ISA
+}  // namespace mmmamba

@@ -1,0 +1,21 @@
+// The channels-last kernels for x86 CPUs with AVX2 and FMA.
+#if defined(__x86_64__)
+// These first: their functions are not to be compiled for the target, since
+// the linker may share them with code that runs on any CPU.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "target.hpp"
+
+MMMAMBA_BEGIN_TARGET("avx2,fma")
+#define MMMAMBA_ISA avx2
+#define MMMAMBA_SIMD_BYTES 32
+#include "conv_impl.hpp"
+#include "scan_gate_impl.hpp"
+MMMAMBA_END_TARGET
+#endif

@@ -1,0 +1,5 @@
+// The channels-last kernels for any CPU: 16-byte vectors, which every compiler target can do.
+#define MMMAMBA_ISA portable
+#define MMMAMBA_SIMD_BYTES 16
+#include "conv_impl.hpp"
+#include "scan_gate_impl.hpp"

@@ -1,0 +1,21 @@
+// The matrix products for x86 CPUs with AVX-512.
+#if defined(__x86_64__)
+// These first: their functions are not to be compiled for the target, since
+// the linker may share them with code that runs on any CPU.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "target.hpp"
+
+MMMAMBA_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define MMMAMBA_ISA avx512
+#define MMMAMBA_SIMD_BYTES 64
+#include "linear_impl.hpp"
+MMMAMBA_END_TARGET
+#endif

@@ -1,0 +1,172 @@
+// The bidirectional scan for inference with the layer norm and the gate after
+// it, for the instruction set the including file names. The lanes of a vector
+// are channels. Unlike in scan_impl.hpp, which has gradients too, positions
+// are read where they are, and all exponentials are powers of 2: step sizes
+// are in units of ln 2.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "activation.hpp"
+#include "arena.hpp"
+#include "scan_gate.hpp"
+
+namespace mmmamba {
+namespace MMMAMBA_ISA {
+
+// steps_i = log2(1 + 2^(bias + sum over r of weight_r * dt_ir))
+inline void step_sizes(Series<const float> dt, int64_t rank,
+                       const FloatVec* weight, FloatVec bias, int64_t length,
+                       FloatVec* steps) {
+  constexpr int kUnroll = 4;  // positions that share a load of the weight
+  int64_t i = 0;
+  for (; i + kUnroll <= length; i += kUnroll) {
+    FloatVec sum[kUnroll] = {bias, bias, bias, bias};
+    for (int64_t r = 0; r < rank; ++r)
+      for (int j = 0; j < kUnroll; ++j)
+        sum[j] += weight[r] * dt.at(0, i + j)[r];
+    for (int j = 0; j < kUnroll; ++j) steps[i + j] = sum[j];
+  }
+  for (; i < length; ++i) {
+    steps[i] = bias;
+    for (int64_t r = 0; r < rank; ++r) steps[i] += weight[r] * dt.at(0, i)[r];
+  }
+  for (i = 0; i < length; ++i) steps[i] = softplus2(steps[i]);
+}
+
+// Adds the output of one state of each channel to y, in units of ln 2.
+template <typename T>
+FloatVec scan_state(Series<const T> x, const FloatVec* steps,
+                    Series<const float> B, Series<const float> C, FloatVec A,
+                    FloatVec h, int64_t length, bool reverse, FloatVec* y) {
+  const FloatVec highest = broadcast(126.0f);
+  const int64_t direction = reverse ? -1 : 1;
+  for (int64_t count = 0, i = reverse ? length - 1 : 0; count < length;
+       ++count, i += direction) {
+    FloatVec exponent = A * steps[i];
+    exponent = highest < exponent ? highest : exponent;
+    // The decay as an unevaluated sum: see Decay in simd.hpp.
+    const ExpParts decay = power_parts(exponent);
+    const FloatVec drive = steps[i] * load_float(x.at(0, i)) * *B.at(0, i);
+    h = decay.scale * h + (decay.scale * decay.tail * h + drive);
+    y[i] += h * *C.at(0, i);
+  }
+  return h;
+}
+
+// Positions the step sizes are computed for at a time.
+constexpr int64_t kPositions = 256;
+
+// One vector of channels of a sample.
+template <typename T>
+void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
+                   FloatVec* weight, FloatVec* state, FloatVec* steps,
+                   FloatVec* y) {
+  const int64_t N = args.d_state, R = args.rank, L = args.length;
+  const int64_t D = args.channels, rows = R + 2 * N;
+  const Series<const T> x = {args.x.at(b, 0) + c, 0, args.x.position};
+  FloatVec skip = {};
+  std::fill(y, y + L, FloatVec{});
+  for (int64_t k = 0; k < 2; ++k) {
+    const FloatVec bias = load(args.dt_bias + k * D + c) * kLog2e;
+    for (int64_t r = 0; r < R; ++r)
+      weight[r] = load(args.dt_weight + (k * R + r) * D + c) * kLog2e;
+    skip += load(args.skip + k * D + c);
+    std::fill(state, state + N, FloatVec{});
+    const int64_t chunks = ceil_div(L, kPositions);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t begin = (k ? chunks - 1 - chunk : chunk) * kPositions;
+      const int64_t length = std::min(kPositions, L - begin);
+      const Series<const float> dt = {args.projected.at(b, begin) + k * rows,
+                                      0, args.projected.position};
+      step_sizes(dt, R, weight, bias, length, steps);
+      for (int64_t n = 0; n < N; ++n)
+        state[n] = scan_state<T>(
+            {x.at(0, begin), 0, x.position}, steps,
+            {dt.data + R + n, 0, dt.position},
+            {dt.data + R + N + n, 0, dt.position},
+            load(args.A + (k * N + n) * D + c), state[n], length, k == 1,
+            y + begin);
+    }
+  }
+  for (int64_t i = 0; i < L; ++i)
+    store(args.scanned.at(b, i) + c, y[i] * kLn2 + load_float(x.at(0, i)) * skip);
+}
+
+template <typename T>
+void scan(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
+  const int64_t blocks = count_blocks(args.channels);
+  Arena<float> arena(args.rank + args.d_state + kPositions + args.length);
+  FloatVec *weight = arena.take(args.rank), *state = arena.take(args.d_state),
+           *steps = arena.take(kPositions), *y = arena.take(args.length);
+  for (int64_t task = begin; task < end; ++task)
+    for_vectors(args.channels, task % blocks, [&](int64_t c) {
+      scan_channels(args, task / blocks, c, weight, state, steps, y);
+    });
+}
+
+// The sums of the lanes of each of kLanes rows, which are overwritten.
+inline FloatVec totals(FloatVec* rows) {
+  transpose<float>(rows);
+  for (int i = 1; i < kLanes<float>; ++i) rows[0] += rows[i];
+  return rows[0];
+}
+
+// As many positions at a time as a vector has lanes.
+template <typename T>
+void gate(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
+  constexpr int64_t W = kLanes<float>;
+  const int64_t D = args.channels, whole = D / W * W;
+  // The last vector overlaps the one before it; what both have counts once.
+  FloatVec last = {};
+  for (int64_t i = whole - (D - W); i < W; ++i) last[i] = 1;
+  for (int64_t start = begin; start < end; start += W) {
+    const int64_t count = std::min(W, end - start);
+    const float* x[W];
+    const T* z[W];
+    T* y[W];
+    FloatVec sums[W] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t b = (start + i) / args.length;
+      x[i] = args.scanned.at(b, (start + i) % args.length);
+      y[i] = args.y.at(b, (start + i) % args.length);
+      z[i] = args.z.at(b, (start + i) % args.length);
+      for (int64_t c = 0; c < whole; c += W) sums[i] += load(x[i] + c);
+      if (whole < D) sums[i] += load(x[i] + D - W) * last;
+    }
+    const FloatVec mean = totals(sums) / static_cast<float>(D);
+    for (int64_t i = 0; i < W; ++i) sums[i] = FloatVec{};
+    for (int64_t i = 0; i < count; ++i) {
+      const auto squares = [&](int64_t c) MMMAMBA_INLINE {
+        const FloatVec centred = load(x[i] + c) - mean[i];
+        return centred * centred;
+      };
+      for (int64_t c = 0; c < whole; c += W) sums[i] += squares(c);
+      if (whole < D) sums[i] += squares(D - W) * last;
+    }
+    const FloatVec variance = totals(sums) / static_cast<float>(D) + args.eps;
+    for (int64_t i = 0; i < count; ++i) {
+      const float scale = 1 / std::sqrt(variance[i]), shift = mean[i];
+      const auto finish = [&](FloatVec v, int64_t c) MMMAMBA_INLINE {
+        v = (v - shift) * scale * load(args.norm_weight + c) +
+            load(args.norm_bias + c);
+        store_float(y[i] + c, v * silu(load_float(z[i] + c)));
+      };
+      const FloatVec tail = load(x[i] + D - W);
+      for (int64_t c = 0; c < whole; c += W) finish(load(x[i] + c), c);
+      if (whole < D) finish(tail, D - W);
+    }
+  }
+}
+
+template <typename T>
+ScanGateKernels<T> scan_gate_kernels() {
+  return {kLanes<float>, scan<T>, gate<T>};
+}
+
+template ScanGateKernels<float> scan_gate_kernels<float>();
+template ScanGateKernels<BFloat16> scan_gate_kernels<BFloat16>();
+
+}  // namespace MMMAMBA_ISA
+}  // namespace mmmamba

@@ -1,0 +1,219 @@
+// CPU implementations of the channels-last ops: tensors to kernel arguments,
+// and threads.
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "../../common/cpu/scan_gate.hpp"
+#include "../ops.h"
+#include "this_cpu.h"
+
+namespace mmmamba {
+namespace {
+
+template <typename T>
+const ConvKernels<T>& conv_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(conv_kernels<T>());
+  return chosen;
+}
+
+template <typename T>
+const ScanGateKernels<T>& scan_gate_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels<T>());
+  return chosen;
+}
+
+// A tensor whose channels are contiguous, in the dtype of the maps; a copy
+// only where it is not.
+Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
+  const Tensor x = t.to(dtype);
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+template <typename T, typename Pointer = const T>
+Series<Pointer> series(const Tensor& x) {
+  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1)};
+}
+
+template <typename T, typename Pointer = const T>
+Map<Pointer> map(const Tensor& x) {
+  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1),
+          x.stride(2)};
+}
+
+const float* pointer(const Tensor& t) {
+  return t.defined() ? t.data_ptr<float>() : nullptr;
+}
+
+Tensor parameter(const OptionalTensor& t) {
+  return t ? t->to(at::kFloat).contiguous() : Tensor();
+}
+
+// Calls body with a value of the type of the maps.
+template <typename Body>
+void dispatch(const Tensor& x, Body body) {
+  TORCH_CHECK_TYPE(
+      x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
+      "mmmamba: the channels-last ops take float32 and bfloat16, got ",
+      x.scalar_type());
+  if (x.scalar_type() == at::kFloat)
+    body(float());
+  else
+    body(BFloat16());
+}
+
+template <typename Args>
+void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
+         int64_t tasks) {
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    kernel(args, begin, end);
+  });
+}
+
+Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
+                      const OptionalTensor& bias, int64_t stride,
+                      c10::string_view act) {
+  const Act activation =
+      check_depthwise_conv(input, weight, bias, stride, act);
+  const Tensor x = channels_last(input, input.scalar_type()),
+               w = parameter(weight), b = parameter(bias);
+  const int64_t height = x.size(1), width = x.size(2);
+  const Tensor y = at::empty({x.size(0), (height + stride - 1) / stride,
+                              (width + stride - 1) / stride, x.size(3)},
+                             x.options());
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    ConvArgs<T> args = {};
+    args.batch = x.size(0);
+    args.height = height;
+    args.width = width;
+    args.channels = x.size(3);
+    args.kernel = w.size(0);
+    args.stride = stride;
+    args.x = map<T>(x);
+    args.weight = pointer(w);
+    args.bias = pointer(b);
+    args.act = activation;
+    args.y = map<T, T>(y);
+    const auto& kernels = conv_kernels<T>();
+    run(kernels.conv, args, kernels.count_conv(args));
+  });
+  return y;
+}
+
+Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
+                  const OptionalTensor& wavelet_weight,
+                  const OptionalTensor& local_weight,
+                  const OptionalTensor& local_bias,
+                  const OptionalTensor& local_scale,
+                  const OptionalTensor& local_shift) {
+  check_mixer_conv(input, ssm_output, wavelet_weight, local_weight, local_bias,
+                   local_scale, local_shift);
+  const auto dtype = input.scalar_type();
+  const Tensor x = channels_last(input, dtype),
+               ssm = channels_last(ssm_output, dtype),
+               wavelet = parameter(wavelet_weight),
+               weight = parameter(local_weight), bias = parameter(local_bias),
+               scale = parameter(local_scale), shift = parameter(local_shift);
+  const Tensor y = at::empty(x.sizes(), x.options());
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    MixerArgs<T> args = {};
+    args.x = map<T>(x);
+    args.ssm = map<T>(ssm);
+    args.y = map<T, T>(y);
+    args.weight = pointer(wavelet);
+    args.kernel = wavelet.defined() ? wavelet.size(1) : 1;
+    args.global_channels = ssm.size(3);
+
+    ConvArgs<T>& local = args.local;
+    local.batch = x.size(0);
+    local.height = x.size(1);
+    local.width = x.size(2);
+    local.channels = weight.defined() ? weight.size(2) : 0;
+    local.kernel = weight.defined() ? weight.size(0) : 1;
+    local.stride = 1;
+    local.x = args.x;
+    local.x.data += args.global_channels;
+    local.weight = pointer(weight);
+    local.bias = pointer(bias);
+    local.scale = pointer(scale);
+    local.shift = pointer(shift);
+    local.act = Act::kLocal;
+    local.y = args.y;
+    local.y.data += args.global_channels;
+    args.rest_channels = x.size(3) - args.global_channels - local.channels;
+    const auto& kernels = conv_kernels<T>();
+    run(kernels.mixer, args, kernels.count_mixer(args));
+  });
+  return y;
+}
+
+// (2, channels, n) as (2, n, channels).
+Tensor channels_last_parameter(const Tensor& t) {
+  return parameter(t.transpose(1, 2));
+}
+
+Tensor scan_gate(const Tensor& input, const Tensor& projections,
+                 const Tensor& dt_weight, const Tensor& dt_bias,
+                 const Tensor& A, const Tensor& D, const Tensor& norm_weight,
+                 const Tensor& norm_bias, const Tensor& gate, double eps) {
+  check_scan_gate(input, projections, dt_weight, dt_bias, A, D, norm_weight,
+                  norm_bias, gate);
+  const Tensor x = channels_last(input, input.scalar_type()),
+               z = channels_last(gate, input.scalar_type()),
+               projected = channels_last(projections, at::kFloat),
+               weight = channels_last_parameter(dt_weight),
+               bias = parameter(dt_bias), skip = parameter(D),
+               decay = channels_last_parameter(A.reshape({2, -1, A.size(1)})),
+               scale = parameter(norm_weight), shift = parameter(norm_bias);
+  const Tensor y = at::empty(x.sizes(), x.options());
+  const Tensor scanned = x.scalar_type() == at::kFloat
+                             ? y
+                             : at::empty(x.sizes(), projected.options());
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    ScanGateArgs<T> args = {};
+    args.batch = x.size(0);
+    args.length = x.size(1);
+    args.channels = x.size(2);
+    args.d_state = A.size(1);
+    args.rank = dt_weight.size(2);
+    args.x = series<T>(x);
+    args.z = series<T>(z);
+    args.projected = series<float>(projected);
+    args.dt_weight = pointer(weight);
+    args.dt_bias = pointer(bias);
+    args.A = pointer(decay);
+    args.skip = pointer(skip);
+    args.norm_weight = pointer(scale);
+    args.norm_bias = pointer(shift);
+    args.eps = static_cast<float>(eps);
+    args.scanned = series<float, float>(scanned);
+    args.y = series<T, T>(y);
+    const auto& kernels = scan_gate_kernels<T>();
+    const int64_t blocks = args.channels / kernels.lanes;
+    if (args.batch % at::get_num_threads() != 0) {
+      run(kernels.scan, args, args.batch * blocks);
+      run(kernels.gate, args, args.batch * args.length);
+      return;
+    }
+    // A thread has whole samples, and finishes them while they are cached.
+    at::parallel_for(0, args.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        kernels.scan(args, b * blocks, (b + 1) * blocks);
+        kernels.gate(args, b * args.length, (b + 1) * args.length);
+      }
+    });
+  });
+  return y;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
+  m.impl("depthwise_conv", depthwise_conv);
+  m.impl("mixer_conv", mixer_conv);
+  m.impl("scan_gate", scan_gate);
+}
+
+}  // namespace mmmamba

@@ -1,0 +1,68 @@
+"""Deploy the backbone of a trained model and save it for inference.
+
+DST holds the whole model with its backbone in the form that
+``switch_to_deploy()`` leads to. It loads where the config, or
+``--cfg-options``, has ``model.backbone.deploy=True``.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+
+import mmmamba
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    load_config,
+    run_tool,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('src', help='checkpoint of the trained model')
+    parser.add_argument('dst', help='checkpoint to write')
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if not Path(args.src).is_file():
+        raise UsageError(f'there is no checkpoint {args.src}')
+    if Path(args.src).resolve() == Path(args.dst).resolve():
+        raise UsageError('SRC and DST are the same file')
+
+    model = MODELS.build(cfg.model)
+    if not hasattr(model.backbone, 'switch_to_deploy'):
+        raise UsageError(
+            f'the backbone of {args.config}, {type(model.backbone).__name__}, '
+            'has no switch_to_deploy()'
+        )
+    if getattr(model.backbone, 'deploy', False):
+        raise UsageError(
+            f'{args.config} builds a deployed backbone; SRC is that of a '
+            'trained one, and needs deploy=False'
+        )
+    checkpoint = load_checkpoint(model, args.src, map_location='cpu')
+    model.eval().backbone.switch_to_deploy()
+    meta = {
+        **checkpoint.get('meta', {}),
+        'mmmamba_version': mmmamba.__version__,
+        'deploy': True,
+    }
+    try:
+        Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(meta=meta, state_dict=model.state_dict()), args.dst)
+    except OSError as error:
+        raise UsageError(f'cannot write {args.dst}: {error}') from None
+    print(f'Wrote {args.dst}; it loads with model.backbone.deploy=True')
+
+
+if __name__ == '__main__':
+    run_tool(main)
