@@ -53,7 +53,9 @@ def mlp_inputs(rows: int, channels: int, hidden: int) -> list[Tensor]:
 
 def linear_reference(x, weight, bias=None, relu=False, residual=None):
     y = F.linear(
-        x.double(), weight.double().t(), None if bias is None else bias.double()
+        x.double(),
+        weight.double().t(),
+        None if bias is None else bias.double(),
     )
     y = F.relu(y) if relu else y
     return y if residual is None else y + residual
