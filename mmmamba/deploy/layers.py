@@ -22,7 +22,6 @@ from mmmamba.ops import (
 
 from . import fold
 
-
 # PyTorch 2.1 may be without it; oneDNN's call can be traced there as well.
 _is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 

@@ -9,8 +9,8 @@ def deploy_model(model: nn.Module) -> nn.Module:
     """Turn a model into its form for inference, in place and for good.
 
     Every part that has a ``switch_to_deploy``, as MobileMamba and mmpretrain's
-    LeViTClsHead have, is deployed; of what is left, batch norms are folded into
-    the convolutions in front of them.
+    LeViTClsHead have, is deployed; of what is left, batch norms are folded
+    into the convolutions in front of them.
 
     Args:
         model (nn.Module): Any model in eval mode, with its weights loaded.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .channels_last import _compiled
+from .backend import backend_for
 from .checks import check_inputs
 
 
@@ -41,7 +41,7 @@ def linear(
         TypeError: If an input is not floating point.
     """
     inputs = (x, weight, bias, residual)
-    if _compiled('linear', *inputs):
+    if _compiled(*inputs):
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
     if not torch.jit.is_tracing():
@@ -87,16 +87,25 @@ def feed_forward(
         TypeError: If an input is not floating point.
     """
     inputs = (x, weight1, bias1, weight2, bias2, shortcut)
-    if _compiled('feed_forward', *inputs):
+    if _compiled(*inputs):
         return torch.ops.mmmamba.feed_forward.default(*inputs)
     residual = x if shortcut is None else x + shortcut
     hidden = linear(x, weight1, bias1, relu=True)
     return linear(hidden, weight2, bias2, residual=residual)
 
 
+def _compiled(x: Tensor, *others: Tensor | None) -> bool:
+    """Tell whether the compiled ops serve; they check the inputs then."""
+    if backend_for(x.device) != 'cpp' or x.dtype != torch.float32:
+        return False
+    return not torch.is_grad_enabled() or not any(
+        t is not None and t.requires_grad for t in (x, *others)
+    )
+
+
 def _check_linear(x, weight, bias, residual) -> None:
     op = 'linear'
-    if x.dim() < 2 or weight.dim() != 2:
+    if x.dim() < 2 or x.shape[-1] == 0 or weight.dim() != 2:
         raise ValueError(
             f"{op}: x must be (..., C) and weight (C, C'), got shapes "
             f'{tuple(x.shape)} and {tuple(weight.shape)}'

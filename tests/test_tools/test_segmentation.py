@@ -169,9 +169,12 @@ def test_image_demo(folder, checkpoint):
     for file in sorted(images.iterdir()):
         writer.write(cv2.imread(str(file)))
     writer.release()
-    for source, drawn in ((images, '000000.jpg'), (video, 'video.mp4')):
+    for source, drawn, options in (
+        (images, '000000.jpg', []),
+        (video, 'video.mp4', ['--fuse-conv-bn']),
+    ):
         demo = ['image_demo.py', source, 'config.py', checkpoint]
-        finish(start(folder, *demo, '--out-dir', 'drawn'))
+        finish(start(folder, *demo, '--out-dir', 'drawn', *options))
         assert (folder / 'drawn' / drawn).stat().st_size > 0
     reader = cv2.VideoCapture(str(folder / 'drawn/video.mp4'))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 3

@@ -37,6 +37,8 @@ def main() -> None:
         raise UsageError(f'there is no checkpoint {args.src}')
     if Path(args.src).resolve() == Path(args.dst).resolve():
         raise UsageError('SRC and DST are the same file')
+    if Path(args.dst).is_dir():
+        raise UsageError(f'DST {args.dst} is a directory')
 
     model = MODELS.build(cfg.model)
     if not hasattr(model.backbone, 'switch_to_deploy'):

@@ -197,6 +197,7 @@ inline int64_t count_panels(int64_t out) { return ceil_div(out, kPanel); }
 // Equal shares of the rows, of about kTile elements in all `width` columns.
 template <typename Work>
 inline void for_tiles(int64_t begin, int64_t end, int64_t width, Work work) {
+  if (begin == end) return;
   const int64_t most = std::max<int64_t>(kTile / width, kRowsToPack);
   const int64_t tiles = ceil_div(end - begin, most);
   const int64_t rows =

@@ -37,7 +37,7 @@ std::vector<c10::SymInt> result_shape(const Tensor& x, const Tensor& weight) {
 
 void check_product(const char* op, const Tensor& x, const Tensor& weight,
                    const OptionalTensor& bias) {
-  check(x.dim() >= 2, op, "x", x);
+  check(x.dim() >= 2 && x.sym_size(-1) > 0, op, "x", x);
   check(weight.dim() == 2 && weight.sym_size(0) == x.sym_size(-1), op,
         "weight", weight);
   if (bias)
