@@ -1,5 +1,5 @@
-// Scratch memory of the kernels, and the vectors that channels are cut into,
-// for the instruction set the including file names.
+// Scratch memory of the kernels, loops that are unrolled, and the vectors that
+// channels are cut into, for the instruction set the including file names.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +37,19 @@ class Arena {
 };
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls step with the constants 0, ..., kCount - 1: an array that is indexed
+// by constants alone is kept in registers.
+template <typename Step, int... kIndex>
+MMMAMBA_INLINE inline void unroll(Step step,
+                                  std::integer_sequence<int, kIndex...>) {
+  (step(std::integral_constant<int, kIndex>()), ...);
+}
+
+template <int kCount, typename Step>
+MMMAMBA_INLINE inline void unroll(Step step) {
+  unroll(step, std::make_integer_sequence<int, kCount>());
+}
 
 // Calls work(c) for the first channel of each vector of a block. There are as
 // many blocks as whole vectors; the last one has what remains, too.

@@ -10,6 +10,8 @@
 #include <new>
 #include <utility>
 
+#include <immintrin.h>
+
 #include "target.hpp"
 
 MMMAMBA_BEGIN_TARGET("avx2,fma")

@@ -10,6 +10,8 @@
 #include <new>
 #include <utility>
 
+#include <immintrin.h>
+
 #include "target.hpp"
 
 MMMAMBA_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma")

@@ -1,4 +1,9 @@
-// The channels-last kernels for any CPU: 16-byte vectors, which every compiler target can do.
+// The channels-last kernels for any CPU: 16-byte vectors, which every compiler
+// target can do.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define MMMAMBA_ISA portable
 #define MMMAMBA_SIMD_BYTES 16
 #include "conv_impl.hpp"

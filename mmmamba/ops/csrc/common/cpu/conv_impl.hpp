@@ -13,21 +13,6 @@
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
-// ------------------------------------------------------------------ plumbing
-
-// Calls step with the constants 0, ..., kCount - 1: an array that is indexed
-// by constants alone is kept in registers.
-template <typename Step, int... kIndex>
-MMMAMBA_INLINE inline void unroll(Step step,
-                                  std::integer_sequence<int, kIndex...>) {
-  (step(std::integral_constant<int, kIndex>()), ...);
-}
-
-template <int kCount, typename Step>
-MMMAMBA_INLINE inline void unroll(Step step) {
-  unroll(step, std::make_integer_sequence<int, kCount>());
-}
-
 // -------------------------------------------------------------- convolutions
 
 // A vector of channels of a depthwise convolution; rows are those of a whole

@@ -15,42 +15,64 @@
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
+constexpr float kLn2 = 0.693147181f;
+
+// sums_i += sum of kCount of the products weight_r * dt_ir; or `bias` plus it.
+template <int kCount>
+void add_ranks(Series<const float> dt, const FloatVec* weight,
+               const FloatVec* bias, int64_t length, FloatVec* sums) {
+  FloatVec w[kCount];
+  unroll<kCount>([&](auto r) MMMAMBA_INLINE { w[r] = weight[r]; });
+  for (int64_t i = 0; i < length; ++i) {
+    const float* row = dt.at(0, i);
+    FloatVec sum = bias ? *bias : sums[i];
+    unroll<kCount>([&](auto r) MMMAMBA_INLINE { sum += w[r] * row[r]; });
+    sums[i] = sum;
+  }
+}
+
 // steps_i = log2(1 + 2^(bias + sum over r of weight_r * dt_ir))
 inline void step_sizes(Series<const float> dt, int64_t rank,
                        const FloatVec* weight, FloatVec bias, int64_t length,
                        FloatVec* steps) {
-  constexpr int kUnroll = 4;  // positions that share a load of the weight
-  int64_t i = 0;
-  for (; i + kUnroll <= length; i += kUnroll) {
-    FloatVec sum[kUnroll] = {bias, bias, bias, bias};
-    for (int64_t r = 0; r < rank; ++r)
-      for (int j = 0; j < kUnroll; ++j)
-        sum[j] += weight[r] * dt.at(0, i + j)[r];
-    for (int j = 0; j < kUnroll; ++j) steps[i + j] = sum[j];
-  }
-  for (; i < length; ++i) {
-    steps[i] = bias;
-    for (int64_t r = 0; r < rank; ++r) steps[i] += weight[r] * dt.at(0, i)[r];
-  }
-  for (i = 0; i < length; ++i) steps[i] = softplus2(steps[i]);
+  constexpr decltype(&add_ranks<1>) kAddRanks[] = {
+      add_ranks<1>, add_ranks<2>, add_ranks<3>, add_ranks<4>,
+      add_ranks<5>, add_ranks<6>, add_ranks<7>, add_ranks<8>};
+  if (rank == 0) std::fill(steps, steps + length, bias);
+  for (int64_t r = 0; r < rank; r += 8)
+    kAddRanks[std::min<int64_t>(8, rank - r) - 1](
+        {dt.data + r, 0, dt.position}, weight + r, r ? nullptr : &bias, length,
+        steps);
+  for (int64_t i = 0; i < length; ++i) steps[i] = softplus2(steps[i]);
 }
 
-// Adds the output of one state of each channel to y, in units of ln 2.
-template <typename T>
+// Where the output of the states is summed: in y, and in the end in the result.
+enum class Sum { kFirst, kMore, kLast };
+
+// Adds the output of one state of each channel, in units of ln 2 in y.
+template <Sum kSum, typename T>
 FloatVec scan_state(Series<const T> x, const FloatVec* steps,
                     Series<const float> B, Series<const float> C, FloatVec A,
-                    FloatVec h, int64_t length, bool reverse, FloatVec* y) {
-  const FloatVec highest = broadcast(126.0f);
+                    FloatVec h, int64_t length, bool reverse, FloatVec* y,
+                    FloatVec skip, Series<float> result) {
+  const FloatVec lowest = broadcast(-127.0f), highest = broadcast(126.0f);
   const int64_t direction = reverse ? -1 : 1;
   for (int64_t count = 0, i = reverse ? length - 1 : 0; count < length;
        ++count, i += direction) {
-    FloatVec exponent = A * steps[i];
-    exponent = highest < exponent ? highest : exponent;
     // The decay as an unevaluated sum: see Decay in simd.hpp.
-    const ExpParts decay = power_parts(exponent);
-    const FloatVec drive = steps[i] * load_float(x.at(0, i)) * *B.at(0, i);
-    h = decay.scale * h + (decay.scale * decay.tail * h + drive);
-    y[i] += h * *C.at(0, i);
+    const PowerParts p =
+        power_parts(larger(lowest, smaller(highest, A * steps[i])));
+    const FloatVec scale = (FloatVec)(p.exponent + (127 << 23));
+    const FloatVec input = load_float(x.at(0, i));
+    const FloatVec drive = steps[i] * input * *B.at(0, i);
+    h = multiply_add(scale, h, multiply_add(scale * p.tail, h, drive));
+    const float c = *C.at(0, i);
+    if constexpr (kSum == Sum::kFirst)
+      y[i] = h * c;
+    else if constexpr (kSum == Sum::kMore)
+      y[i] += h * c;
+    else
+      store(result.at(0, i), (y[i] + h * c) * kLn2 + input * skip);
   }
   return h;
 }
@@ -66,13 +88,11 @@ void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
   const int64_t N = args.d_state, R = args.rank, L = args.length;
   const int64_t D = args.channels, rows = R + 2 * N;
   const Series<const T> x = {args.x.at(b, 0) + c, 0, args.x.position};
-  FloatVec skip = {};
-  std::fill(y, y + L, FloatVec{});
+  const FloatVec skip = load(args.skip + c) + load(args.skip + D + c);
   for (int64_t k = 0; k < 2; ++k) {
     const FloatVec bias = load(args.dt_bias + k * D + c) * kLog2e;
     for (int64_t r = 0; r < R; ++r)
       weight[r] = load(args.dt_weight + (k * R + r) * D + c) * kLog2e;
-    skip += load(args.skip + k * D + c);
     std::fill(state, state + N, FloatVec{});
     const int64_t chunks = ceil_div(L, kPositions);
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -81,17 +101,20 @@ void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
       const Series<const float> dt = {args.projected.at(b, begin) + k * rows,
                                       0, args.projected.position};
       step_sizes(dt, R, weight, bias, length, steps);
-      for (int64_t n = 0; n < N; ++n)
-        state[n] = scan_state<T>(
-            {x.at(0, begin), 0, x.position}, steps,
-            {dt.data + R + n, 0, dt.position},
-            {dt.data + R + N + n, 0, dt.position},
-            load(args.A + (k * N + n) * D + c), state[n], length, k == 1,
-            y + begin);
+      for (int64_t n = 0; n < N; ++n) {
+        const auto sum = k == 0 && n == 0       ? scan_state<Sum::kFirst, T>
+                         : k == 1 && n == N - 1 ? scan_state<Sum::kLast, T>
+                                                : scan_state<Sum::kMore, T>;
+        state[n] = sum({x.at(0, begin), 0, x.position}, steps,
+                       {dt.data + R + n, 0, dt.position},
+                       {dt.data + R + N + n, 0, dt.position},
+                       load(args.A + (k * N + n) * D + c), state[n], length,
+                       k == 1, y + begin, skip,
+                       {args.scanned.at(b, begin) + c, 0,
+                        args.scanned.position});
+      }
     }
   }
-  for (int64_t i = 0; i < L; ++i)
-    store(args.scanned.at(b, i) + c, y[i] * kLn2 + load_float(x.at(0, i)) * skip);
 }
 
 template <typename T>
