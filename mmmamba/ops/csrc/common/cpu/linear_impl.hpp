@@ -31,6 +31,23 @@ struct Panel {
   const float* bias;
 };
 
+// The next panel of a weight, of which some rows are fetched with each block:
+// with few rows of x, waiting for the third cache takes most of the time.
+struct Fetch {
+  const float* weight;  // or null
+  int64_t stride, rows, step;
+
+  void some() {
+    if (weight == nullptr) return;
+    for (int64_t i = std::min(step, rows); i > 0; --i, --rows) {
+#pragma GCC unroll 8
+      for (int64_t c = 0; c < kPanel; c += 64 / sizeof(float))
+        __builtin_prefetch(weight + c, 0, 2);
+      weight += stride;
+    }
+  }
+};
+
 // The first `count` elements, for a vector that extends beyond the last column.
 inline FloatVec load_some(const float* source, int64_t count) {
   if (count >= kLanes<float>) return load(source);
@@ -117,12 +134,14 @@ __attribute__((noinline)) void finish_block(const LinearArgs& args,
 // Rows in blocks of kRows, and what remains in smaller ones.
 template <int kRows, int kVectors>
 inline void multiply_rows(const LinearArgs& args, const Panel& panel,
-                          int64_t row, int64_t end) {
+                          int64_t row, int64_t end, Fetch& fetch) {
   const bool whole = panel.width % kLanes<float> == 0;
   if (whole && args.shortcut.data == nullptr &&
       !(args.relu && args.residual.data != nullptr)) {
-    for (; row + kRows <= end; row += kRows)
+    for (; row + kRows <= end; row += kRows) {
+      fetch.some();
       multiply_block<kRows, kVectors>(args, panel, row);
+    }
   } else {
     constexpr int64_t kWidth = kVectors * kLanes<float>;
     float block[kRows * kWidth];
@@ -132,6 +151,7 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
     product.relu = false;
     product.residual = {};
     for (; row + kRows <= end; row += kRows) {
+      fetch.some();
       product.x.data = args.x.at(row, 0);
       product.y = {block, kWidth};
       multiply_block<kRows, kVectors>(product, local, 0);
@@ -140,16 +160,16 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
   }
   if constexpr (kRows > 1)
     if (row < end)
-      multiply_rows<(kRows + 1) / 2, kVectors>(args, panel, row, end);
+      multiply_rows<(kRows + 1) / 2, kVectors>(args, panel, row, end, fetch);
 }
 
 template <int kVectors = kPanelVectors>
 inline void multiply_panel(const LinearArgs& args, const Panel& panel,
-                           int64_t begin, int64_t end) {
+                           int64_t begin, int64_t end, Fetch& fetch) {
   if constexpr (kVectors > 1)
     if (panel.width <= (kVectors - 1) * kLanes<float>)
-      return multiply_panel<kVectors - 1>(args, panel, begin, end);
-  multiply_rows<kBlockRows, kVectors>(args, panel, begin, end);
+      return multiply_panel<kVectors - 1>(args, panel, begin, end, fetch);
+  multiply_rows<kBlockRows, kVectors>(args, panel, begin, end, fetch);
 }
 
 // Room for a packed panel and its bias.
@@ -175,6 +195,7 @@ inline void pack(const Panel& panel, int64_t in, float* target) {
 inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
                      int64_t panel_begin, int64_t panel_end, float* buffer) {
   float* bias = buffer + args.in * kPanel;
+  const int64_t rows = row_end - row_begin;
   for (int64_t p = panel_begin; p < panel_end; ++p) {
     const int64_t column = p * kPanel;
     const int64_t width = std::min<int64_t>(kPanel, args.out - column);
@@ -183,12 +204,16 @@ inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
     if (args.bias != nullptr)
       std::copy_n(args.bias + column, width, bias);
     // Always where its last vector would extend beyond the weight.
-    if (row_end - row_begin >= kRowsToPack || width % kLanes<float>) {
+    if (rows >= kRowsToPack || width % kLanes<float>) {
       pack(panel, args.in, buffer);
       panel.weight = buffer;
       panel.stride = kPanel;
     }
-    multiply_panel(args, panel, row_begin, row_end);
+    Fetch fetch = {};
+    if (rows < kRowsToPack && p + 1 < panel_end)
+      fetch = {args.weight + column + kPanel, args.out, args.in,
+               ceil_div(args.in * kBlockRows, rows)};
+    multiply_panel(args, panel, row_begin, row_end, fetch);
   }
 }
 

@@ -25,8 +25,8 @@ const ScanGateKernels<T>& scan_gate_kernels() {
 // A tensor whose channels are contiguous, in the dtype of the maps; a copy
 // only where it is not.
 Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
-  const Tensor x = t.to(dtype);
-  return x.stride(-1) == 1 ? x : x.contiguous();
+  if (t.scalar_type() != dtype) return t.to(dtype).contiguous();
+  return t.stride(-1) == 1 ? t : t.contiguous();
 }
 
 template <typename T, typename Pointer = const T>
@@ -44,8 +44,11 @@ const float* pointer(const Tensor& t) {
   return t.defined() ? t.data_ptr<float>() : nullptr;
 }
 
+// Asks before it calls, which takes microseconds of a small network's time.
 Tensor parameter(const OptionalTensor& t) {
-  return t ? t->to(at::kFloat).contiguous() : Tensor();
+  if (!t) return Tensor();
+  if (t->scalar_type() == at::kFloat && t->is_contiguous()) return *t;
+  return t->to(at::kFloat).contiguous();
 }
 
 // Calls body with a value of the type of the maps.
@@ -148,9 +151,8 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
   return y;
 }
 
-// (2, channels, n) as (2, n, channels).
-Tensor channels_last_parameter(const Tensor& t) {
-  return parameter(t.transpose(1, 2));
+Tensor transposed_decay(const Tensor& A) {
+  return A.reshape({2, -1, A.size(1)}).transpose(1, 2);
 }
 
 Tensor scan_gate(const Tensor& input, const Tensor& projections,
@@ -162,9 +164,10 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
   const Tensor x = channels_last(input, input.scalar_type()),
                z = channels_last(gate, input.scalar_type()),
                projected = channels_last(projections, at::kFloat),
-               weight = channels_last_parameter(dt_weight),
+               weight = parameter(dt_weight.transpose(1, 2)),
                bias = parameter(dt_bias), skip = parameter(D),
-               decay = channels_last_parameter(A.reshape({2, -1, A.size(1)})),
+               // (2, N, D), as the weight is (2, R, D)
+               decay = parameter(A.size(1) == 1 ? A : transposed_decay(A)),
                scale = parameter(norm_weight), shift = parameter(norm_bias);
   const Tensor y = at::empty(x.sizes(), x.options());
   const Tensor scanned = x.scalar_type() == at::kFloat
