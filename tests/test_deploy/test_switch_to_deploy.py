@@ -13,7 +13,7 @@ from golden import (
     relative_error,
 )
 from mmcv.cnn import fuse_conv_bn
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
@@ -313,6 +313,7 @@ def test_jit_trace():
 @torch.no_grad()
 def test_whole_classifier():
     pytest.importorskip('mmpretrain')
+    init_default_scope('mmpretrain')
     model = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
