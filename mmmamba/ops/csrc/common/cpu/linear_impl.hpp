@@ -74,13 +74,14 @@ inline void multiply_block(const LinearArgs& args, const Panel& panel,
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) sums[r][v] = bias;
   }
-  if (args.residual.data != nullptr) {
+  for (const auto* added : {&args.residual, &args.shortcut}) {
+    if (added->data == nullptr) continue;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v)
-        sums[r][v] += load(
-            args.residual.at(row + r, panel.column + v * kLanes<float>));
+        sums[r][v] +=
+            load(added->at(row + r, panel.column + v * kLanes<float>));
   }
   const float* x = args.x.at(row, 0);
   const float* weight = panel.weight;
@@ -136,8 +137,9 @@ template <int kRows, int kVectors>
 inline void multiply_rows(const LinearArgs& args, const Panel& panel,
                           int64_t row, int64_t end, Fetch& fetch) {
   const bool whole = panel.width % kLanes<float> == 0;
-  if (whole && args.shortcut.data == nullptr &&
-      !(args.relu && args.residual.data != nullptr)) {
+  const bool added =
+      args.residual.data != nullptr || args.shortcut.data != nullptr;
+  if (whole && !(args.relu && added)) {
     for (; row + kRows <= end; row += kRows) {
       fetch.some();
       multiply_block<kRows, kVectors>(args, panel, row);
@@ -149,7 +151,7 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
     local.column = 0;
     LinearArgs product = args;
     product.relu = false;
-    product.residual = {};
+    product.residual = product.shortcut = {};
     for (; row + kRows <= end; row += kRows) {
       fetch.some();
       product.x.data = args.x.at(row, 0);
