@@ -18,12 +18,31 @@ from mmmamba.ops import (
     mixer_conv,
     scan_gate,
     selective_scan,
+    stem_conv,
 )
 
 from . import fold
 
 # PyTorch 2.1 may be without it; oneDNN's call can be traced there as well.
 _is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+class StemConv(nn.Module):
+    """The first convolution of the stem, with its ReLU.
+
+    Args:
+        unit (layers.ConvBN): The trained unit.
+    """
+
+    def __init__(self, unit: layers.ConvBN) -> None:
+        super().__init__()
+        weight, bias = fold.conv_bn(unit)
+        self.weight = fold.frozen(weight.permute(2, 3, 1, 0), unit.conv.weight)
+        self.bias = fold.frozen(bias, unit.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` to ``(B, C, H/2, W/2)``, channels last."""
+        return stem_conv(x, self.weight, self.bias).permute(0, 3, 1, 2)
 
 
 class Conv(nn.Module):

@@ -1,6 +1,5 @@
 """Stem and stages of a deployed backbone."""
 
-import torch
 from torch import Tensor, nn
 
 from . import layers
@@ -14,11 +13,13 @@ class Stem(nn.Sequential):
     """
 
     def __init__(self, stem: nn.Sequential) -> None:
-        super().__init__(*(layers.Conv(unit) for unit in stem))
+        first, *others = stem
+        super().__init__(
+            layers.StemConv(first), *(layers.Conv(unit) for unit in others)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, H/16, W/16, C')``, rounded up."""
-        x = x.contiguous(memory_format=torch.channels_last)
         x = super().forward(x)
         # A view if the convolutions keep the memory format, as they should.
         return x.permute(0, 2, 3, 1).contiguous()

@@ -1,7 +1,7 @@
 """Operators of the network. Depends on torch alone."""
 
 from .backend import available_backends, describe_backends
-from .channels_last import depthwise_conv, mixer_conv, scan_gate
+from .channels_last import depthwise_conv, mixer_conv, scan_gate, stem_conv
 from .linear import feed_forward, linear
 from .selective_scan import bidirectional_scan, selective_scan
 
@@ -15,4 +15,5 @@ __all__ = [
     'mixer_conv',
     'scan_gate',
     'selective_scan',
+    'stem_conv',
 ]

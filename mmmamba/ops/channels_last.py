@@ -177,6 +177,35 @@ def scan_gate(
     return channels_last_torch.scan_gate(*inputs, eps)
 
 
+def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve an image, 3x3 with a stride of 2, and apply a ReLU.
+
+    Args:
+        x (Tensor): Input, ``(B, C, H, W)`` of any strides, floating point.
+        weight (Tensor): ``(3, 3, C, C')``; the compiled version is for few
+            input channels.
+        bias (Tensor): ``(C',)``.
+
+    Returns:
+        Tensor: ``(B, ceil(H/2), ceil(W/2), C')``, contiguous, in the dtype of
+        ``x``.
+
+    Raises:
+        ValueError: If a shape does not fit, or the inputs are on different
+            devices.
+        TypeError: If an input is not floating point.
+    """
+    if _compiled(x, weight, bias) and weight.shape[-1] >= _MIN_CHANNELS:
+        return torch.ops.mmmamba.stem_conv.default(x, weight, bias)
+    if not torch.jit.is_tracing():
+        op = 'stem_conv'
+        _check_layout(op, 'x', x, '(B, C, H, W)')
+        out = weight.shape[-1]
+        shape = (3, 3, x.shape[1], out)
+        check_inputs(op, x, weight=(weight, shape), bias=(bias, (out,)))
+    return channels_last_torch.stem_conv(x, weight, bias)
+
+
 def _compiled(x: Tensor, *others: Tensor | None) -> bool:
     """Tell whether the compiled ops serve; they check the inputs then."""
     if backend_for(x.device) != 'cpp' or x.dtype not in _DTYPES:

@@ -70,6 +70,14 @@ def scan_gate(
     return (y * F.silu(z)).to(x.dtype).contiguous()
 
 
+def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`mmmamba.ops.stem_conv`."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    weight, bias = weight.permute(3, 2, 0, 1).to(x.dtype), bias.to(x.dtype)
+    x = F.relu(F.conv2d(x, weight, bias, stride=2, padding=1))
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
 def _conv(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1
 ) -> Tensor:

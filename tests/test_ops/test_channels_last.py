@@ -16,7 +16,7 @@ from torch.library import opcheck
 from mmmamba.layers.multi_kernel_conv import MultiKernelDWConv
 from mmmamba.layers.ssm import SSM
 from mmmamba.layers.wavelet import WaveletConv
-from mmmamba.ops import depthwise_conv, mixer_conv, scan_gate
+from mmmamba.ops import depthwise_conv, mixer_conv, scan_gate, stem_conv
 
 # (batch, height, width): one pixel, one column, one row, odd and even sizes,
 # and one that is wider than the kernels' blocks.
@@ -266,6 +266,37 @@ def test_layout_of_scan(op_backend, layout, channels):
 
 
 # ---------------------------------------------------------------------------
+# The first convolution
+# ---------------------------------------------------------------------------
+
+
+def stem_case(size, channels: int) -> tuple:
+    """Inputs of the op, and what PyTorch makes of them."""
+    batch, height, width = size
+    conv = nn.Conv2d(3, channels, 3, stride=2, padding=1).double()
+    x = torch.randn(batch, 3, height, width)
+    expected = channels_last(conv(x.double()).relu()).detach()
+    weight = conv.weight.detach().permute(2, 3, 1, 0).float().contiguous()
+    return [x, weight, conv.bias.detach().float()], expected
+
+
+@pytest.mark.parametrize('size', [*SIZES, (2, 9, 40), (1, 2, 26)])
+@pytest.mark.parametrize('channels', [3, 16, 18, 25, 50])
+def test_stem_conv(op_backend, size, channels):
+    inputs, expected = stem_case(size, channels)
+    check(stem_conv(*inputs), expected)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_layout_of_stem(op_backend, layout):
+    inputs, expected = stem_case((2, 7, 11), 24)
+    found = stem_conv(layout(inputs[0]), *inputs[1:])
+    check(found, expected)
+    if op_backend == 'cpp':
+        assert torch.equal(found, stem_conv(*inputs))
+
+
+# ---------------------------------------------------------------------------
 # All of them
 # ---------------------------------------------------------------------------
 
@@ -277,10 +308,12 @@ def case(name: str, size=(2, 5, 7), channels: int = 37) -> tuple:
     if name == 'mixer_conv':
         split = [channels, channels - 1, 5]
         return mixer_conv, mixer_case(size, split, 3)[0], ()
+    if name == 'stem_conv':
+        return stem_conv, stem_case(size, channels)[0], ()
     return scan_gate, scan_case(size, channels)[0], (1e-5,)
 
 
-OPS = ['depthwise_conv', 'mixer_conv', 'scan_gate']
+OPS = ['depthwise_conv', 'mixer_conv', 'scan_gate', 'stem_conv']
 
 
 @pytest.mark.parametrize('name', OPS)
@@ -325,8 +358,8 @@ def test_other_dtypes(op_backend, name, dtype, bound):
 def test_bfloat16(name, layout):
     """The compiled version rounds once, and takes float32 parameters."""
     function, inputs, others = case(name)
-    maps = {'depthwise_conv': [0], 'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
-    for i in maps[name]:
+    maps = {'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
+    for i in maps.get(name, [0]):
         inputs[i] = layout(inputs[i].bfloat16())
     found = function(*inputs, *others)
     assert found.dtype == torch.bfloat16
@@ -471,6 +504,12 @@ ERRORS = [
     ('scan_gate', 6, (73,), 'norm_weight must have shape'),
     ('scan_gate', 7, (148,), 'norm_bias must have shape'),
     ('scan_gate', 8, (2, 34, 74), 'z must have shape'),
+    ('stem_conv', 0, (3, 5, 7), 'x must'),
+    ('stem_conv', 0, (2, 3, 0, 7), 'x must'),
+    ('stem_conv', 0, (2, 4, 5, 7), 'weight must have shape'),
+    ('stem_conv', 1, (3, 1, 3, 37), 'weight must have shape'),
+    ('stem_conv', 1, (3, 3, 37), 'weight must'),
+    ('stem_conv', 2, (36,), 'bias must have shape'),
 ]
 
 

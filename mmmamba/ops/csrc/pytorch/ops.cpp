@@ -262,6 +262,14 @@ Tensor mixer_conv_meta(const Tensor& x, const Tensor& ssm,
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
+Tensor stem_conv_meta(const Tensor& x, const Tensor& weight,
+                      const Tensor& bias) {
+  check_stem_conv(x, weight, bias);
+  return at::empty_symint({x.sym_size(0), (x.sym_size(2) + 1) / 2,
+                           (x.sym_size(3) + 1) / 2, weight.sym_size(3)},
+                          x.options());
+}
+
 Tensor scan_gate_meta(const Tensor& x, const Tensor& projected,
                       const Tensor& dt_weight, const Tensor& dt_bias,
                       const Tensor& A, const Tensor& D,
@@ -309,6 +317,7 @@ TORCH_LIBRARY(mmmamba, m) {
       "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
       "Tensor? local_shift) -> Tensor",
       tags);
+  m.def("stem_conv(Tensor x, Tensor weight, Tensor bias) -> Tensor", tags);
   m.def(
       "scan_gate(Tensor x, Tensor projected, Tensor dt_weight, "
       "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
@@ -331,6 +340,7 @@ TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
   m.impl("depthwise_conv", depthwise_conv_meta);
   m.impl("mixer_conv", mixer_conv_meta);
   m.impl("scan_gate", scan_gate_meta);
+  m.impl("stem_conv", stem_conv_meta);
 }
 
 }  // namespace mmmamba

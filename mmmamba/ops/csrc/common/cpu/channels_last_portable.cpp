@@ -8,3 +8,4 @@
 #define MMMAMBA_SIMD_BYTES 16
 #include "conv_impl.hpp"
 #include "scan_gate_impl.hpp"
+#include "stem_conv_impl.hpp"

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "../../common/cpu/scan_gate.hpp"
+#include "../../common/cpu/stem_conv.hpp"
 #include "../ops.h"
 #include "this_cpu.h"
 
@@ -19,6 +20,12 @@ const ConvKernels<T>& conv_kernels() {
 template <typename T>
 const ScanGateKernels<T>& scan_gate_kernels() {
   static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels<T>());
+  return chosen;
+}
+
+template <typename T>
+const StemConvKernels<T>& stem_conv_kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(stem_conv_kernels<T>());
   return chosen;
 }
 
@@ -211,12 +218,41 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
   return y;
 }
 
+Tensor stem_conv(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_stem_conv(x, weight, bias);
+  const Tensor w = parameter(weight), b = parameter(bias);
+  const Tensor y = at::empty({x.size(0), (x.size(2) + 1) / 2,
+                              (x.size(3) + 1) / 2, w.size(3)},
+                             x.options());
+  dispatch(x, [&](auto type) {
+    using T = decltype(type);
+    StemConvArgs<T> args = {};
+    args.batch = x.size(0);
+    args.in = x.size(1);
+    args.height = x.size(2);
+    args.width = x.size(3);
+    args.out = w.size(3);
+    args.x = static_cast<T*>(x.data_ptr());
+    args.x_batch = x.stride(0);
+    args.x_channel = x.stride(1);
+    args.x_row = x.stride(2);
+    args.x_column = x.stride(3);
+    args.weight = pointer(w);
+    args.bias = pointer(b);
+    args.y = static_cast<T*>(y.data_ptr());
+    const auto& kernels = stem_conv_kernels<T>();
+    run(kernels.conv, args, kernels.count(args));
+  });
+  return y;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
   m.impl("depthwise_conv", depthwise_conv);
   m.impl("mixer_conv", mixer_conv);
   m.impl("scan_gate", scan_gate);
+  m.impl("stem_conv", stem_conv);
 }
 
 }  // namespace mmmamba
