@@ -35,8 +35,8 @@ struct ConvArgs {
   int64_t batch, height, width, channels;  // of the input
   int64_t kernel, stride;                  // 1, 3, 5 or 7; 1, or 2 for 3
   Map<const T> x;
-  const float *weight, *bias;   // (kernel, kernel, channels), (channels)
-  const float *scale, *shift;   // (channels), of kLocal
+  const float *weight, *bias;  // (kernel, kernel, channels), (channels)
+  const float *scale, *shift;  // (channels), of kLocal
   Act act;
   Map<T> y;
 };
@@ -45,9 +45,9 @@ struct ConvArgs {
 // which may be absent, the local part and the rest.
 template <typename T>
 struct MixerArgs {
-  ConvArgs<T> local;     // no channels if there is none
+  ConvArgs<T> local;  // no channels if there is none
   int64_t global_channels, rest_channels;
-  int64_t kernel;     // of the wavelet branch
+  int64_t kernel;       // of the wavelet branch
   const float* weight;  // (4, kernel, kernel, global_channels), or null
   Map<const T> x, ssm;
   Map<T> y;
