@@ -2,6 +2,7 @@
 
 import copy
 import random
+import uuid
 from functools import partial
 
 import numpy as np
@@ -80,7 +81,8 @@ def make_runner(work_dir, hook, epochs=1, workers=0, **settings) -> Runner:
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
         param_scheduler=[dict(type='CosineAnnealingLR', T_max=8)],
         custom_hooks=[*hooks, hook],
-        experiment_name=f'{work_dir.name}-{random.random()}',
+        # Not by `random`, which runs seed: one name is one message hub.
+        experiment_name=uuid.uuid4().hex,
         default_scope='mmengine',
         log_level='WARNING',
     )
