@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 #: What ``MMMAMBA_OP_BACKEND`` may be, and the device each one runs on.
 _DEVICE_OF = {'torch': None, 'cpp': 'cpu', 'cuda': 'cuda'}
@@ -152,3 +153,23 @@ def describe_backends() -> dict[str, str]:
         else:
             words[device] = 'PyTorch; the compiled ops are without CUDA'
     return words
+
+
+def compiled_without_gradient(
+    dtypes: tuple[torch.dtype, ...], x: Tensor, *others: Tensor | None
+) -> bool:
+    """Tell whether a compiled op for inference serves; it has no gradient.
+
+    Args:
+        dtypes (tuple[torch.dtype, ...]): What it takes.
+        x (Tensor): Its first input.
+        *others (Tensor, optional): The others.
+
+    Returns:
+        bool: Whether it is there for ``x`` and no gradient is asked for.
+    """
+    if backend_for(x.device) != 'cpp' or x.dtype not in dtypes:
+        return False
+    return not torch.is_grad_enabled() or not any(
+        t is not None and t.requires_grad for t in (x, *others)
+    )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import channels_last_torch
-from .backend import backend_for
+from .backend import compiled_without_gradient
 from .checks import check_inputs
 
 # What the compiled ops serve; PyTorch's serve all else.
@@ -50,7 +50,7 @@ def depthwise_conv(
         TypeError: If an input is not floating point.
     """
     if (
-        _compiled(x, weight, bias)
+        compiled_without_gradient(_DTYPES, x, weight, bias)
         and _compiled_kernel(weight)
         and (stride == 1 or weight.shape[0] == 3)
     ):
@@ -113,7 +113,7 @@ def mixer_conv(
     """
     local = (local_weight, local_bias, local_scale, local_shift)
     if (
-        _compiled(x, ssm, wavelet_weight, *local)
+        compiled_without_gradient(_DTYPES, x, ssm, wavelet_weight, *local)
         and _compiled_kernel(wavelet_weight)
         and _compiled_kernel(local_weight)
     ):
@@ -170,7 +170,11 @@ def scan_gate(
         *(x, projected, dt_weight, dt_bias, A, D),
         *(norm_weight, norm_bias, z),
     )
-    if _compiled(*inputs) and x.dim() and x.shape[-1] >= _MIN_CHANNELS:
+    if (
+        compiled_without_gradient(_DTYPES, *inputs)
+        and x.dim()
+        and x.shape[-1] >= _MIN_CHANNELS
+    ):
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
         _check_scan_gate(*inputs)
@@ -195,7 +199,10 @@ def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             devices.
         TypeError: If an input is not floating point.
     """
-    if _compiled(x, weight, bias) and weight.shape[-1] >= _MIN_CHANNELS:
+    if (
+        compiled_without_gradient(_DTYPES, x, weight, bias)
+        and weight.shape[-1] >= _MIN_CHANNELS
+    ):
         return torch.ops.mmmamba.stem_conv.default(x, weight, bias)
     if not torch.jit.is_tracing():
         op = 'stem_conv'
@@ -204,15 +211,6 @@ def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         shape = (3, 3, x.shape[1], out)
         check_inputs(op, x, weight=(weight, shape), bias=(bias, (out,)))
     return channels_last_torch.stem_conv(x, weight, bias)
-
-
-def _compiled(x: Tensor, *others: Tensor | None) -> bool:
-    """Tell whether the compiled ops serve; they check the inputs then."""
-    if backend_for(x.device) != 'cpp' or x.dtype not in _DTYPES:
-        return False
-    return not torch.is_grad_enabled() or not any(
-        t is not None and t.requires_grad for t in (x, *others)
-    )
 
 
 def _compiled_kernel(weight: Tensor | None) -> bool:

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import backend_for
+from .backend import compiled_without_gradient
 from .checks import check_inputs
+
+# What the compiled ops serve; PyTorch serves all else.
+_DTYPES = (torch.float32,)
 
 
 def linear(
@@ -41,7 +44,7 @@ def linear(
         TypeError: If an input is not floating point.
     """
     inputs = (x, weight, bias, residual)
-    if _compiled(*inputs):
+    if compiled_without_gradient(_DTYPES, *inputs):
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
     if not torch.jit.is_tracing():
@@ -87,20 +90,11 @@ def feed_forward(
         TypeError: If an input is not floating point.
     """
     inputs = (x, weight1, bias1, weight2, bias2, shortcut)
-    if _compiled(*inputs):
+    if compiled_without_gradient(_DTYPES, *inputs):
         return torch.ops.mmmamba.feed_forward.default(*inputs)
     residual = x if shortcut is None else x + shortcut
     hidden = linear(x, weight1, bias1, relu=True)
     return linear(hidden, weight2, bias2, residual=residual)
-
-
-def _compiled(x: Tensor, *others: Tensor | None) -> bool:
-    """Tell whether the compiled ops serve; they check the inputs then."""
-    if backend_for(x.device) != 'cpp' or x.dtype != torch.float32:
-        return False
-    return not torch.is_grad_enabled() or not any(
-        t is not None and t.requires_grad for t in (x, *others)
-    )
 
 
 def _check_linear(x, weight, bias, residual) -> None:
