@@ -630,17 +630,14 @@ def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
         'stages.1.transition.merging.project',
         'stages.2.transition.merging.project',
     )
-    if is_deployed(state_dict):
-        # Of a convolution, and of products with (in, out) matrices.
-        sizes = zip(last_convs, (0, 1, 1))
-        widths = [(state_dict.get(f'{n}.weight'), axis) for n, axis in sizes]
-    else:
-        widths = [(state_dict.get(f'{n}.conv.weight'), 0) for n in last_convs]
-    if any(weight is None for weight, _ in widths):
+    # The outputs of deployed weights come last, and else first.
+    suffix, axis = ('', -1) if is_deployed(state_dict) else ('.conv', 0)
+    weights = [state_dict.get(f'{n}{suffix}.weight') for n in last_convs]
+    if any(weight is None for weight in weights):
         if not any(n.startswith(('stem.', 'stages.')) for n in state_dict):
             return f'no MobileMamba (it has {_listing(state_dict)})'
         return 'part of a MobileMamba'
-    channels = tuple(weight.shape[axis] for weight, axis in widths)
+    channels = tuple(weight.shape[axis] for weight in weights)
     blocks = {m.groups() for m in map(_OUR_BLOCK.match, state_dict) if m}
     depths = tuple(
         sum(stage == str(s) for stage, _ in blocks) for s in range(3)

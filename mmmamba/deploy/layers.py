@@ -18,17 +18,13 @@ from mmmamba.ops import (
     mixer_conv,
     scan_gate,
     selective_scan,
-    stem_conv,
 )
 
 from . import fold
 
-# PyTorch 2.1 may be without it; oneDNN's call can be traced there as well.
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
-
 
 class StemConv(nn.Module):
-    """The first convolution of the stem, with its ReLU.
+    """Parameters of a convolution of the stem.
 
     Args:
         unit (layers.ConvBN): The trained unit.
@@ -39,65 +35,6 @@ class StemConv(nn.Module):
         weight, bias = fold.conv_bn(unit)
         self.weight = fold.frozen(weight.permute(2, 3, 1, 0), unit.conv.weight)
         self.bias = fold.frozen(bias, unit.conv.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` to ``(B, C, H/2, W/2)``, channels last."""
-        return stem_conv(x, self.weight, self.bias).permute(0, 3, 1, 2)
-
-
-class Conv(nn.Module):
-    """A full convolution on ``(B, C, H, W)`` in channels-last memory.
-
-    Args:
-        unit (layers.ConvBN): The trained unit.
-    """
-
-    def __init__(self, unit: layers.ConvBN) -> None:
-        super().__init__()
-        weight, bias = fold.conv_bn(unit)
-        self.weight = fold.frozen(weight, unit.conv.weight)
-        self.weight.data = self.weight.data.contiguous(
-            memory_format=torch.channels_last
-        )
-        self.bias = fold.frozen(bias, unit.conv.weight)
-        self.stride = unit.conv.stride
-        self.padding = unit.conv.padding
-        self.act = unit.with_activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to ``(B, C', H', W')``."""
-        if self.act and _onednn_serves(x):
-            return torch.ops.mkldnn._convolution_pointwise(
-                x,
-                self.weight,
-                self.bias,
-                self.padding,
-                self.stride,
-                (1, 1),
-                1,
-                'relu',
-                [],
-                '',
-            )
-        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        return F.relu(x, inplace=True) if self.act else x
-
-
-def _onednn_serves(x: Tensor) -> bool:
-    """Tell whether oneDNN's convolution with a ReLU can be called.
-
-    The ReLU by itself would take a fifth of the time of the first
-    convolutions. What traces a network fuses the two by itself, and must not
-    depend on the CPU it is traced on.
-    """
-    return (
-        x.device.type == 'cpu'
-        and x.dtype == torch.float32
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.jit.is_tracing()
-        and not _is_compiling()
-        and torch.backends.mkldnn.is_available()
-    )
 
 
 class Linear(nn.Module):
@@ -197,7 +134,10 @@ class SSM(nn.Module):
         self.x_proj = fold.frozen(
             ssm.x_proj_weight.detach().flatten(0, 1).t(), like
         )
-        self.dt_weight = fold.frozen(ssm.dt_proj_weight.detach(), like)
+        # The order of the memory in which scan_gate copies nothing.
+        self.dt_weight = fold.frozen(
+            ssm.dt_proj_weight.detach().transpose(1, 2), like
+        )
         self.dt_bias = fold.frozen(ssm.dt_proj_bias.detach(), like)
         self.A = fold.frozen(-ssm.A_log.detach().double().exp(), like)
         self.D = fold.frozen(ssm.D.detach(), like)
@@ -220,7 +160,7 @@ class SSM(nn.Module):
             y = scan_gate(
                 x,
                 projected,
-                self.dt_weight,
+                self.dt_weight.transpose(1, 2),
                 self.dt_bias,
                 self.A,
                 self.D,
@@ -240,13 +180,13 @@ class SSM(nn.Module):
     def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
         """Scan ``(B, L, D)`` in one direction, or in four."""
         if self.directions == 1:
-            rank, d_state = self.dt_weight.shape[-1], self.A.shape[-1]
+            rank, d_state = self.dt_weight.shape[1], self.A.shape[-1]
             dt, B, C = projected.transpose(1, 2).split(
                 [rank, d_state, d_state], dim=1
             )
             y = selective_scan(
                 x.transpose(1, 2),
-                torch.matmul(self.dt_weight[0], dt),
+                torch.matmul(self.dt_weight[0].t(), dt),
                 self.A,
                 B[:, None],
                 C[:, None],
@@ -272,7 +212,7 @@ class SSM(nn.Module):
         y = bidirectional_scan(
             x.transpose(1, 2),
             projected.transpose(1, 2).unflatten(1, (2, -1)),
-            self.dt_weight.chunk(2)[pair],
+            self.dt_weight.chunk(2)[pair].transpose(1, 2),
             self.dt_bias.chunk(2)[pair],
             self.A.chunk(2)[pair],
             self.D.chunk(2)[pair],

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mmmamba.ops import stem_conv
+
 from . import layers
 
 
@@ -13,16 +15,13 @@ class Stem(nn.Sequential):
     """
 
     def __init__(self, stem: nn.Sequential) -> None:
-        first, *others = stem
-        super().__init__(
-            layers.StemConv(first), *(layers.Conv(unit) for unit in others)
-        )
+        super().__init__(*(layers.StemConv(unit) for unit in stem))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, H/16, W/16, C')``, rounded up."""
-        x = super().forward(x)
-        # A view if the convolutions keep the memory format, as they should.
-        return x.permute(0, 2, 3, 1).contiguous()
+        weights = [conv.weight for conv in self]
+        biases = [conv.bias for conv in self]
+        return stem_conv(x, weights, biases)
 
 
 class Stage(nn.Module):

@@ -8,6 +8,8 @@ Theirs is a computation in float32, and the other inputs may be float32 where
 ``x`` is bfloat16.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -181,36 +183,38 @@ def scan_gate(
     return channels_last_torch.scan_gate(*inputs, eps)
 
 
-def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve an image, 3x3 with a stride of 2, and apply a ReLU.
+def stem_conv(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """Convolve an image several times, 3x3 with a stride of 2.
+
+    ReLUs come between the convolutions. The compiled version, for float32,
+    keeps only the rows that are in use of what is between them.
 
     Args:
         x (Tensor): Input, ``(B, C, H, W)`` of any strides, floating point.
-        weight (Tensor): ``(3, 3, C, C')``; the compiled version is for few
-            input channels.
-        bias (Tensor): ``(C',)``.
+        weights (Sequence[Tensor]): Of each convolution, ``(3, 3, C, C')``,
+            the next one's C being C'.
+        biases (Sequence[Tensor]): Of each convolution, ``(C',)``.
 
     Returns:
-        Tensor: ``(B, ceil(H/2), ceil(W/2), C')``, contiguous, in the dtype of
-        ``x``.
+        Tensor: ``(B, H', W', C')``, contiguous, in the dtype of ``x``; each
+        convolution halves height and width, rounded up.
 
     Raises:
         ValueError: If a shape does not fit, or the inputs are on different
             devices.
         TypeError: If an input is not floating point.
     """
-    if (
-        compiled_without_gradient(_DTYPES, x, weight, bias)
-        and weight.shape[-1] >= _MIN_CHANNELS
-    ):
-        return torch.ops.mmmamba.stem_conv.default(x, weight, bias)
+    weights, biases = list(weights), list(biases)
+    # In bfloat16 PyTorch's is faster where the CPU multiplies that.
+    if compiled_without_gradient(
+        (torch.float32,), x, *weights, *biases
+    ) and all(weight.shape[-1] >= _MIN_CHANNELS for weight in weights):
+        return torch.ops.mmmamba.stem_conv.default(x, weights, biases)
     if not torch.jit.is_tracing():
-        op = 'stem_conv'
-        _check_layout(op, 'x', x, '(B, C, H, W)')
-        out = weight.shape[-1]
-        shape = (3, 3, x.shape[1], out)
-        check_inputs(op, x, weight=(weight, shape), bias=(bias, (out,)))
-    return channels_last_torch.stem_conv(x, weight, bias)
+        _check_stem_conv(x, weights, biases)
+    return channels_last_torch.stem_conv(x, weights, biases)
 
 
 def _compiled_kernel(weight: Tensor | None) -> bool:
@@ -307,6 +311,25 @@ def _check_scan_gate(
         norm_bias=(norm_bias, (channels,)),
         z=(z, (batch, length, channels)),
     )
+
+
+def _check_stem_conv(x, weights, biases) -> None:
+    op = 'stem_conv'
+    _check_layout(op, 'x', x, '(B, C, H, W)')
+    if not weights or len(weights) != len(biases):
+        raise ValueError(
+            f'{op}: as many biases as weights are needed, and one at least, '
+            f'got {len(biases)} and {len(weights)}'
+        )
+    channels = x.shape[1]
+    for i, (weight, bias) in enumerate(zip(weights, biases)):
+        out = weight.shape[-1] if weight.dim() else 0
+        shapes = {
+            f'weights[{i}]': (weight, (3, 3, channels, out)),
+            f'biases[{i}]': (bias, (out,)),
+        }
+        check_inputs(op, x, **shapes)
+        channels = out
 
 
 def _check_layout(

@@ -70,11 +70,17 @@ def scan_gate(
     return (y * F.silu(z)).to(x.dtype).contiguous()
 
 
-def stem_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def stem_conv(
+    x: Tensor, weights: list[Tensor], biases: list[Tensor]
+) -> Tensor:
     """See :func:`mmmamba.ops.stem_conv`."""
     x = x.contiguous(memory_format=torch.channels_last)
-    weight, bias = weight.permute(3, 2, 0, 1).to(x.dtype), bias.to(x.dtype)
-    x = F.relu(F.conv2d(x, weight, bias, stride=2, padding=1))
+    for i, (weight, bias) in enumerate(zip(weights, biases)):
+        if i:
+            x = F.relu(x, inplace=True)
+        weight, bias = weight.permute(3, 2, 0, 1).to(x.dtype), bias.to(x.dtype)
+        x = F.conv2d(x, weight, bias, stride=2, padding=1)
+    # A view if the convolutions keep the memory format, as they should.
     return x.permute(0, 2, 3, 1).contiguous()
 
 

@@ -266,34 +266,63 @@ def test_layout_of_scan(op_backend, layout, channels):
 
 
 # ---------------------------------------------------------------------------
-# The first convolution
+# The first convolutions
 # ---------------------------------------------------------------------------
 
 
-def stem_case(size, channels: int) -> tuple:
-    """Inputs of the op, and what PyTorch makes of them."""
+def stem(x: Tensor, *parameters: Tensor) -> Tensor:
+    """The op, with weight and bias of each convolution in turn."""
+    return stem_conv(x, parameters[::2], parameters[1::2])
+
+
+def stem_case(size, *channels: int) -> tuple:
+    """Inputs of the above, and what PyTorch makes of them."""
     batch, height, width = size
-    conv = nn.Conv2d(3, channels, 3, stride=2, padding=1).double()
     x = torch.randn(batch, 3, height, width)
-    expected = channels_last(conv(x.double()).relu()).detach()
-    weight = conv.weight.detach().permute(2, 3, 1, 0).float().contiguous()
-    return [x, weight, conv.bias.detach().float()], expected
+    inputs, expected = [x], x.double()
+    for i, (before, after) in enumerate(zip((3, *channels), channels)):
+        conv = nn.Conv2d(before, after, 3, stride=2, padding=1).double()
+        expected = conv(expected.relu() if i else expected)
+        weight = conv.weight.detach().permute(2, 3, 1, 0)
+        inputs += [weight.float().contiguous(), conv.bias.detach().float()]
+    return inputs, channels_last(expected).detach()
 
 
 @pytest.mark.parametrize('size', [*SIZES, (2, 9, 40), (1, 2, 26)])
 @pytest.mark.parametrize('channels', [3, 16, 18, 25, 50])
 def test_stem_conv(op_backend, size, channels):
     inputs, expected = stem_case(size, channels)
-    check(stem_conv(*inputs), expected)
+    check(stem(*inputs), expected)
+
+
+# Rows of a map that are more than are kept at a time, maps that are larger
+# and smaller than what is computed in one go, bands of uneven height.
+@pytest.mark.parametrize('size', [(1, 70, 50), (2, 33, 129), (3, 17, 300)])
+@pytest.mark.parametrize('channels', [(18, 36), (16, 31, 64, 50)])
+@pytest.mark.parametrize('threads', [1, 2, 5])
+def test_stem_of_several_convs(op_backend, size, channels, threads):
+    inputs, expected = stem_case(size, *channels)
+    torch.set_num_threads(threads)
+    try:
+        check(stem(*inputs), expected)
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_layout_of_stem(op_backend, layout):
-    inputs, expected = stem_case((2, 7, 11), 24)
-    found = stem_conv(layout(inputs[0]), *inputs[1:])
+    inputs, expected = stem_case((2, 7, 11), 24, 40)
+    found = stem(layout(inputs[0]), *inputs[1:])
     check(found, expected)
     if op_backend == 'cpp':
-        assert torch.equal(found, stem_conv(*inputs))
+        assert torch.equal(found, stem(*inputs))
+
+
+def test_stem_without_its_parameters(op_backend):
+    inputs, _ = stem_case((2, 7, 11), 24, 40)
+    for weights, biases in (([], []), (inputs[1::2], inputs[2:3])):
+        with pytest.raises(ValueError, match='stem_conv: as many biases as'):
+            stem_conv(inputs[0], weights, biases)
 
 
 # ---------------------------------------------------------------------------
@@ -309,11 +338,18 @@ def case(name: str, size=(2, 5, 7), channels: int = 37) -> tuple:
         split = [channels, channels - 1, 5]
         return mixer_conv, mixer_case(size, split, 3)[0], ()
     if name == 'stem_conv':
-        return stem_conv, stem_case(size, channels)[0], ()
+        return stem, stem_case(size, channels, channels)[0], ()
     return scan_gate, scan_case(size, channels)[0], (1e-5,)
 
 
 OPS = ['depthwise_conv', 'mixer_conv', 'scan_gate', 'stem_conv']
+
+
+def arguments(name: str, inputs: list, others: tuple) -> tuple:
+    """What the registered op takes."""
+    if name == 'stem_conv':
+        return (inputs[0], inputs[1::2], inputs[2::2])
+    return (*inputs, *others)
 
 
 @pytest.mark.parametrize('name', OPS)
@@ -353,10 +389,13 @@ def test_other_dtypes(op_backend, name, dtype, bound):
 
 
 @pytest.mark.usefixtures('compiled')
-@pytest.mark.parametrize('name', OPS)
+@pytest.mark.parametrize('name', [n for n in OPS if n != 'stem_conv'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_bfloat16(name, layout):
-    """The compiled version rounds once, and takes float32 parameters."""
+    """The compiled version rounds once, and takes float32 parameters.
+
+    There is none of the stem.
+    """
     function, inputs, others = case(name)
     maps = {'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
     for i in maps.get(name, [0]):
@@ -415,10 +454,11 @@ def test_opcheck(layout, name):
     _, inputs, others = case(name)
     inputs = [layout(t) if t.dim() > 2 else t for t in inputs]
     op = getattr(torch.ops.mmmamba, name).default
-    result = opcheck(op, (*inputs, *others))
+    result = opcheck(op, arguments(name, inputs, others))
     assert set(result.values()) == {'SUCCESS'}
-    meta = op(*(t.to('meta') for t in inputs), *others)
-    real = op(*inputs, *others)
+    on_meta = [t.to('meta') for t in inputs]
+    meta = op(*arguments(name, on_meta, others))
+    real = op(*arguments(name, inputs, others))
     assert (meta.shape, meta.stride()) == (real.shape, real.stride())
 
 
@@ -506,10 +546,13 @@ ERRORS = [
     ('scan_gate', 8, (2, 34, 74), 'z must have shape'),
     ('stem_conv', 0, (3, 5, 7), 'x must'),
     ('stem_conv', 0, (2, 3, 0, 7), 'x must'),
-    ('stem_conv', 0, (2, 4, 5, 7), 'weight must have shape'),
-    ('stem_conv', 1, (3, 1, 3, 37), 'weight must have shape'),
-    ('stem_conv', 1, (3, 3, 37), 'weight must'),
-    ('stem_conv', 2, (36,), 'bias must have shape'),
+    ('stem_conv', 0, (2, 4, 5, 7), r'weights\[0\] must have shape'),
+    ('stem_conv', 1, (3, 1, 3, 37), r'weights\[0\] must have shape'),
+    ('stem_conv', 1, (3, 3, 37), r'weights\[0\] must'),
+    ('stem_conv', 1, (3, 3, 3, 36), r'biases\[0\] must have shape'),
+    ('stem_conv', 2, (36,), r'biases\[0\] must have shape'),
+    ('stem_conv', 3, (3, 3, 36, 37), r'weights\[1\] must have shape'),
+    ('stem_conv', 4, (36,), r'biases\[1\] must have shape'),
 ]
 
 
@@ -554,8 +597,8 @@ from mmmamba import ops
 
 torch.set_num_threads(1)
 results = [
-    getattr(ops, name)(*inputs, *others)
-    for name, inputs, others in torch.load(sys.argv[1])
+    getattr(ops, name)(*arguments)
+    for name, arguments in torch.load(sys.argv[1])
 ]
 torch.save((torch.backends.cpu.get_cpu_capability(), results), sys.argv[2])
 """
@@ -571,7 +614,7 @@ def test_instruction_sets(tmp_path):
     for name in OPS:
         for size, channels in (((2, 5, 9), 37), ((1, 16, 17), 64)):
             function, inputs, others = case(name, size, channels)
-            cases.append((name, inputs, others))
+            cases.append((name, arguments(name, inputs, others)))
             doubled = (t.double() for t in inputs)
             expected.append(function(*doubled, *others))
     torch.save(cases, tmp_path / 'cases')

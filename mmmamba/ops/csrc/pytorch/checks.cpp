@@ -182,22 +182,35 @@ void check_scan_gate(const Tensor& x, const Tensor& projected,
   check_shape(op, "z", z, {batch, length, channels}, x);
 }
 
-void check_stem_conv(const Tensor& x, const Tensor& weight,
-                     const Tensor& bias) {
+void check_stem_conv(const Tensor& x, at::TensorList weights,
+                     at::TensorList biases) {
   constexpr auto op = "stem_conv";
   check_rank(op, "x", x, 4);
-  check_rank(op, "weight", weight, 4);
-  const auto in = x.sym_size(1), out = weight.sym_size(3);
-  TORCH_CHECK_VALUE(in > 0 && x.sym_size(2) > 0 && x.sym_size(3) > 0, op,
+  auto channels = x.sym_size(1);
+  TORCH_CHECK_VALUE(channels > 0 && x.sym_size(2) > 0 && x.sym_size(3) > 0, op,
                     ": x must have a channel and be at least 1 high and wide,"
                     " got shape ",
                     x.sym_sizes());
   TORCH_CHECK_TYPE(x.is_floating_point(), op,
                    ": x must be floating point, got ", x.scalar_type());
-  TORCH_CHECK_VALUE(out >= kMinChannels, op, ": weight must have at least ",
-                    kMinChannels, " outputs, got shape ", weight.sym_sizes());
-  check_shape(op, "weight", weight, {3, 3, in, out}, x);
-  check_shape(op, "bias", bias, {out}, x);
+  TORCH_CHECK_VALUE(!weights.empty() && weights.size() == biases.size(), op,
+                    ": as many biases as weights are needed, and one at "
+                    "least, got ",
+                    biases.size(), " and ", weights.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const auto name = [&](const char* list) {
+      return c10::str(list, "[", i, "]");
+    };
+    const auto& weight = weights[i];
+    check_rank(op, name("weights").c_str(), weight, 4);
+    const auto out = weight.sym_size(3);
+    TORCH_CHECK_VALUE(out >= kMinChannels, op, ": ", name("weights"),
+                      " must have at least ", kMinChannels,
+                      " outputs, got shape ", weight.sym_sizes());
+    check_shape(op, name("weights").c_str(), weight, {3, 3, channels, out}, x);
+    check_shape(op, name("biases").c_str(), biases[i], {out}, x);
+    channels = out;
+  }
 }
 
 }  // namespace mmmamba

@@ -262,12 +262,16 @@ Tensor mixer_conv_meta(const Tensor& x, const Tensor& ssm,
   return at::empty_symint(x.sym_sizes(), x.options());
 }
 
-Tensor stem_conv_meta(const Tensor& x, const Tensor& weight,
-                      const Tensor& bias) {
-  check_stem_conv(x, weight, bias);
-  return at::empty_symint({x.sym_size(0), (x.sym_size(2) + 1) / 2,
-                           (x.sym_size(3) + 1) / 2, weight.sym_size(3)},
-                          x.options());
+Tensor stem_conv_meta(const Tensor& x, at::TensorList weights,
+                      at::TensorList biases) {
+  check_stem_conv(x, weights, biases);
+  c10::SymInt height = x.sym_size(2), width = x.sym_size(3);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    height = (height + 1) / 2;
+    width = (width + 1) / 2;
+  }
+  return at::empty_symint(
+      {x.sym_size(0), height, width, weights.back().sym_size(3)}, x.options());
 }
 
 Tensor scan_gate_meta(const Tensor& x, const Tensor& projected,
@@ -317,7 +321,8 @@ TORCH_LIBRARY(mmmamba, m) {
       "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
       "Tensor? local_shift) -> Tensor",
       tags);
-  m.def("stem_conv(Tensor x, Tensor weight, Tensor bias) -> Tensor", tags);
+  m.def("stem_conv(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor",
+        tags);
   m.def(
       "scan_gate(Tensor x, Tensor projected, Tensor dt_weight, "
       "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "

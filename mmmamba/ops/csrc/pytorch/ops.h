@@ -40,8 +40,8 @@ void check_mixer_conv(const Tensor& x, const Tensor& ssm,
                       const OptionalTensor& local_bias,
                       const OptionalTensor& local_scale,
                       const OptionalTensor& local_shift);
-void check_stem_conv(const Tensor& x, const Tensor& weight,
-                     const Tensor& bias);
+void check_stem_conv(const Tensor& x, at::TensorList weights,
+                     at::TensorList biases);
 void check_scan_gate(const Tensor& x, const Tensor& projected,
                      const Tensor& dt_weight, const Tensor& dt_bias,
                      const Tensor& A, const Tensor& D,

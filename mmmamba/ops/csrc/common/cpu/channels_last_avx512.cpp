@@ -9,6 +9,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include <immintrin.h>
 

@@ -1,9 +1,13 @@
-// The first convolution, for the instruction set the including file names. It
-// has too few input channels for a matrix product or for vectors of them: the
-// lanes are output channels, and every input is broadcast.
+// The first convolutions, for the instruction set the including file names.
+// They have few channels and large maps: rows of a map are made when the next
+// convolution needs them, and are read while they are cached. In memory the
+// three pixels that a row of the kernel covers are neighbours, so that each
+// output is a sum over three runs of the input, each element of it broadcast
+// and multiplied with a row of the weight.
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "activation.hpp"
 #include "arena.hpp"
@@ -12,133 +16,209 @@
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
-// Outputs of a row that are computed at a time, for two vectors of channels:
-// as many as there are registers for.
+// Outputs that are computed at a time, neighbours in a row and vectors of
+// channels: as many as there are registers for.
 constexpr int kStemWidth = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
-constexpr int64_t kStemRows = 4;  // of the output that are a task
+constexpr int kStemVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
+// Outputs from which on reading the weight costs little.
+constexpr int64_t kStemPixels = 128;
 
-inline float to_float(float x) { return x; }
+// ---------------------------------------------------------------------- maps
 
-inline float to_float(BFloat16 x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float y;
-  std::memcpy(&y, &bits, sizeof(y));
-  return y;
-}
+// Of a map (height, width, channels) with a border of zeros, the rows that are
+// in use.
+struct Rows {
+  int64_t height, width, channels;
+  int64_t length;    // of a row with its border, in elements
+  int64_t capacity;  // rows there is room for
+  int64_t done;      // the map's rows that have been made
+  float* data;       // capacity rows, and one of zeros
 
-// The three rows of all channels that a row of the output depends on, with
-// zeros around the map: (3, in, length).
-template <typename T>
-void load_rows(const StemConvArgs<T>& args, int64_t b, int64_t row,
-               int64_t length, float* rows) {
-  for (int64_t k = 0; k < 3; ++k) {
-    const int64_t i = 2 * row - 1 + k;
-    for (int64_t c = 0; c < args.in; ++c, rows += length) {
-      std::fill(rows, rows + length, 0.0f);
-      if (i < 0 || i >= args.height) continue;
-      const T* x =
-          args.x + b * args.x_batch + c * args.x_channel + i * args.x_row;
-      if (args.x_column == 1)
-        for (int64_t j = 0; j < args.width; ++j) rows[j + 1] = to_float(x[j]);
-      else
-        for (int64_t j = 0; j < args.width; ++j)
-          rows[j + 1] = to_float(x[j * args.x_column]);
-    }
+  float* at(int64_t row) const { return data + row % capacity * length; }
+
+  const float* padded(int64_t row) const {
+    return row < 0 || row >= height ? data + capacity * length : at(row);
   }
+};
+
+// Rows that are computed in one go.
+inline int64_t rows_at_once(int64_t height, int64_t width) {
+  return std::min(height, ceil_div(kStemPixels, width));
 }
+
+// The image and what each convolution makes of it; the last is no such map,
+// since all of it is stored.
+inline std::vector<Rows> layout(const StemConvArgs& args) {
+  std::vector<Rows> maps;
+  int64_t height = args.height, width = args.width;
+  for (int64_t i = 0; i < args.depth; ++i) {
+    const int64_t y_height = ceil_div(height, 2), y_width = ceil_div(width, 2);
+    const int64_t channels = args.layers[i].in;
+    maps.push_back({height, width, channels, (2 * y_width + 1) * channels,
+                    2 * rows_at_once(y_height, y_width) + 1, 0, nullptr});
+    height = y_height;
+    width = y_width;
+  }
+  maps.push_back({height, width, args.layers[args.depth - 1].out, 0, 0, 0,
+                  nullptr});
+  return maps;
+}
+
+// Elements of a map's memory, in vectors.
+inline int64_t count_vectors(const Rows& map) {
+  return ceil_div((map.capacity + 1) * map.length, kLanes<float>);
+}
+
+// Gives a map its memory, and the zeros, which nothing else writes to.
+inline void place(Rows& map, Arena<float>& arena) {
+  map.data = reinterpret_cast<float*>(arena.take(count_vectors(map)));
+  for (int64_t i = 0; i < map.capacity; ++i) {
+    float* row = map.at(i);
+    std::fill_n(row, map.channels, 0.0f);
+    std::fill(row + (map.width + 1) * map.channels, row + map.length, 0.0f);
+  }
+  std::fill_n(map.data + map.capacity * map.length, map.length, 0.0f);
+}
+
+inline void load_row(const StemConvArgs& args, int64_t b, int64_t row,
+                     const Rows& map) {
+  const float* x = args.x + b * args.x_batch + row * args.x_row;
+  float* target = map.at(row) + map.channels;
+  for (int64_t c = 0; c < map.channels; ++c, x += args.x_channel)
+    for (int64_t j = 0; j < map.width; ++j)
+      target[j * map.channels + c] = x[j * args.x_column];
+}
+
+// --------------------------------------------------------------- convolution
 
 // kWidth neighbouring outputs of kVectors vectors of channels.
-template <int kWidth, int kVectors, typename T>
-void stem_outputs(const StemConvArgs<T>& args, const float* rows,
-                  int64_t length, const int64_t* channels, T* y) {
+template <int kWidth, int kVectors>
+void stem_outputs(const StemLayer& layer, const float* const* rows,
+                  int64_t start, const int64_t* channels, float* y) {
+  const int64_t in = layer.in, out = layer.out;
   FloatVec sums[kVectors][kWidth];
   unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    const FloatVec bias = load(args.bias + channels[v]);
+    const FloatVec bias = load(layer.bias + channels[v]);
     unroll<kWidth>([&](auto o) MMMAMBA_INLINE { sums[v][o] = bias; });
   });
-  for (int64_t k = 0; k < 3; ++k)
-    for (int64_t column = 0; column < 3; ++column)
-      for (int64_t c = 0; c < args.in; ++c) {
-        const float* x = rows + (k * args.in + c) * length + column;
-        const float* weight =
-            args.weight + ((k * 3 + column) * args.in + c) * args.out;
-        FloatVec w[kVectors];
+  const float* weights[kVectors];
+  unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
+    weights[v] = layer.weight + channels[v];
+  });
+  int64_t offset = 0;  // of the weight's row
+  for (int64_t k = 0; k < 3; ++k) {
+    const float* x = rows[k] + 2 * start * in;
+    for (int64_t i = 0; i < 3 * in; ++i, ++x, offset += out) {
+      FloatVec w[kVectors];
+      unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
+        w[v] = load(weights[v] + offset);
+      });
+      unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
+        const FloatVec input = broadcast(x[2 * o * in]);
         unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-          w[v] = load(weight + channels[v]);
+          sums[v][o] += w[v] * input;
         });
-        unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
-          const float input = x[2 * o];
-          unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-            sums[v][o] += w[v] * input;
-          });
-        });
-      }
+      });
+    }
+  }
   unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
     unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
-      store_float(y + o * args.out + channels[v], relu(sums[v][o]));
+      const FloatVec sum = sums[v][o];
+      store(y + (start + o) * out + channels[v],
+            layer.relu ? relu(sum) : sum);
     });
   });
 }
 
-// A row of the output. The last outputs and the last channels overlap those
-// before where their number is no multiple.
-template <int kWidth, typename T>
-void stem_row(const StemConvArgs<T>& args, const float* rows, int64_t length,
-              int64_t width, T* y) {
+// Where rows of an output are stored, the first again after the last.
+struct Target {
+  float* data;
+  int64_t length, capacity;
+};
+
+// The rows [first, last) of the output. The last outputs and the last channels
+// overlap those before where their number is no multiple.
+template <int kWidth>
+void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
+               int64_t last, const Target& target) {
   constexpr int64_t W = kLanes<float>;
-  for (int64_t j = 0; j < width; j += kWidth) {
-    const int64_t start = std::min(j, width - kWidth);
-    for (int64_t c = 0; c < args.out; c += 2 * W) {
-      const int64_t channels[] = {std::min(c, args.out - W),
-                                  std::min(c + W, args.out - W)};
-      const auto outputs = c + W < args.out ? stem_outputs<kWidth, 2, T>
-                                            : stem_outputs<kWidth, 1, T>;
-      outputs(args, rows + 2 * start, length, channels, y + start * args.out);
+  constexpr decltype(&stem_outputs<kWidth, 1>) kFunctions[] = {
+      stem_outputs<kWidth, 1>, stem_outputs<kWidth, 2>,
+      stem_outputs<kWidth, kStemVectors>};
+  const int64_t width = ceil_div(input.width, 2);
+  for (int64_t c = 0; c < layer.out; c += kStemVectors * W) {
+    const int64_t vectors =
+        std::min<int64_t>(kStemVectors, ceil_div(layer.out - c, W));
+    int64_t channels[kStemVectors];
+    for (int64_t v = 0; v < vectors; ++v)
+      channels[v] = std::min(c + v * W, layer.out - W);
+    for (int64_t i = first; i < last; ++i) {
+      const float* rows[] = {input.padded(2 * i - 1), input.padded(2 * i),
+                             input.padded(2 * i + 1)};
+      float* y = target.data + i % target.capacity * target.length;
+      for (int64_t j = 0; j < width; j += kWidth)
+        kFunctions[vectors - 1](layer, rows, std::min(j, width - kWidth),
+                                channels, y);
     }
   }
 }
 
-template <typename T, int... kWidth>
-void stem_row(const StemConvArgs<T>& args, const float* rows, int64_t length,
-              int64_t width, T* y, std::integer_sequence<int, kWidth...>) {
-  using Function = void (*)(const StemConvArgs<T>&, const float*, int64_t,
-                            int64_t, T*);
-  constexpr Function kFunctions[] = {stem_row<kWidth + 1, T>...};
+template <int... kWidth>
+void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
+               int64_t last, const Target& target,
+               std::integer_sequence<int, kWidth...>) {
+  using Function = void (*)(const StemLayer&, const Rows&, int64_t, int64_t,
+                            const Target&);
+  constexpr Function kFunctions[] = {stem_rows<kWidth + 1>...};
+  const int64_t width = ceil_div(input.width, 2);
   const int64_t count = ceil_div(width, kStemWidth);
-  kFunctions[ceil_div(width, count) - 1](args, rows, length, width, y);
+  kFunctions[ceil_div(width, count) - 1](layer, input, first, last, target);
 }
 
-template <typename T>
-int64_t count_stem_conv(const StemConvArgs<T>& args) {
-  return args.batch * ceil_div(ceil_div(args.height, 2), kStemRows);
-}
-
-template <typename T>
-void stem_conv(const StemConvArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t height = ceil_div(args.height, 2);
-  const int64_t width = ceil_div(args.width, 2);
-  const int64_t chunks = ceil_div(height, kStemRows);
-  const int64_t length = 2 * width + 1;
-  Arena<float> arena(ceil_div(3 * args.in * length, kLanes<float>));
-  float* rows = reinterpret_cast<float*>(arena.take(0));
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t b = task / chunks, first = task % chunks * kStemRows;
-    for (int64_t i = first; i < std::min(first + kStemRows, height); ++i) {
-      load_rows(args, b, i, length, rows);
-      stem_row(args, rows, length, width,
-               args.y + (b * height + i) * width * args.out,
-               std::make_integer_sequence<int, kStemWidth>());
-    }
+// Makes the rows of a map up to `end`, and first those that they depend on.
+inline void make_rows(const StemConvArgs& args, int64_t b,
+                      std::vector<Rows>& maps, int64_t level, int64_t end) {
+  const auto widths = std::make_integer_sequence<int, kStemWidth>();
+  Rows& map = maps[level];
+  if (level == 0) {
+    for (; map.done < end; ++map.done) load_row(args, b, map.done, map);
+    return;
+  }
+  const StemLayer& layer = args.layers[level - 1];
+  const Rows& input = maps[level - 1];
+  while (map.done < end) {
+    const int64_t first = map.done;
+    const int64_t last =
+        std::min(first + rows_at_once(map.height, map.width), end);
+    make_rows(args, b, maps, level - 1, std::min(2 * last, input.height));
+    // The last map is the result, of which each row is stored for good.
+    const int64_t length = map.width * map.channels;
+    const Target target =
+        level < args.depth
+            ? Target{map.data + map.channels, map.length, map.capacity}
+            : Target{args.y + b * map.height * length, length, map.height};
+    stem_rows(layer, input, first, last, target, widths);
+    map.done = last;
   }
 }
 
-template <typename T>
-StemConvKernels<T> stem_conv_kernels() {
-  return {count_stem_conv<T>, stem_conv<T>};
+void stem_conv(const StemConvArgs& args, int64_t begin, int64_t end) {
+  std::vector<Rows> maps = layout(args);
+  int64_t vectors = 0;
+  for (const Rows& map : maps) vectors += count_vectors(map);
+  Arena<float> arena(vectors);
+  for (int64_t i = 0; i < args.depth; ++i) place(maps[i], arena);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t band = task % args.bands, height = maps.back().height;
+    int64_t first = height * band / args.bands;
+    for (int64_t i = args.depth; i >= 0; --i) {
+      maps[i].done = first;
+      first = std::max<int64_t>(0, 2 * first - 1);
+    }
+    make_rows(args, task / args.bands, maps, args.depth,
+              height * (band + 1) / args.bands);
+  }
 }
-
-template StemConvKernels<float> stem_conv_kernels<float>();
-template StemConvKernels<BFloat16> stem_conv_kernels<BFloat16>();
 
 }  // namespace MMMAMBA_ISA
 }  // namespace mmmamba

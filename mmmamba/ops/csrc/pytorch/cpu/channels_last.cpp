@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <numeric>
+
 #include "../../common/cpu/scan_gate.hpp"
 #include "../../common/cpu/stem_conv.hpp"
 #include "../ops.h"
@@ -20,12 +22,6 @@ const ConvKernels<T>& conv_kernels() {
 template <typename T>
 const ScanGateKernels<T>& scan_gate_kernels() {
   static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate_kernels<T>());
-  return chosen;
-}
-
-template <typename T>
-const StemConvKernels<T>& stem_conv_kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(stem_conv_kernels<T>());
   return chosen;
 }
 
@@ -218,31 +214,37 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
   return y;
 }
 
-Tensor stem_conv(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_stem_conv(x, weight, bias);
-  const Tensor w = parameter(weight), b = parameter(bias);
-  const Tensor y = at::empty({x.size(0), (x.size(2) + 1) / 2,
-                              (x.size(3) + 1) / 2, w.size(3)},
-                             x.options());
-  dispatch(x, [&](auto type) {
-    using T = decltype(type);
-    StemConvArgs<T> args = {};
-    args.batch = x.size(0);
-    args.in = x.size(1);
-    args.height = x.size(2);
-    args.width = x.size(3);
-    args.out = w.size(3);
-    args.x = static_cast<T*>(x.data_ptr());
-    args.x_batch = x.stride(0);
-    args.x_channel = x.stride(1);
-    args.x_row = x.stride(2);
-    args.x_column = x.stride(3);
-    args.weight = pointer(w);
-    args.bias = pointer(b);
-    args.y = static_cast<T*>(y.data_ptr());
-    const auto& kernels = stem_conv_kernels<T>();
-    run(kernels.conv, args, kernels.count(args));
-  });
+Tensor stem_conv(const Tensor& x, at::TensorList weights,
+                 at::TensorList biases) {
+  static const StemConv kernel = MMMAMBA_FOR_THIS_CPU(stem_conv);
+  check_stem_conv(x, weights, biases);
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat,
+                   "mmmamba: stem_conv takes float32, got ", x.scalar_type());
+  std::vector<Tensor> parameters;
+  std::vector<StemLayer> layers;
+  int64_t channels = x.size(1), height = x.size(2), width = x.size(3);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Tensor w = parameter(weights[i]), b = parameter(biases[i]);
+    layers.push_back({channels, w.size(3), pointer(w), pointer(b),
+                      i + 1 < weights.size()});
+    parameters.insert(parameters.end(), {w, b});
+    channels = w.size(3);
+    height = (height + 1) / 2;
+    width = (width + 1) / 2;
+  }
+  const Tensor y =
+      at::empty({x.size(0), height, width, channels}, x.options());
+  // As few bands as give all threads the same to do: each computes the rows
+  // around it once more.
+  const int64_t threads = at::get_num_threads();
+  const int64_t bands =
+      std::min(threads / std::gcd(threads, x.size(0)), height);
+  const StemConvArgs args = {x.size(0), x.size(2), x.size(3),
+                             x.data_ptr<float>(), x.stride(0), x.stride(1),
+                             x.stride(2), x.stride(3), layers.data(),
+                             static_cast<int64_t>(layers.size()),
+                             y.data_ptr<float>(), bands};
+  run(kernel, args, args.batch * bands);
   return y;
 }
 
