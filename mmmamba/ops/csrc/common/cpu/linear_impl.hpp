@@ -18,10 +18,12 @@ namespace MMMAMBA_ISA {
 constexpr int kPanelVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
 constexpr int kBlockRows = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
 constexpr int kPanel = kPanelVectors * kLanes<float>;
-// Rows from which on copying a panel costs less than reading it in strides.
-constexpr int64_t kRowsToPack = 128;
-// Elements of x that stay in the second cache while all panels pass.
-constexpr int64_t kTile = 256 * 1024;
+// Rows from which on copying a panel costs less than reading it in strides:
+// the wider it is, the longer the next of its rows, in another page, can take.
+constexpr int64_t kRowsToPack = MMMAMBA_SIMD_BYTES == 64 ? 512 : 64;
+// Elements of x that all panels pass before the next ones. With fewer, more is
+// lost by reading the weight, which is in no cache, again and again.
+constexpr int64_t kTile = 512 * 1024;
 
 // The columns [column, column + width) of a product.
 struct Panel {
@@ -31,8 +33,8 @@ struct Panel {
   const float* bias;
 };
 
-// The next panel of a weight, of which some rows are fetched with each block:
-// with few rows of x, waiting for the third cache takes most of the time.
+// The panel of a weight that comes next, of which some rows are fetched with
+// each block: a network's weights are in no near cache when their turn comes.
 struct Fetch {
   const float* weight;  // or null
   int64_t stride, rows, step;
@@ -132,6 +134,18 @@ __attribute__((noinline)) void finish_block(const LinearArgs& args,
   }
 }
 
+// Fetches a block of a matrix that is written, or read, a block later.
+template <int kRows, int kVectors, int kWrite, typename T>
+inline void fetch_block(const Matrix<T>& matrix, int64_t row, int64_t column) {
+  if (matrix.data == nullptr) return;
+  for (int r = 0; r < kRows; ++r) {
+    const T* line = matrix.at(row + r, column);
+#pragma GCC unroll 8
+    for (int c = 0; c < kVectors * kLanes<float>; c += 64 / sizeof(float))
+      __builtin_prefetch(line + c, kWrite, 3);
+  }
+}
+
 // Rows in blocks of kRows, and what remains in smaller ones.
 template <int kRows, int kVectors>
 inline void multiply_rows(const LinearArgs& args, const Panel& panel,
@@ -142,6 +156,10 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
   if (whole && !(args.relu && added)) {
     for (; row + kRows <= end; row += kRows) {
       fetch.some();
+      fetch_block<kRows, kVectors, 1>(args.y, row, panel.column);
+      if (row + 2 * kRows <= end)
+        for (const auto* added : {&args.residual, &args.shortcut})
+          fetch_block<kRows, kVectors, 0>(*added, row + kRows, panel.column);
       multiply_block<kRows, kVectors>(args, panel, row);
     }
   } else {
@@ -195,7 +213,8 @@ inline void pack(const Panel& panel, int64_t in, float* target) {
 }
 
 inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
-                     int64_t panel_begin, int64_t panel_end, float* buffer) {
+                     int64_t panel_begin, int64_t panel_end, float* buffer,
+                     Fetch next = {}) {
   float* bias = buffer + args.in * kPanel;
   const int64_t rows = row_end - row_begin;
   for (int64_t p = panel_begin; p < panel_end; ++p) {
@@ -211,10 +230,10 @@ inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
       panel.weight = buffer;
       panel.stride = kPanel;
     }
-    Fetch fetch = {};
-    if (rows < kRowsToPack && p + 1 < panel_end)
-      fetch = {args.weight + column + kPanel, args.out, args.in,
-               ceil_div(args.in * kBlockRows, rows)};
+    Fetch fetch = next;
+    if (p + 1 < panel_end)
+      fetch = {args.weight + column + kPanel, args.out, args.in, 0};
+    fetch.step = ceil_div(fetch.rows * kBlockRows, rows);
     multiply_panel(args, panel, row_begin, row_end, fetch);
   }
 }
@@ -254,7 +273,8 @@ inline void feed_forward(LinearArgs first, LinearArgs second, int64_t row_begin,
   for_tiles(row_begin, row_end, width, [&](int64_t begin, int64_t end) {
     first.y = {data - begin * hidden, hidden};
     second.x = {data - begin * hidden, hidden};
-    multiply(first, begin, end, 0, count_panels(first.out), buffer);
+    multiply(first, begin, end, 0, count_panels(first.out), buffer,
+             {second.weight, second.out, second.in, 0});
     multiply(second, begin, end, 0, count_panels(second.out), buffer);
   });
 }
