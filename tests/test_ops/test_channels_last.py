@@ -397,8 +397,8 @@ def test_bfloat16(name, layout):
     There is none of the stem.
     """
     function, inputs, others = case(name)
-    maps = {'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
-    for i in maps.get(name, [0]):
+    maps = {'depthwise_conv': [0], 'mixer_conv': [0, 1], 'scan_gate': [0, 8]}
+    for i in maps[name]:
         inputs[i] = layout(inputs[i].bfloat16())
     found = function(*inputs, *others)
     assert found.dtype == torch.bfloat16

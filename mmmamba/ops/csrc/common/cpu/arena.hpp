@@ -1,5 +1,6 @@
-// Scratch memory of the kernels, loops that are unrolled, and the vectors that
-// channels are cut into, for the instruction set the including file names.
+// Scratch memory of the kernels, loops that are unrolled, the vectors that
+// channels are cut into, and the sums that registers hold, for the instruction
+// set the including file names.
 #pragma once
 
 #include <algorithm>
@@ -35,6 +36,12 @@ class Arena {
   Vec<T>* memory_;
   Vec<T>* next_;
 };
+
+// A product sums up so many rows of so many vectors at a time: with a row of
+// the weight and an element of x they fit into the registers, 32 of AVX-512,
+// else 16.
+constexpr int kSumRows = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
+constexpr int kSumVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

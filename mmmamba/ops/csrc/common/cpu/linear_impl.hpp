@@ -13,11 +13,7 @@
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
-// Sums, a row of the panel and an element of x fit into the registers: 32 of
-// AVX-512, else 16.
-constexpr int kPanelVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
-constexpr int kBlockRows = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
-constexpr int kPanel = kPanelVectors * kLanes<float>;
+constexpr int kPanel = kSumVectors * kLanes<float>;
 // Rows from which on copying a panel costs less than reading it in strides:
 // the wider it is, the longer the next of its rows, in another page, can take.
 constexpr int64_t kRowsToPack = MMMAMBA_SIMD_BYTES == 64 ? 512 : 64;
@@ -37,7 +33,8 @@ struct Panel {
 // each block: a network's weights are in no near cache when their turn comes.
 struct Fetch {
   const float* weight;  // or null
-  int64_t stride, rows, step;
+  int64_t stride, rows;
+  int64_t step = 0;  // rows that are fetched with a block
 
   void some() {
     if (weight == nullptr) return;
@@ -183,18 +180,18 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
       multiply_rows<(kRows + 1) / 2, kVectors>(args, panel, row, end, fetch);
 }
 
-template <int kVectors = kPanelVectors>
+template <int kVectors = kSumVectors>
 inline void multiply_panel(const LinearArgs& args, const Panel& panel,
                            int64_t begin, int64_t end, Fetch& fetch) {
   if constexpr (kVectors > 1)
     if (panel.width <= (kVectors - 1) * kLanes<float>)
       return multiply_panel<kVectors - 1>(args, panel, begin, end, fetch);
-  multiply_rows<kBlockRows, kVectors>(args, panel, begin, end, fetch);
+  multiply_rows<kSumRows, kVectors>(args, panel, begin, end, fetch);
 }
 
 // Room for a packed panel and its bias.
 inline Arena<float> scratch(int64_t in) {
-  return Arena<float>((in + 1) * kPanelVectors);
+  return Arena<float>((in + 1) * kSumVectors);
 }
 
 // Copies the columns of a panel together; zeros fill its last vector.
@@ -203,7 +200,7 @@ inline void pack(const Panel& panel, int64_t in, float* target) {
   for (int64_t i = 0; i < in; ++i, source += panel.stride, target += kPanel) {
     if (panel.width == kPanel) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kPanelVectors; ++v)
+      for (int v = 0; v < kSumVectors; ++v)
         store(target + v * kLanes<float>, load(source + v * kLanes<float>));
     } else {
       for (int64_t c = 0; c < panel.width; c += kLanes<float>)
@@ -232,8 +229,8 @@ inline void multiply(const LinearArgs& args, int64_t row_begin, int64_t row_end,
     }
     Fetch fetch = next;
     if (p + 1 < panel_end)
-      fetch = {args.weight + column + kPanel, args.out, args.in, 0};
-    fetch.step = ceil_div(fetch.rows * kBlockRows, rows);
+      fetch = {args.weight + column + kPanel, args.out, args.in};
+    fetch.step = ceil_div(fetch.rows * kSumRows, rows);
     multiply_panel(args, panel, row_begin, row_end, fetch);
   }
 }
@@ -247,7 +244,7 @@ inline void for_tiles(int64_t begin, int64_t end, int64_t width, Work work) {
   const int64_t most = std::max<int64_t>(kTile / width, kRowsToPack);
   const int64_t tiles = ceil_div(end - begin, most);
   const int64_t rows =
-      ceil_div(ceil_div(end - begin, tiles), kBlockRows) * kBlockRows;
+      ceil_div(ceil_div(end - begin, tiles), kSumRows) * kSumRows;
   for (; begin < end; begin += rows) work(begin, std::min(begin + rows, end));
 }
 
@@ -267,14 +264,14 @@ inline void feed_forward(LinearArgs first, LinearArgs second, int64_t row_begin,
   const int64_t hidden = first.out, width = first.in + hidden;
   const int64_t most =
       std::min(row_end - row_begin,
-               std::max<int64_t>(kTile / width, kRowsToPack) + kBlockRows);
+               std::max<int64_t>(kTile / width, kRowsToPack) + kSumRows);
   Arena<float> between(ceil_div(most * hidden, kLanes<float>));
   float* data = reinterpret_cast<float*>(between.take(0));
   for_tiles(row_begin, row_end, width, [&](int64_t begin, int64_t end) {
     first.y = {data - begin * hidden, hidden};
     second.x = {data - begin * hidden, hidden};
     multiply(first, begin, end, 0, count_panels(first.out), buffer,
-             {second.weight, second.out, second.in, 0});
+             {second.weight, second.out, second.in});
     multiply(second, begin, end, 0, count_panels(second.out), buffer);
   });
 }

@@ -16,10 +16,6 @@
 namespace mmmamba {
 namespace MMMAMBA_ISA {
 
-// Outputs that are computed at a time, neighbours in a row and vectors of
-// channels: as many as there are registers for.
-constexpr int kStemWidth = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
-constexpr int kStemVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
 // Outputs from which on reading the weight costs little.
 constexpr int64_t kStemPixels = 128;
 
@@ -144,12 +140,12 @@ void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
   constexpr int64_t W = kLanes<float>;
   constexpr decltype(&stem_outputs<kWidth, 1>) kFunctions[] = {
       stem_outputs<kWidth, 1>, stem_outputs<kWidth, 2>,
-      stem_outputs<kWidth, kStemVectors>};
+      stem_outputs<kWidth, kSumVectors>};
   const int64_t width = ceil_div(input.width, 2);
-  for (int64_t c = 0; c < layer.out; c += kStemVectors * W) {
+  for (int64_t c = 0; c < layer.out; c += kSumVectors * W) {
     const int64_t vectors =
-        std::min<int64_t>(kStemVectors, ceil_div(layer.out - c, W));
-    int64_t channels[kStemVectors];
+        std::min<int64_t>(kSumVectors, ceil_div(layer.out - c, W));
+    int64_t channels[kSumVectors];
     for (int64_t v = 0; v < vectors; ++v)
       channels[v] = std::min(c + v * W, layer.out - W);
     for (int64_t i = first; i < last; ++i) {
@@ -171,14 +167,14 @@ void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
                             const Target&);
   constexpr Function kFunctions[] = {stem_rows<kWidth + 1>...};
   const int64_t width = ceil_div(input.width, 2);
-  const int64_t count = ceil_div(width, kStemWidth);
+  const int64_t count = ceil_div(width, kSumRows);
   kFunctions[ceil_div(width, count) - 1](layer, input, first, last, target);
 }
 
 // Makes the rows of a map up to `end`, and first those that they depend on.
 inline void make_rows(const StemConvArgs& args, int64_t b,
                       std::vector<Rows>& maps, int64_t level, int64_t end) {
-  const auto widths = std::make_integer_sequence<int, kStemWidth>();
+  const auto widths = std::make_integer_sequence<int, kSumRows>();
   Rows& map = maps[level];
   if (level == 0) {
     for (; map.done < end; ++map.done) load_row(args, b, map.done, map);
