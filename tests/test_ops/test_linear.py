@@ -19,6 +19,9 @@ from mmmamba.ops import feed_forward, linear
 # threads share rows and panels are packed; columns around vectors and panels.
 SIZES = [(1, 1, 5), (2, 5, 3), (7, 9, 16), (8, 33, 47), (13, 48, 100)]
 SIZES += [(64, 31, 17), (150, 24, 49), (700, 200, 66)]
+# Of the seven products instead of eight: an odd row, columns beyond the whole
+# vectors of two halves, smaller blocks of rows; both layers of an MLP.
+SIZES += [(333, 40, 283), (700, 264, 280)]
 
 RESULTS = """
 import sys, torch
@@ -130,6 +133,12 @@ def test_no_rows_and_nan():
     x[4, 7] = torch.nan
     found = linear(x, weight, bias, relu=True).isnan()
     assert found[4].all() and not found[[0, 3, 5, 8]].any()
+    # Of seven products instead of eight, up to 16 rows share one.
+    x, weight, bias, _ = inputs(333, 40, 283)
+    x[100, 7] = torch.nan
+    found = linear(x, weight, bias, relu=True).isnan()
+    assert found[100].all()
+    assert not found[:85].any() and not found[116:].any()
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])

@@ -1,6 +1,5 @@
-// Scratch memory of the kernels, loops that are unrolled, the vectors that
-// channels are cut into, and the sums that registers hold, for the instruction
-// set the including file names.
+// Scratch memory of the kernels, loops that are unrolled, and the vectors that
+// channels are cut into, for the instruction set the including file names.
 #pragma once
 
 #include <algorithm>
@@ -37,11 +36,26 @@ class Arena {
   Vec<T>* next_;
 };
 
-// A product sums up so many rows of so many vectors at a time: with a row of
-// the weight and an element of x they fit into the registers, 32 of AVX-512,
-// else 16.
-constexpr int kSumRows = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
-constexpr int kSumVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
+// Memory that a thread keeps, as fresh pages for each large product would take
+// up to a third of its time. Valid until the next call.
+inline float* kept_scratch(int64_t size) {
+  struct Kept {
+    float* data = nullptr;
+    int64_t size = 0;
+    ~Kept() { std::free(data); }
+  };
+  thread_local Kept kept;
+  if (size > kept.size) {
+    std::free(kept.data);
+    constexpr int64_t kLine = 64;
+    const int64_t bytes =
+        (size * sizeof(float) + kLine - 1) / kLine * kLine;
+    kept.data = static_cast<float*>(std::aligned_alloc(kLine, bytes));
+    kept.size = kept.data == nullptr ? 0 : size;
+    if (kept.data == nullptr) throw std::bad_alloc();
+  }
+  return kept.data;
+}
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

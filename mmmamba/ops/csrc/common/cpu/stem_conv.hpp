@@ -1,5 +1,5 @@
-// What the kernel of the first convolutions takes, and which instruction sets
-// it exists for.
+// What the kernels of the first convolutions take, and which instruction sets
+// they exist for.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@ struct StemLayer {
   int64_t in, out;
   const float *weight, *bias;  // (3, 3, in, out), (out)
   bool relu;
+  const float* packed;  // the weight's panels, or null if there are none
 };
 
 // Such convolutions in a row; strides in elements.
@@ -24,17 +25,23 @@ struct StemConvArgs {
   int64_t bands;  // that the rows of each sample's result are cut into
 };
 
-// Computes the bands [begin, end) of the batch * bands there are.
-using StemConv = void (*)(const StemConvArgs&, int64_t begin, int64_t end);
+struct StemKernels {
+  // Panels that a layer takes its weight in, 0 for none, and elements of each.
+  int64_t (*count_panels)(const StemLayer&);
+  int64_t (*panel_size)(const StemLayer&);
+  void (*pack)(const StemLayer&, int64_t panel, float* target);
+  // Computes the bands [begin, end) of the batch * bands there are.
+  void (*stem_conv)(const StemConvArgs&, int64_t begin, int64_t end);
+};
 
 namespace portable {
-void stem_conv(const StemConvArgs&, int64_t, int64_t);
+StemKernels stem_kernels();
 }
 namespace avx2 {
-void stem_conv(const StemConvArgs&, int64_t, int64_t);
+StemKernels stem_kernels();
 }
 namespace avx512 {
-void stem_conv(const StemConvArgs&, int64_t, int64_t);
+StemKernels stem_kernels();
 }
 
 }  // namespace mmmamba

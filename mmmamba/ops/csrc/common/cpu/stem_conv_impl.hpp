@@ -1,17 +1,12 @@
 // The first convolutions, for the instruction set the including file names.
 // They have few channels and large maps: rows of a map are made when the next
-// convolution needs them, and are read while they are cached. In memory the
-// three pixels that a row of the kernel covers are neighbours, so that each
-// output is a sum over three runs of the input, each element of it broadcast
-// and multiplied with a row of the weight.
+// convolution needs them, and are read while they are cached.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "activation.hpp"
-#include "arena.hpp"
-#include "stem_conv.hpp"
+#include "stem_winograd_impl.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {
@@ -21,25 +16,9 @@ constexpr int64_t kStemPixels = 128;
 
 // ---------------------------------------------------------------------- maps
 
-// Of a map (height, width, channels) with a border of zeros, the rows that are
-// in use.
-struct Rows {
-  int64_t height, width, channels;
-  int64_t length;    // of a row with its border, in elements
-  int64_t capacity;  // rows there is room for
-  int64_t done;      // the map's rows that have been made
-  float* data;       // capacity rows, and one of zeros
-
-  float* at(int64_t row) const { return data + row % capacity * length; }
-
-  const float* padded(int64_t row) const {
-    return row < 0 || row >= height ? data + capacity * length : at(row);
-  }
-};
-
-// Rows that are computed in one go.
+// Rows that are computed in one go: pairs, for tiles.
 inline int64_t rows_at_once(int64_t height, int64_t width) {
-  return std::min(height, ceil_div(kStemPixels, width));
+  return std::min(height, ceil_div(kStemPixels, 2 * width) * 2);
 }
 
 // The image and what each convolution makes of it; the last is no such map,
@@ -50,7 +29,9 @@ inline std::vector<Rows> layout(const StemConvArgs& args) {
   for (int64_t i = 0; i < args.depth; ++i) {
     const int64_t y_height = ceil_div(height, 2), y_width = ceil_div(width, 2);
     const int64_t channels = args.layers[i].in;
-    maps.push_back({height, width, channels, (2 * y_width + 1) * channels,
+    // A tile's second output may be beyond the last.
+    maps.push_back({height, width, channels,
+                    (4 * ceil_div(y_width, 2) + 1) * channels,
                     2 * rows_at_once(y_height, y_width) + 1, 0, nullptr});
     height = y_height;
     width = y_width;
@@ -80,6 +61,10 @@ inline void load_row(const StemConvArgs& args, int64_t b, int64_t row,
                      const Rows& map) {
   const float* x = args.x + b * args.x_batch + row * args.x_row;
   float* target = map.at(row) + map.channels;
+  if (args.x_channel == 1 && args.x_column == map.channels) {
+    std::copy_n(x, map.width * map.channels, target);
+    return;
+  }
   for (int64_t c = 0; c < map.channels; ++c, x += args.x_channel)
     for (int64_t j = 0; j < map.width; ++j)
       target[j * map.channels + c] = x[j * args.x_column];
@@ -87,19 +72,21 @@ inline void load_row(const StemConvArgs& args, int64_t b, int64_t row,
 
 // --------------------------------------------------------------- convolution
 
-// kWidth neighbouring outputs of kVectors vectors of channels.
+// kWidth neighbouring outputs of kVectors vectors of channels. In memory the
+// three pixels that a row of the kernel covers are neighbours, so that each
+// output is a sum over three runs of the input.
 template <int kWidth, int kVectors>
 void stem_outputs(const StemLayer& layer, const float* const* rows,
-                  int64_t start, const int64_t* channels, float* y) {
+                  int64_t start, const PanelChannels& channels, float* y) {
   const int64_t in = layer.in, out = layer.out;
   FloatVec sums[kVectors][kWidth];
   unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    const FloatVec bias = load(layer.bias + channels[v]);
+    const FloatVec bias = load(layer.bias + channels.at[v]);
     unroll<kWidth>([&](auto o) MMMAMBA_INLINE { sums[v][o] = bias; });
   });
   const float* weights[kVectors];
   unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    weights[v] = layer.weight + channels[v];
+    weights[v] = layer.weight + channels.at[v];
   });
   int64_t offset = 0;  // of the weight's row
   for (int64_t k = 0; k < 3; ++k) {
@@ -120,60 +107,55 @@ void stem_outputs(const StemLayer& layer, const float* const* rows,
   unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
     unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
       const FloatVec sum = sums[v][o];
-      store(y + (start + o) * out + channels[v],
+      store(y + (start + o) * out + channels.at[v],
             layer.relu ? relu(sum) : sum);
     });
   });
 }
 
-// Where rows of an output are stored, the first again after the last.
-struct Target {
-  float* data;
-  int64_t length, capacity;
-};
-
 // The rows [first, last) of the output. The last outputs and the last channels
 // overlap those before where their number is no multiple.
 template <int kWidth>
-void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
-               int64_t last, const Target& target) {
-  constexpr int64_t W = kLanes<float>;
+void output_rows(const StemLayer& layer, const Rows& input, int64_t first,
+                 int64_t last, const Target& target, float*) {
   constexpr decltype(&stem_outputs<kWidth, 1>) kFunctions[] = {
       stem_outputs<kWidth, 1>, stem_outputs<kWidth, 2>,
       stem_outputs<kWidth, kSumVectors>};
   const int64_t width = ceil_div(input.width, 2);
-  for (int64_t c = 0; c < layer.out; c += kSumVectors * W) {
-    const int64_t vectors =
-        std::min<int64_t>(kSumVectors, ceil_div(layer.out - c, W));
-    int64_t channels[kSumVectors];
-    for (int64_t v = 0; v < vectors; ++v)
-      channels[v] = std::min(c + v * W, layer.out - W);
+  for (int64_t panel = 0; panel * kPanel < layer.out; ++panel) {
+    const PanelChannels channels(panel, layer.out);
     for (int64_t i = first; i < last; ++i) {
       const float* rows[] = {input.padded(2 * i - 1), input.padded(2 * i),
                              input.padded(2 * i + 1)};
-      float* y = target.data + i % target.capacity * target.length;
       for (int64_t j = 0; j < width; j += kWidth)
-        kFunctions[vectors - 1](layer, rows, std::min(j, width - kWidth),
-                                channels, y);
+        kFunctions[channels.count - 1](layer, rows,
+                                       std::min(j, width - kWidth), channels,
+                                       target.at(i));
     }
   }
 }
 
+// The rows [first, last) of the output, in the widest blocks that a row has
+// equal shares of.
 template <int... kWidth>
 void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
-               int64_t last, const Target& target,
+               int64_t last, const Target& target, float* buffer,
                std::integer_sequence<int, kWidth...>) {
   using Function = void (*)(const StemLayer&, const Rows&, int64_t, int64_t,
-                            const Target&);
-  constexpr Function kFunctions[] = {stem_rows<kWidth + 1>...};
-  const int64_t width = ceil_div(input.width, 2);
-  const int64_t count = ceil_div(width, kSumRows);
-  kFunctions[ceil_div(width, count) - 1](layer, input, first, last, target);
+                            const Target&, float*);
+  constexpr Function kOutputs[] = {output_rows<kWidth + 1>...};
+  constexpr Function kTiles[] = {tile_rows<kWidth + 1>...};
+  const int64_t outputs = ceil_div(input.width, 2);
+  const int64_t width = layer.packed ? ceil_div(outputs, 2) : outputs;
+  const int64_t block = ceil_div(width, ceil_div(width, kSumRows));
+  const Function* functions = layer.packed ? kTiles : kOutputs;
+  functions[block - 1](layer, input, first, last, target, buffer);
 }
 
 // Makes the rows of a map up to `end`, and first those that they depend on.
 inline void make_rows(const StemConvArgs& args, int64_t b,
-                      std::vector<Rows>& maps, int64_t level, int64_t end) {
+                      std::vector<Rows>& maps, int64_t level, int64_t end,
+                      float* buffer) {
   const auto widths = std::make_integer_sequence<int, kSumRows>();
   Rows& map = maps[level];
   if (level == 0) {
@@ -186,34 +168,49 @@ inline void make_rows(const StemConvArgs& args, int64_t b,
     const int64_t first = map.done;
     const int64_t last =
         std::min(first + rows_at_once(map.height, map.width), end);
-    make_rows(args, b, maps, level - 1, std::min(2 * last, input.height));
+    make_rows(args, b, maps, level - 1, std::min(2 * last, input.height),
+              buffer);
     // The last map is the result, of which each row is stored for good.
     const int64_t length = map.width * map.channels;
     const Target target =
         level < args.depth
             ? Target{map.data + map.channels, map.length, map.capacity}
             : Target{args.y + b * map.height * length, length, map.height};
-    stem_rows(layer, input, first, last, target, widths);
+    stem_rows(layer, input, first, last, target, buffer, widths);
     map.done = last;
   }
 }
 
 void stem_conv(const StemConvArgs& args, int64_t begin, int64_t end) {
   std::vector<Rows> maps = layout(args);
-  int64_t vectors = 0;
-  for (const Rows& map : maps) vectors += count_vectors(map);
-  Arena<float> arena(vectors);
+  int64_t vectors = 0, room = 0;
+  for (int64_t i = 0; i < args.depth; ++i) {
+    vectors += count_vectors(maps[i]);
+    const Rows& y = maps[i + 1];
+    if (args.layers[i].packed != nullptr)
+      room = std::max(room, transformed_size(maps[i].channels, y.width,
+                                             rows_at_once(y.height, y.width)));
+  }
+  room = ceil_div(room, kLanes<float>);
+  Arena<float> arena(vectors + room);
   for (int64_t i = 0; i < args.depth; ++i) place(maps[i], arena);
+  float* buffer = reinterpret_cast<float*>(arena.take(room));
+  const int64_t height = maps.back().height, pairs = ceil_div(height, 2);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t band = task % args.bands, height = maps.back().height;
-    int64_t first = height * band / args.bands;
+    // Pairs of rows, each with the rows that it depends on.
+    const int64_t band = task % args.bands;
+    int64_t first = pairs * band / args.bands * 2;
     for (int64_t i = args.depth; i >= 0; --i) {
-      maps[i].done = first;
-      first = std::max<int64_t>(0, 2 * first - 1);
+      maps[i].done = first / 2 * 2;
+      first = std::max<int64_t>(0, 2 * maps[i].done - 1);
     }
     make_rows(args, task / args.bands, maps, args.depth,
-              height * (band + 1) / args.bands);
+              std::min(pairs * (band + 1) / args.bands * 2, height), buffer);
   }
+}
+
+StemKernels stem_kernels() {
+  return {count_tile_panels, tile_weight_size, pack_tile_weight, stem_conv};
 }
 
 }  // namespace MMMAMBA_ISA

@@ -214,9 +214,23 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
   return y;
 }
 
+// The weight in the order of the kernels that take it in one of their own.
+Tensor pack(const StemKernels& kernels, StemLayer& layer) {
+  const int64_t panels = kernels.count_panels(layer);
+  if (panels == 0) return {};
+  const int64_t size = kernels.panel_size(layer);
+  const Tensor packed = at::empty({panels, size}, at::kFloat);
+  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      kernels.pack(layer, i, packed.data_ptr<float>() + i * size);
+  });
+  layer.packed = packed.data_ptr<float>();
+  return packed;
+}
+
 Tensor stem_conv(const Tensor& x, at::TensorList weights,
                  at::TensorList biases) {
-  static const StemConv kernel = MMMAMBA_FOR_THIS_CPU(stem_conv);
+  static const StemKernels kernels = MMMAMBA_FOR_THIS_CPU(stem_kernels());
   check_stem_conv(x, weights, biases);
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat,
                    "mmmamba: stem_conv takes float32, got ", x.scalar_type());
@@ -227,7 +241,7 @@ Tensor stem_conv(const Tensor& x, at::TensorList weights,
     const Tensor w = parameter(weights[i]), b = parameter(biases[i]);
     layers.push_back({channels, w.size(3), pointer(w), pointer(b),
                       i + 1 < weights.size()});
-    parameters.insert(parameters.end(), {w, b});
+    parameters.insert(parameters.end(), {w, b, pack(kernels, layers.back())});
     channels = w.size(3);
     height = (height + 1) / 2;
     width = (width + 1) / 2;
@@ -244,7 +258,7 @@ Tensor stem_conv(const Tensor& x, at::TensorList weights,
                              x.stride(2), x.stride(3), layers.data(),
                              static_cast<int64_t>(layers.size()),
                              y.data_ptr<float>(), bands};
-  run(kernel, args, args.batch * bands);
+  run(kernels.stem_conv, args, args.batch * bands);
   return y;
 }
 
