@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from mmmamba import layers
 from mmmamba.ops import (
+    BlockParameters,
     bidirectional_scan,
+    block,
+    block_is_compiled,
     depthwise_conv,
     feed_forward,
     linear,
@@ -58,6 +61,10 @@ class Linear(nn.Module):
         """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
         return linear(x, self.weight, self.bias, relu, residual)
 
+    def tensors(self) -> list[Tensor]:
+        """Return the parameters in the order of the op."""
+        return [self.weight, self.bias]
+
 
 def pointwise(unit: layers.ConvBN) -> Linear:
     """Make a matrix product of a 1x1 unit."""
@@ -88,6 +95,10 @@ class DepthwiseConv(nn.Module):
         """Map ``(B, H, W, C)`` to ``(B, H', W', C)``."""
         return depthwise_conv(x, self.weight, self.bias, self.stride, self.act)
 
+    def tensors(self) -> list[Tensor]:
+        """Return the parameters in the order of the op."""
+        return [self.weight, self.bias]
+
 
 class FFN(nn.Module):
     """Two matrix products and the residual.
@@ -103,14 +114,11 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
-        return feed_forward(
-            x,
-            self.pw1.weight,
-            self.pw1.bias,
-            self.pw2.weight,
-            self.pw2.bias,
-            shortcut,
-        )
+        return feed_forward(x, *self.tensors(), shortcut)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the parameters in the order of the op."""
+        return self.pw1.tensors() + self.pw2.tensors()
 
 
 class SSM(nn.Module):
@@ -176,6 +184,14 @@ class SSM(nn.Module):
             )
             y = y * F.silu(z)
         return self.out_proj(y.unflatten(1, shape[1:]))
+
+    def tensors(self) -> list[Tensor]:
+        """Return the parameters in the order of ``BlockParameters.ssm``."""
+        conv = [self.conv_weight, self.conv_bias]
+        scan = [self.x_proj, self.dt_weight, self.dt_bias, self.A, self.D]
+        norm = [self.norm_weight, self.norm_bias]
+        projections = self.in_proj.tensors(), self.out_proj.tensors()
+        return projections[0] + conv + scan + norm + projections[1]
 
     def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
         """Scan ``(B, L, D)`` in one direction, or in four."""
@@ -258,12 +274,20 @@ class Mixer(nn.Module):
             x,
             self.ssm(x[..., : self.global_channels]),
             self.wavelet_weight,
+            *self.local_tensors(),
+        )
+        return self.proj(mixed, residual=x)
+
+    def local_tensors(self) -> list[Tensor]:
+        """Return the local part's parameters, if there is one."""
+        if self.local_weight is None:
+            return []
+        return [
             self.local_weight,
             self.local_bias,
             self.local_scale,
             self.local_shift,
-        )
-        return self.proj(mixed, residual=x)
+        ]
 
 
 def wavelet_weight(wavelet: layers.WaveletConv) -> Tensor:
@@ -315,12 +339,30 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape."""
+        if self.mixer.ssm.directions == 2:
+            parameters = self._parameters_of_op()
+            if block_is_compiled(x, parameters):
+                return block(x, parameters)
         shortcut = x
         x = self.dwconv1(x)
         x = self.ffn1(x)
         x = self.mixer(x)
         x = self.dwconv2(x)
         return self.ffn2(x, shortcut)
+
+    def _parameters_of_op(self) -> BlockParameters:
+        mixer = self.mixer
+        return BlockParameters(
+            conv1=self.dwconv1.tensors(),
+            ffn1=self.ffn1.tensors(),
+            ssm=mixer.ssm.tensors(),
+            wavelet=mixer.wavelet_weight,
+            local=mixer.local_tensors(),
+            proj=mixer.proj.tensors(),
+            conv2=self.dwconv2.tensors(),
+            ffn2=self.ffn2.tensors(),
+            eps=mixer.ssm.eps,
+        )
 
 
 class PatchMerging(nn.Module):

@@ -1,13 +1,17 @@
 """Operators of the network. Depends on torch alone."""
 
 from .backend import available_backends, describe_backends
+from .block import BlockParameters, block, block_is_compiled
 from .channels_last import depthwise_conv, mixer_conv, scan_gate, stem_conv
 from .linear import feed_forward, linear
 from .selective_scan import bidirectional_scan, selective_scan
 
 __all__ = [
+    'BlockParameters',
     'available_backends',
     'bidirectional_scan',
+    'block',
+    'block_is_compiled',
     'depthwise_conv',
     'describe_backends',
     'feed_forward',

@@ -53,7 +53,7 @@ def depthwise_conv(
     """
     if (
         compiled_without_gradient(_DTYPES, x, weight, bias)
-        and _compiled_kernel(weight)
+        and compiled_kernel(weight)
         and (stride == 1 or weight.shape[0] == 3)
     ):
         op = torch.ops.mmmamba.depthwise_conv.default
@@ -116,8 +116,8 @@ def mixer_conv(
     local = (local_weight, local_bias, local_scale, local_shift)
     if (
         compiled_without_gradient(_DTYPES, x, ssm, wavelet_weight, *local)
-        and _compiled_kernel(wavelet_weight)
-        and _compiled_kernel(local_weight)
+        and compiled_kernel(wavelet_weight)
+        and compiled_kernel(local_weight)
     ):
         op = torch.ops.mmmamba.mixer_conv.default
         return op(x, ssm, wavelet_weight, *local)
@@ -217,8 +217,15 @@ def stem_conv(
     return channels_last_torch.stem_conv(x, weights, biases)
 
 
-def _compiled_kernel(weight: Tensor | None) -> bool:
-    """Tell whether the compiled ops serve a convolution."""
+def compiled_kernel(weight: Tensor | None) -> bool:
+    """Tell whether the compiled ops serve a depthwise convolution.
+
+    Args:
+        weight (Tensor, optional): ``(..., k, k, C)``.
+
+    Returns:
+        bool: Whether they do, or there is none.
+    """
     return weight is None or (
         weight.dim() >= 3
         and weight.shape[-2] in _KERNEL_SIZES

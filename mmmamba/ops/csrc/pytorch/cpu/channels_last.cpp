@@ -1,13 +1,12 @@
 // CPU implementations of the channels-last ops: tensors to kernel arguments,
 // and threads.
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <numeric>
 
 #include "../../common/cpu/scan_gate.hpp"
 #include "../../common/cpu/stem_conv.hpp"
-#include "../ops.h"
+#include "inference.h"
 #include "this_cpu.h"
 
 namespace mmmamba {
@@ -74,6 +73,14 @@ void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
     kernel(args, begin, end);
   });
 }
+
+Tensor transposed_decay(const Tensor& A) {
+  return A.reshape({2, -1, A.size(1)}).transpose(1, 2);
+}
+
+}  // namespace
+
+namespace cpu {
 
 Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
                       const OptionalTensor& bias, int64_t stride,
@@ -154,10 +161,6 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
   return y;
 }
 
-Tensor transposed_decay(const Tensor& A) {
-  return A.reshape({2, -1, A.size(1)}).transpose(1, 2);
-}
-
 Tensor scan_gate(const Tensor& input, const Tensor& projections,
                  const Tensor& dt_weight, const Tensor& dt_bias,
                  const Tensor& A, const Tensor& D, const Tensor& norm_weight,
@@ -198,7 +201,7 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
     args.y = series<T, T>(y);
     const auto& kernels = scan_gate_kernels<T>();
     const int64_t blocks = args.channels / kernels.lanes;
-    if (args.batch % at::get_num_threads() != 0) {
+    if (args.batch % num_threads() != 0) {
       run(kernels.scan, args, args.batch * blocks);
       run(kernels.gate, args, args.batch * args.length);
       return;
@@ -213,6 +216,10 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
   });
   return y;
 }
+
+}  // namespace cpu
+
+namespace {
 
 // The weight in the order of the kernels that take it in one of their own.
 Tensor pack(const StemKernels& kernels, StemLayer& layer) {
@@ -265,9 +272,9 @@ Tensor stem_conv(const Tensor& x, at::TensorList weights,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("depthwise_conv", depthwise_conv);
-  m.impl("mixer_conv", mixer_conv);
-  m.impl("scan_gate", scan_gate);
+  m.impl("depthwise_conv", cpu::depthwise_conv);
+  m.impl("mixer_conv", cpu::mixer_conv);
+  m.impl("scan_gate", cpu::scan_gate);
   m.impl("stem_conv", stem_conv);
 }
 

@@ -2,13 +2,12 @@
 // kernel arguments and threads. For inference, and so without gradients.
 #include "../../common/cpu/linear.hpp"
 
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 #include <torch/version.h>
 
 #include <algorithm>
 
-#include "../ops.h"
+#include "inference.h"
 #include "this_cpu.h"
 
 namespace mmmamba {
@@ -97,7 +96,7 @@ const float* pointer(const Tensor& t) {
 
 void run(const LinearArgs& args, int64_t count) {
   const auto& k = kernels();
-  const int64_t threads = at::get_num_threads();
+  const int64_t threads = cpu::num_threads();
   const int64_t panels = k.count_panels(args.out);
   if (count < kRowsOfThread * threads) {
     at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
@@ -109,6 +108,10 @@ void run(const LinearArgs& args, int64_t count) {
     });
   }
 }
+
+}  // namespace
+
+namespace cpu {
 
 Tensor linear(const Tensor& input, const Tensor& weight,
               const OptionalTensor& bias, bool relu,
@@ -126,21 +129,21 @@ Tensor linear(const Tensor& input, const Tensor& weight,
   return y;
 }
 
-Tensor feed_forward(const Tensor& input, const Tensor& weight1,
-                    const Tensor& bias1, const Tensor& weight2,
-                    const Tensor& bias2, const OptionalTensor& shortcut) {
+void feed_forward_into(const Tensor& y, const Tensor& input,
+                       const Tensor& weight1, const Tensor& bias1,
+                       const Tensor& weight2, const Tensor& bias2,
+                       const OptionalTensor& shortcut) {
   check_feed_forward(input, weight1, bias1, weight2, bias2, shortcut);
   const Tensor x = rows(input), w1 = parameter(weight1),
                b1 = parameter(bias1), w2 = parameter(weight2),
                b2 = parameter(bias2), added = rows(shortcut);
   const int64_t channels = w1.size(0), hidden = w1.size(1), count = x.size(0);
-  const Tensor y = at::empty(input.sizes(), input.options());
   LinearArgs first = {channels, hidden, matrix(x), pointer(w1),
                       pointer(b1), true, {}, {}, {}};
   LinearArgs second = {hidden, channels, {}, pointer(w2),
                        pointer(b2), false, matrix(x), matrix(added),
                        {y.data_ptr<float>(), channels}};
-  if (count < kRowsOfThread * at::get_num_threads()) {
+  if (count < kRowsOfThread * num_threads()) {
     const Tensor between = at::empty({count, hidden}, input.options());
     first.y = matrix<float>(between);
     second.x = matrix(between);
@@ -151,6 +154,17 @@ Tensor feed_forward(const Tensor& input, const Tensor& weight1,
       kernels().feed_forward(first, second, begin, end);
     });
   }
+}
+
+}  // namespace cpu
+
+namespace {
+
+Tensor feed_forward(const Tensor& x, const Tensor& weight1,
+                    const Tensor& bias1, const Tensor& weight2,
+                    const Tensor& bias2, const OptionalTensor& shortcut) {
+  const Tensor y = at::empty(x.sizes(), x.options());
+  cpu::feed_forward_into(y, x, weight1, bias1, weight2, bias2, shortcut);
   return y;
 }
 
@@ -189,7 +203,7 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("linear", linear);
+  m.impl("linear", cpu::linear);
   m.impl("feed_forward", feed_forward);
 }
 
