@@ -32,8 +32,9 @@ Result call(const char* name, Result (*op)(Parameters...), Args&&... args) {
   return op(std::forward<Args>(args)...);
 }
 
-Tensor product(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-              const OptionalTensor& residual = {}) {
+Tensor product(const Tensor& x, const Tensor& weight,
+               const OptionalTensor& bias,
+               const OptionalTensor& residual = {}) {
   return call("mmmamba::linear", cpu::linear, x, weight, bias, false, residual);
 }
 
@@ -119,11 +120,12 @@ Tensor block(const Tensor& input, at::TensorList conv1, at::TensorList ffn1,
   }
   at::parallel_for(0, batch, batch / threads, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const int64_t parts = std::max<int64_t>((end - begin) * pixels / kPixels, 1);
-    const int64_t step = (end - begin + parts - 1) / parts;
+    const int64_t count = end - begin;
+    const int64_t parts = std::max<int64_t>(count * pixels / kPixels, 1);
+    const int64_t step = (count + parts - 1) / parts;
     for (; begin < end; begin += step) {
-      const int64_t count = std::min(step, end - begin);
-      run(block, x.narrow(0, begin, count), y.narrow(0, begin, count));
+      const int64_t samples = std::min(step, end - begin);
+      run(block, x.narrow(0, begin, samples), y.narrow(0, begin, samples));
     }
   });
   return y;
