@@ -1,11 +1,11 @@
 // The ops' schemas, their gradients, their shapes without data, and the
 // (empty) Python module whose import registers them.
 #include "ops.h"
+#include "schema.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <Python.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 #include <torch/version.h>
 
 namespace mmmamba {
@@ -287,11 +287,7 @@ Tensor scan_gate_meta(const Tensor& x, const Tensor& projected,
 }  // namespace
 
 TORCH_LIBRARY(mmmamba, m) {
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 2
-  const std::vector<at::Tag> tags;
-#else
-  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-#endif
+  const auto tags = schema_tags();
   m.def(
       "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
       "Tensor? D, Tensor? delta_bias, bool delta_softplus) -> Tensor",

@@ -36,6 +36,8 @@ class Arena {
   Vec<T>* next_;
 };
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Memory that a thread keeps, as fresh pages for each large product would take
 // up to a third of its time. Valid until the next call.
 inline float* kept_scratch(int64_t size) {
@@ -48,16 +50,13 @@ inline float* kept_scratch(int64_t size) {
   if (size > kept.size) {
     std::free(kept.data);
     constexpr int64_t kLine = 64;
-    const int64_t bytes =
-        (size * sizeof(float) + kLine - 1) / kLine * kLine;
+    const int64_t bytes = ceil_div(size * sizeof(float), kLine) * kLine;
     kept.data = static_cast<float*>(std::aligned_alloc(kLine, bytes));
     kept.size = kept.data == nullptr ? 0 : size;
     if (kept.data == nullptr) throw std::bad_alloc();
   }
   return kept.data;
 }
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Calls step with the constants 0, ..., kCount - 1: an array that is indexed
 // by constants alone is kept in registers.

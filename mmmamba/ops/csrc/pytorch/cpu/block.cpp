@@ -2,12 +2,11 @@
 // of it, so that what is between its layers stays in the nearer caches.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/record_function.h>
-#include <torch/library.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <utility>
 
+#include "../schema.h"
 #include "inference.h"
 
 namespace mmmamba {
@@ -142,11 +141,7 @@ Tensor block_meta(const Tensor& x, at::TensorList conv1, at::TensorList ffn1,
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 2
-  const std::vector<at::Tag> tags;
-#else
-  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-#endif
+  const auto tags = schema_tags();
   m.def(
       "block(Tensor x, Tensor[] conv1, Tensor[] ffn1, Tensor[] ssm, "
       "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "

@@ -2,11 +2,9 @@
 // kernel arguments and threads. For inference, and so without gradients.
 #include "../../common/cpu/linear.hpp"
 
-#include <torch/library.h>
-#include <torch/version.h>
-
 #include <algorithm>
 
+#include "../schema.h"
 #include "inference.h"
 #include "this_cpu.h"
 
@@ -187,11 +185,7 @@ Tensor feed_forward_meta(const Tensor& x, const Tensor& weight1,
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 2
-  const std::vector<at::Tag> tags;
-#else
-  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
-#endif
+  const auto tags = schema_tags();
   m.def(
       "linear(Tensor x, Tensor weight, Tensor? bias, bool relu, "
       "Tensor? residual) -> Tensor",
