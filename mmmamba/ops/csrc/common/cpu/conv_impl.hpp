@@ -68,6 +68,15 @@ MMMAMBA_INLINE inline void add_row(const T* x, int64_t pixel,
   });
 }
 
+// Fetches pixels of the next row, to read or to write them: rows are far apart,
+// and no hardware foresees the next.
+template <int kWidth, typename T>
+MMMAMBA_INLINE inline void fetch(T* row, int64_t pixel) {
+  unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
+    __builtin_prefetch(row + o * pixel, !std::is_const_v<T>);
+  });
+}
+
 // Outputs are computed kWidth at a time, the last ones of a row overlapping
 // those before where the width is no multiple.
 template <int kKernel, int kStride, int kWidth, typename T>
@@ -82,6 +91,9 @@ void convolve(const Window<T>& g) {
       const int64_t start = std::min(j, g.y_width - kWidth);
       const T* x = g.x + (above + begin - g.top) * g.row +
                        start * kStride * g.pixel;
+      T* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
+      fetch<kWidth>(y + g.y_row, g.y_pixel);
+      if (kStride == 1) fetch<kWidth>(x + (kKernel - begin) * g.row, g.pixel);
       const float* weight = g.weight + begin * kKernel * g.tap;
       const int64_t right = g.width - ((start + kWidth - 1) * kStride + 1);
       FloatVec sum[kWidth];
@@ -92,7 +104,6 @@ void convolve(const Window<T>& g) {
         x += g.row;
         weight += kKernel * g.tap;
       }
-      T* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
       const auto finish = [&](auto act) MMMAMBA_INLINE {
         unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
           act(sum[o]);
