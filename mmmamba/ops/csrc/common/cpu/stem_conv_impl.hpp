@@ -72,44 +72,61 @@ inline void load_row(const StemConvArgs& args, int64_t b, int64_t row,
 
 // --------------------------------------------------------------- convolution
 
-// kWidth neighbouring outputs of kVectors vectors of channels. In memory the
-// three pixels that a row of the kernel covers are neighbours, so that each
-// output is a sum over three runs of the input.
-template <int kWidth, int kVectors>
+// Half a vector: channels that fill no more waste half as much.
+typedef float HalfVec __attribute__((vector_size(MMMAMBA_SIMD_BYTES / 2)));
+
+inline HalfVec load_half(const float* source) {
+  HalfVec v;
+  std::memcpy(&v, source, sizeof(v));
+  return v;
+}
+
+// kWidth neighbouring outputs of kVectors vectors of channels, and half a
+// vector if kHalf. In memory the three pixels that a row of the kernel covers
+// are neighbours, so that each output is a sum over three runs of the input.
+template <int kWidth, int kVectors, bool kHalf>
 void stem_outputs(const StemLayer& layer, const float* const* rows,
                   int64_t start, const PanelChannels& channels, float* y) {
   const int64_t in = layer.in, out = layer.out;
-  FloatVec sums[kVectors][kWidth];
-  unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    const FloatVec bias = load(layer.bias + channels.at[v]);
-    unroll<kWidth>([&](auto o) MMMAMBA_INLINE { sums[v][o] = bias; });
+  const int64_t* at = channels.at;
+  FloatVec sums[kVectors + 1][kWidth];  // a half may be all there is
+  HalfVec halves[kWidth];
+  unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
+    unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
+      sums[v][o] = load(layer.bias + at[v]);
+    });
+    if constexpr (kHalf) halves[o] = load_half(layer.bias + at[kVectors]);
   });
-  const float* weights[kVectors];
-  unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    weights[v] = layer.weight + channels.at[v];
-  });
-  int64_t offset = 0;  // of the weight's row
+  const float* weight = layer.weight;
   for (int64_t k = 0; k < 3; ++k) {
     const float* x = rows[k] + 2 * start * in;
-    for (int64_t i = 0; i < 3 * in; ++i, ++x, offset += out) {
-      FloatVec w[kVectors];
+    for (int64_t i = 0; i < 3 * in; ++i, ++x, weight += out) {
+      FloatVec w[kVectors + 1];
+      HalfVec w_half;
       unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-        w[v] = load(weights[v] + offset);
+        w[v] = load(weight + at[v]);
       });
+      if constexpr (kHalf) w_half = load_half(weight + at[kVectors]);
       unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
-        const FloatVec input = broadcast(x[2 * o * in]);
+        const float input = x[2 * o * in];
         unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
           sums[v][o] += w[v] * input;
         });
+        if constexpr (kHalf) halves[o] += w_half * input;
       });
     }
   }
-  unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-    unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
-      const FloatVec sum = sums[v][o];
-      store(y + (start + o) * out + channels.at[v],
-            layer.relu ? relu(sum) : sum);
+  const auto put = [&](auto sum, float* target) MMMAMBA_INLINE {
+    const decltype(sum) zero = {};
+    if (layer.relu) sum = sum < zero ? zero : sum;  // a NaN stays
+    std::memcpy(target, &sum, sizeof(sum));
+  };
+  unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
+    float* target = y + (start + o) * out;
+    unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
+      put(sums[v][o], target + at[v]);
     });
+    if constexpr (kHalf) put(halves[o], target + at[kVectors]);
   });
 }
 
@@ -118,19 +135,24 @@ void stem_outputs(const StemLayer& layer, const float* const* rows,
 template <int kWidth>
 void output_rows(const StemLayer& layer, const Rows& input, int64_t first,
                  int64_t last, const Target& target, float*) {
-  constexpr decltype(&stem_outputs<kWidth, 1>) kFunctions[] = {
-      stem_outputs<kWidth, 1>, stem_outputs<kWidth, 2>,
-      stem_outputs<kWidth, kSumVectors>};
+  constexpr decltype(&stem_outputs<kWidth, 1, false>) kFunctions[] = {
+      stem_outputs<kWidth, 0, true>,  stem_outputs<kWidth, 1, false>,
+      stem_outputs<kWidth, 1, true>,  stem_outputs<kWidth, 2, false>,
+      stem_outputs<kWidth, 2, true>,  stem_outputs<kWidth, 3, false>};
+  constexpr int64_t kHalf = kLanes<float> / 2;
   const int64_t width = ceil_div(input.width, 2);
   for (int64_t panel = 0; panel * kPanel < layer.out; ++panel) {
-    const PanelChannels channels(panel, layer.out);
+    PanelChannels channels(panel, layer.out);
+    const int64_t halves =
+        std::min(ceil_div(layer.out - panel * kPanel, kHalf), kPanel / kHalf);
+    if (halves % 2) channels.at[channels.count - 1] = layer.out - kHalf;
+    const auto outputs = kFunctions[halves - 1];
     for (int64_t i = first; i < last; ++i) {
       const float* rows[] = {input.padded(2 * i - 1), input.padded(2 * i),
                              input.padded(2 * i + 1)};
       for (int64_t j = 0; j < width; j += kWidth)
-        kFunctions[channels.count - 1](layer, rows,
-                                       std::min(j, width - kWidth), channels,
-                                       target.at(i));
+        outputs(layer, rows, std::min(j, width - kWidth), channels,
+                target.at(i));
     }
   }
 }
