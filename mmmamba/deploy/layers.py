@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmmamba import layers
 from mmmamba.ops import (
     BlockParameters,
+    TransitionParameters,
     bidirectional_scan,
     block,
     block_is_compiled,
@@ -21,6 +22,8 @@ from mmmamba.ops import (
     mixer_conv,
     scan_gate,
     selective_scan,
+    transition,
+    transition_is_compiled,
 )
 
 from . import fold
@@ -406,6 +409,23 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
+        parameters = self._parameters_of_op()
+        if transition_is_compiled(x, parameters):
+            return transition(x, parameters)
         x = self.ffn1(self.dwconv1(x))
         x = self.merging(x)
         return self.ffn2(self.dwconv2(x))
+
+    def _parameters_of_op(self) -> TransitionParameters:
+        merging = self.merging
+        return TransitionParameters(
+            conv1=self.dwconv1.tensors(),
+            ffn1=self.ffn1.tensors(),
+            expand=merging.expand.tensors(),
+            conv=merging.dwconv.tensors(),
+            fc1=merging.fc1.tensors(),
+            fc2=merging.fc2.tensors(),
+            project=merging.project.tensors(),
+            conv2=self.dwconv2.tensors(),
+            ffn2=self.ffn2.tensors(),
+        )

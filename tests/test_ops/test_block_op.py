@@ -53,6 +53,15 @@ def test_block(size, threads, settings, monkeypatch):
 
 
 @torch.no_grad()
+def test_input_stays_the_same():
+    fast = deployed.Block(make_block())
+    x = torch.randn(2, 9, 7, 100)
+    before = x.clone()
+    fast(x)
+    assert torch.equal(x, before)
+
+
+@torch.no_grad()
 def test_no_samples():
     fast = deployed.Block(make_block())
     assert fast(torch.zeros(0, 4, 5, 100)).shape == (0, 4, 5, 100)

@@ -1,20 +1,12 @@
 // A block of a deployed network in one op: few samples at a time go through all
 // of it, so that what is between its layers stays in the nearer caches.
-#include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/record_function.h>
-
-#include <algorithm>
-#include <utility>
-
 #include "../schema.h"
-#include "inference.h"
+#include "layers.h"
 
 namespace mmmamba {
 namespace {
 
-// Pixels that go through the layers together, or more: as many as the matrix
-// products need for their full speed.
-constexpr int64_t kPixels = 280;
+using namespace cpu;
 
 // As mmmamba/ops/block.py describes.
 struct Block {
@@ -24,81 +16,55 @@ struct Block {
   double eps;
 };
 
-// Calls an op, which the profiler names, as it does those that Python calls.
-template <typename... Parameters, typename Result, typename... Args>
-Result call(const char* name, Result (*op)(Parameters...), Args&&... args) {
-  RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>());
-  return op(std::forward<Args>(args)...);
-}
-
-Tensor product(const Tensor& x, const Tensor& weight,
-               const OptionalTensor& bias,
-               const OptionalTensor& residual = {}) {
-  return call("mmmamba::linear", cpu::linear, x, weight, bias, false, residual);
-}
-
-Tensor conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
-            c10::string_view act) {
-  return call("mmmamba::depthwise_conv", cpu::depthwise_conv, x, weight, bias,
-              1, act);
-}
-
-void feed_forward(const Tensor& y, const Tensor& x, at::TensorList p,
-                  const OptionalTensor& shortcut) {
-  call("mmmamba::feed_forward", cpu::feed_forward_into, y, x, p[0], p[1], p[2],
-       p[3], shortcut);
-}
-
 Tensor ssm(const Block& block, const Tensor& input) {
   const auto& p = block.ssm;
   const Tensor xz = product(input, p[0], p[1]);
   const int64_t inner = xz.size(-1) / 2;
-  const Tensor x =
-      conv(xz.narrow(-1, 0, inner), p[2], p[3], "silu").flatten(1, 2);
+  // What the convolution has read is no longer needed.
+  const Tensor before = xz.narrow(-1, 0, inner), y = before.flatten(1, 2);
   const Tensor z = xz.narrow(-1, inner, inner).flatten(1, 2);
-  const Tensor y =
-      call("mmmamba::scan_gate", cpu::scan_gate, x, product(x, p[4], {}),
-           p[5].transpose(1, 2), p[6], p[7], p[8], p[9], p[10], z, block.eps);
-  return product(y.unflatten(1, input.sizes().slice(1, 2)), p[11], p[12]);
+  const Tensor x = empty(input, inner);
+  conv(x, before, p.slice(2, 2), "silu");
+  const Tensor positions = x.flatten(1, 2);
+  call("mmmamba::scan_gate", scan_gate, y, positions,
+       product(positions, p[4], {}), p[5].transpose(1, 2), p[6], p[7], p[8],
+       p[9], p[10], z, block.eps);
+  return product(before, p[11], p[12]);
 }
 
-Tensor mixer(const Block& block, const Tensor& x) {
+// The mixer with its residual, in place.
+void mixer(const Block& block, const Tensor& x) {
   const auto local = [&](size_t i) {
     return block.local.empty() ? OptionalTensor() : block.local[i];
   };
   const int64_t channels = block.ssm[12].size(0);
-  const Tensor mixed =
-      call("mmmamba::mixer_conv", cpu::mixer_conv, x,
-           ssm(block, x.narrow(-1, 0, channels)), block.wavelet, local(0),
-           local(1), local(2), local(3));
-  return product(mixed, block.proj[0], block.proj[1], x);
+  const Tensor mixed = empty(x, x.size(-1));
+  call("mmmamba::mixer_conv", mixer_conv, mixed, x,
+       ssm(block, x.narrow(-1, 0, channels)), block.wavelet, local(0),
+       local(1), local(2), local(3));
+  call("mmmamba::linear", linear, x, mixed, block.proj[0], block.proj[1], false,
+       x);
 }
 
 void run(const Block& block, const Tensor& input, const Tensor& y) {
-  const Tensor x = conv(input, block.conv1[0], block.conv1[1], "none");
-  const Tensor mixed = at::empty(x.sizes(), x.options());
-  feed_forward(mixed, x, block.ffn1, {});
-  feed_forward(y,
-               conv(mixer(block, mixed), block.conv2[0], block.conv2[1],
-                    "none"),
-               block.ffn2, input);
+  const Tensor x = empty(input, input.size(-1));
+  conv(x, input, block.conv1, "none");
+  ffn(x, x, block.ffn1);
+  mixer(block, x);
+  conv(y, x, block.conv2, "none");
+  ffn(y, y, block.ffn2, input);
 }
 
 void check(const Tensor& x, const Block& block) {
-  const auto has = [](const at::TensorList& p, size_t count,
-                      const char* name) {
-    TORCH_CHECK_VALUE(p.size() == count, "block: ", name, " must be ", count,
-                      " tensors, got ", p.size());
-  };
-  TORCH_CHECK_VALUE(x.dim() == 4, "block: x must be (B, H, W, C), it has ",
-                    x.dim(), " dimensions");
-  has(block.conv1, 2, "conv1");
-  has(block.ffn1, 4, "ffn1");
-  has(block.ssm, 13, "ssm");
-  has(block.local, block.local.empty() ? 0 : 4, "local");
-  has(block.proj, 2, "proj");
-  has(block.conv2, 2, "conv2");
-  has(block.ffn2, 4, "ffn2");
+  constexpr auto op = "block";
+  check_map(op, x);
+  check_group(op, "conv1", block.conv1, 2);
+  check_group(op, "ffn1", block.ffn1, 4);
+  check_group(op, "ssm", block.ssm, 13);
+  check_group(op, "local", block.local, block.local.empty() ? 0 : 4);
+  check_group(op, "proj", block.proj, 2);
+  check_group(op, "conv2", block.conv2, 2);
+  check_group(op, "ffn2", block.ffn2, 4);
 }
 
 Tensor block(const Tensor& input, at::TensorList conv1, at::TensorList ffn1,
@@ -110,22 +76,9 @@ Tensor block(const Tensor& input, at::TensorList conv1, at::TensorList ffn1,
   check(input, block);
   const Tensor x = input.contiguous();
   const Tensor y = at::empty(x.sizes(), x.options());
-  const int64_t batch = x.size(0), pixels = x.size(1) * x.size(2);
-  const int64_t threads = at::get_num_threads();
-  // Threads without enough pixels of their own share those of each layer.
-  if (batch % threads != 0 || batch / threads * pixels < kPixels / 2) {
-    run(block, x, y);
-    return y;
-  }
-  at::parallel_for(0, batch, batch / threads, [&](int64_t begin, int64_t end) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    const int64_t count = end - begin;
-    const int64_t parts = std::max<int64_t>(count * pixels / kPixels, 1);
-    const int64_t step = (count + parts - 1) / parts;
-    for (; begin < end; begin += step) {
-      const int64_t samples = std::min(step, end - begin);
-      run(block, x.narrow(0, begin, samples), y.narrow(0, begin, samples));
-    }
+  const int64_t pixels = x.size(1) * x.size(2);
+  for_samples(x.size(0), pixels, [&](int64_t begin, int64_t count) {
+    run(block, x.narrow(0, begin, count), y.narrow(0, begin, count));
   });
   return y;
 }

@@ -82,23 +82,19 @@ Tensor transposed_decay(const Tensor& A) {
 
 namespace cpu {
 
-Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
-                      const OptionalTensor& bias, int64_t stride,
-                      c10::string_view act) {
+void depthwise_conv(const Tensor& y, const Tensor& input, const Tensor& weight,
+                    const OptionalTensor& bias, int64_t stride,
+                    c10::string_view act) {
   const Act activation =
       check_depthwise_conv(input, weight, bias, stride, act);
   const Tensor x = channels_last(input, input.scalar_type()),
                w = parameter(weight), b = parameter(bias);
-  const int64_t height = x.size(1), width = x.size(2);
-  const Tensor y = at::empty({x.size(0), (height + stride - 1) / stride,
-                              (width + stride - 1) / stride, x.size(3)},
-                             x.options());
   dispatch(x, [&](auto type) {
     using T = decltype(type);
     ConvArgs<T> args = {};
     args.batch = x.size(0);
-    args.height = height;
-    args.width = width;
+    args.height = x.size(1);
+    args.width = x.size(2);
     args.channels = x.size(3);
     args.kernel = w.size(0);
     args.stride = stride;
@@ -110,15 +106,14 @@ Tensor depthwise_conv(const Tensor& input, const Tensor& weight,
     const auto& kernels = conv_kernels<T>();
     run(kernels.conv, args, kernels.count_conv(args));
   });
-  return y;
 }
 
-Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
-                  const OptionalTensor& wavelet_weight,
-                  const OptionalTensor& local_weight,
-                  const OptionalTensor& local_bias,
-                  const OptionalTensor& local_scale,
-                  const OptionalTensor& local_shift) {
+void mixer_conv(const Tensor& y, const Tensor& input, const Tensor& ssm_output,
+                const OptionalTensor& wavelet_weight,
+                const OptionalTensor& local_weight,
+                const OptionalTensor& local_bias,
+                const OptionalTensor& local_scale,
+                const OptionalTensor& local_shift) {
   check_mixer_conv(input, ssm_output, wavelet_weight, local_weight, local_bias,
                    local_scale, local_shift);
   const auto dtype = input.scalar_type();
@@ -127,7 +122,6 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
                wavelet = parameter(wavelet_weight),
                weight = parameter(local_weight), bias = parameter(local_bias),
                scale = parameter(local_scale), shift = parameter(local_shift);
-  const Tensor y = at::empty(x.sizes(), x.options());
   dispatch(x, [&](auto type) {
     using T = decltype(type);
     MixerArgs<T> args = {};
@@ -158,13 +152,12 @@ Tensor mixer_conv(const Tensor& input, const Tensor& ssm_output,
     const auto& kernels = conv_kernels<T>();
     run(kernels.mixer, args, kernels.count_mixer(args));
   });
-  return y;
 }
 
-Tensor scan_gate(const Tensor& input, const Tensor& projections,
-                 const Tensor& dt_weight, const Tensor& dt_bias,
-                 const Tensor& A, const Tensor& D, const Tensor& norm_weight,
-                 const Tensor& norm_bias, const Tensor& gate, double eps) {
+void scan_gate(const Tensor& y, const Tensor& input, const Tensor& projections,
+               const Tensor& dt_weight, const Tensor& dt_bias, const Tensor& A,
+               const Tensor& D, const Tensor& norm_weight,
+               const Tensor& norm_bias, const Tensor& gate, double eps) {
   check_scan_gate(input, projections, dt_weight, dt_bias, A, D, norm_weight,
                   norm_bias, gate);
   const Tensor x = channels_last(input, input.scalar_type()),
@@ -175,7 +168,6 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
                // (2, N, D), as the weight is (2, R, D)
                decay = parameter(A.size(1) == 1 ? A : transposed_decay(A)),
                scale = parameter(norm_weight), shift = parameter(norm_bias);
-  const Tensor y = at::empty(x.sizes(), x.options());
   const Tensor scanned = x.scalar_type() == at::kFloat
                              ? y
                              : at::empty(x.sizes(), projected.options());
@@ -214,12 +206,44 @@ Tensor scan_gate(const Tensor& input, const Tensor& projections,
       }
     });
   });
-  return y;
 }
 
 }  // namespace cpu
 
 namespace {
+
+Tensor depthwise_conv(const Tensor& x, const Tensor& weight,
+                      const OptionalTensor& bias, int64_t stride,
+                      c10::string_view act) {
+  check_depthwise_conv(x, weight, bias, stride, act);
+  const Tensor y = at::empty({x.size(0), (x.size(1) + stride - 1) / stride,
+                              (x.size(2) + stride - 1) / stride, x.size(3)},
+                             x.options());
+  cpu::depthwise_conv(y, x, weight, bias, stride, act);
+  return y;
+}
+
+Tensor mixer_conv(const Tensor& x, const Tensor& ssm,
+                  const OptionalTensor& wavelet_weight,
+                  const OptionalTensor& local_weight,
+                  const OptionalTensor& local_bias,
+                  const OptionalTensor& local_scale,
+                  const OptionalTensor& local_shift) {
+  const Tensor y = at::empty(x.sizes(), x.options());
+  cpu::mixer_conv(y, x, ssm, wavelet_weight, local_weight, local_bias,
+                  local_scale, local_shift);
+  return y;
+}
+
+Tensor scan_gate(const Tensor& x, const Tensor& projected,
+                 const Tensor& dt_weight, const Tensor& dt_bias,
+                 const Tensor& A, const Tensor& D, const Tensor& norm_weight,
+                 const Tensor& norm_bias, const Tensor& z, double eps) {
+  const Tensor y = at::empty(x.sizes(), x.options());
+  cpu::scan_gate(y, x, projected, dt_weight, dt_bias, A, D, norm_weight,
+                 norm_bias, z, eps);
+  return y;
+}
 
 // The weight in the order of the kernels that take it in one of their own.
 Tensor pack(const StemKernels& kernels, StemLayer& layer) {
@@ -272,9 +296,9 @@ Tensor stem_conv(const Tensor& x, at::TensorList weights,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("depthwise_conv", cpu::depthwise_conv);
-  m.impl("mixer_conv", cpu::mixer_conv);
-  m.impl("scan_gate", cpu::scan_gate);
+  m.impl("depthwise_conv", depthwise_conv);
+  m.impl("mixer_conv", mixer_conv);
+  m.impl("scan_gate", scan_gate);
   m.impl("stem_conv", stem_conv);
 }
 

@@ -111,26 +111,21 @@ void run(const LinearArgs& args, int64_t count) {
 
 namespace cpu {
 
-Tensor linear(const Tensor& input, const Tensor& weight,
-              const OptionalTensor& bias, bool relu,
-              const OptionalTensor& residual) {
+void linear(const Tensor& y, const Tensor& input, const Tensor& weight,
+            const OptionalTensor& bias, bool relu,
+            const OptionalTensor& residual) {
   check_linear(input, weight, bias, residual);
   const Tensor x = rows(input), w = parameter(weight), b = parameter(bias),
                added = rows(residual);
-  auto shape = input.sizes().vec();
-  shape.back() = w.size(1);
-  const Tensor y = at::empty(shape, input.options());
   const LinearArgs args = {w.size(0), w.size(1), matrix(x), pointer(w),
                            pointer(b), relu, matrix(added), {},
                            {y.data_ptr<float>(), w.size(1)}};
   run(args, x.size(0));
-  return y;
 }
 
-void feed_forward_into(const Tensor& y, const Tensor& input,
-                       const Tensor& weight1, const Tensor& bias1,
-                       const Tensor& weight2, const Tensor& bias2,
-                       const OptionalTensor& shortcut) {
+void feed_forward(const Tensor& y, const Tensor& input, const Tensor& weight1,
+                  const Tensor& bias1, const Tensor& weight2,
+                  const Tensor& bias2, const OptionalTensor& shortcut) {
   check_feed_forward(input, weight1, bias1, weight2, bias2, shortcut);
   const Tensor x = rows(input), w1 = parameter(weight1),
                b1 = parameter(bias1), w2 = parameter(weight2),
@@ -158,11 +153,22 @@ void feed_forward_into(const Tensor& y, const Tensor& input,
 
 namespace {
 
+Tensor linear(const Tensor& x, const Tensor& weight,
+              const OptionalTensor& bias, bool relu,
+              const OptionalTensor& residual) {
+  check_linear(x, weight, bias, residual);
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(1);
+  const Tensor y = at::empty(shape, x.options());
+  cpu::linear(y, x, weight, bias, relu, residual);
+  return y;
+}
+
 Tensor feed_forward(const Tensor& x, const Tensor& weight1,
                     const Tensor& bias1, const Tensor& weight2,
                     const Tensor& bias2, const OptionalTensor& shortcut) {
   const Tensor y = at::empty(x.sizes(), x.options());
-  cpu::feed_forward_into(y, x, weight1, bias1, weight2, bias2, shortcut);
+  cpu::feed_forward(y, x, weight1, bias1, weight2, bias2, shortcut);
   return y;
 }
 
@@ -197,7 +203,7 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("linear", cpu::linear);
+  m.impl("linear", linear);
   m.impl("feed_forward", feed_forward);
 }
 
