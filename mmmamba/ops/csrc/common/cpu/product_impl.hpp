@@ -25,12 +25,12 @@ struct Panel {
   const float* bias;
 };
 
-// The panels of a weight that come next, of which some rows are fetched with
-// each block: a network's weights are in no near cache when their turn comes.
+// The panels of a weight that come next, of which some rows are fetched at a
+// time: a network's weights are in no near cache when their turn comes.
 struct Fetch {
   const float* panels[2];  // null for none
   int64_t stride, rows;
-  int64_t step = 0;  // rows that are fetched with a block
+  int64_t step = 0;  // rows at a time
 
   void some() {
     for (int64_t i = std::min(step, rows); i > 0; --i, --rows) {
@@ -44,6 +44,38 @@ struct Fetch {
     }
   }
 };
+
+// Rows that can be fetched before a block. More would hold up what the block
+// reads, so that they are fetched while it is summed up: which is slower where
+// they are few.
+constexpr int64_t kRowsToFetch = 40;
+constexpr int64_t kChunk = 32;  // of a sum, between which rows are fetched
+
+// Sets the rows that are fetched at a time, where there are so many blocks, each
+// of so many sums of `in` products. Returns whether to fetch within the sums.
+inline bool spread(Fetch& fetch, int64_t blocks, int64_t sums, int64_t in) {
+  fetch.step = ceil_div(fetch.rows, blocks);
+  if (fetch.step <= kRowsToFetch) return false;
+  fetch.step = ceil_div(fetch.step, sums * ceil_div(in, kChunk));
+  return true;
+}
+
+// As accumulate(), and fetches rows, if kSpread.
+template <bool kSpread, int kRows, int kVectors>
+MMMAMBA_INLINE inline void accumulate(Sums<kRows, kVectors>& sums,
+                                      const float* x, int64_t x_stride,
+                                      Columns weight, int64_t in,
+                                      Fetch& fetch) {
+  if constexpr (kSpread) {
+    for (; in > kChunk; in -= kChunk, x += kChunk) {
+      fetch.some();
+      accumulate(sums, x, x_stride, weight, kChunk);
+      weight.data += kChunk * weight.stride;
+    }
+    fetch.some();
+  }
+  accumulate(sums, x, x_stride, weight, in);
+}
 
 // Fetches a block of a matrix that is written, or read, a block later.
 template <int kRows, int kVectors, int kWrite, typename T>
@@ -82,11 +114,13 @@ MMMAMBA_INLINE inline void finish(const LinearArgs& args, int64_t row,
 }
 
 // One block of a product: whole vectors.
-template <int kRows, int kVectors>
+template <bool kSpread, int kRows, int kVectors>
 inline void multiply_block(const LinearArgs& args, const Panel& panel,
-                           int64_t row) {
+                           int64_t row, Fetch& fetch) {
   Sums<kRows, kVectors> sums = {};
-  accumulate(sums, args.x.at(row, 0), args.x.stride, panel.weight, args.in);
+  if (!kSpread) fetch.some();
+  accumulate<kSpread>(sums, args.x.at(row, 0), args.x.stride, panel.weight,
+                      args.in, fetch);
   finish(args, row, panel.column, panel.bias, sums);
 }
 
@@ -127,17 +161,16 @@ __attribute__((noinline)) void finish_block(const LinearArgs& args,
 }
 
 // Rows in blocks of kRows, and what remains in smaller ones.
-template <int kRows, int kVectors>
+template <bool kSpread, int kRows, int kVectors>
 inline void multiply_rows(const LinearArgs& args, const Panel& panel,
                           int64_t row, int64_t end, Fetch& fetch) {
   if (panel.width % kLanes<float> == 0) {
     for (; row + kRows <= end; row += kRows) {
-      fetch.some();
       fetch_block<kRows, kVectors, 1>(args.y, row, panel.column);
       if (row + 2 * kRows <= end)
         for (const auto* added : {&args.residual, &args.shortcut})
           fetch_block<kRows, kVectors, 0>(*added, row + kRows, panel.column);
-      multiply_block<kRows, kVectors>(args, panel, row);
+      multiply_block<kSpread, kRows, kVectors>(args, panel, row, fetch);
     }
   } else {
     constexpr int64_t kWidth = kVectors * kLanes<float>;
@@ -148,25 +181,26 @@ inline void multiply_rows(const LinearArgs& args, const Panel& panel,
     product.relu = false;
     product.residual = product.shortcut = {};
     for (; row + kRows <= end; row += kRows) {
-      fetch.some();
       product.x.data = args.x.at(row, 0);
       product.y = {block, kWidth};
-      multiply_block<kRows, kVectors>(product, local, 0);
+      multiply_block<kSpread, kRows, kVectors>(product, local, 0, fetch);
       finish_block<kRows, kVectors>(args, panel, row, block);
     }
   }
   if constexpr (kRows > 1)
     if (row < end)
-      multiply_rows<(kRows + 1) / 2, kVectors>(args, panel, row, end, fetch);
+      multiply_rows<kSpread, (kRows + 1) / 2, kVectors>(args, panel, row, end,
+                                                        fetch);
 }
 
-template <int kVectors = kSumVectors>
+template <bool kSpread, int kVectors = kSumVectors>
 inline void multiply_panel(const LinearArgs& args, const Panel& panel,
                            int64_t begin, int64_t end, Fetch& fetch) {
   if constexpr (kVectors > 1)
     if (panel.width <= (kVectors - 1) * kLanes<float>)
-      return multiply_panel<kVectors - 1>(args, panel, begin, end, fetch);
-  multiply_rows<kSumRows, kVectors>(args, panel, begin, end, fetch);
+      return multiply_panel<kSpread, kVectors - 1>(args, panel, begin, end,
+                                                   fetch);
+  multiply_rows<kSpread, kSumRows, kVectors>(args, panel, begin, end, fetch);
 }
 
 // Copies the columns of a panel together; zeros fill its last vector.
@@ -206,8 +240,10 @@ inline void multiply_columns(const LinearArgs& args, int64_t row_begin,
     Fetch fetch = next;
     if (column + kPanel < end)
       fetch = {{args.weight + column + kPanel}, args.out, args.in};
-    fetch.step = ceil_div(fetch.rows * kSumRows, rows);
-    multiply_panel(args, panel, row_begin, row_end, fetch);
+    if (spread(fetch, ceil_div(rows, kSumRows), 1, args.in))
+      multiply_panel<true>(args, panel, row_begin, row_end, fetch);
+    else
+      multiply_panel<false>(args, panel, row_begin, row_end, fetch);
   }
 }
 

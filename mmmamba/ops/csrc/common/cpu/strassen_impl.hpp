@@ -35,7 +35,7 @@ inline int64_t half_columns(int64_t out) {
 // Whether x and the weight have two halves, and the sums are repaid: those of
 // the weight by enough rows, those of x by enough columns (measured on Zen 4).
 inline bool strassen_pays(const LinearArgs& args, int64_t rows) {
-  return rows >= 160 && args.in % 2 == 0 && args.in >= 2 * kLanes<float> &&
+  return rows >= 128 && args.in % 2 == 0 && args.in >= 2 * kLanes<float> &&
          args.out >= 256;
 }
 
@@ -107,9 +107,9 @@ inline PanelPair sum_panels(const LinearArgs& args, int64_t column,
 
 // ------------------------------------------------------------------ products
 
-template <int kRows, int kVectors>
+template <bool kSpread, int kRows, int kVectors>
 inline void strassen_block(const LinearArgs& args, const PanelPair& pair,
-                           int64_t row, const float* s) {
+                           int64_t row, const float* s, Fetch& fetch) {
   using Block = Sums<kRows, kVectors>;
   const int64_t half = args.in / 2, size = kRows * half, lower = row + kRows;
   const int64_t stride = args.x.stride;
@@ -117,52 +117,58 @@ inline void strassen_block(const LinearArgs& args, const PanelPair& pair,
   const float *x11 = args.x.at(row, 0), *x12 = x11 + half;
   const float* x22 = args.x.at(lower, half);
   Block u2, u3;  // in memory: the sums take the registers
+  const auto add = [&](Block& sums, const float* x, int64_t x_stride,
+                       Columns weight) MMMAMBA_INLINE {
+    accumulate<kSpread>(sums, x, x_stride, weight, half, fetch);
+  };
 
   Block sums = {};
-  accumulate(sums, x11, stride, pair.w11, half);
+  add(sums, x11, stride, pair.w11);
   u2 = sums;
-  accumulate(sums, x12, stride, pair.w21, half);
+  add(sums, x12, stride, pair.w21);
   finish(args, row, pair.left, pair.left_bias, sums);
   sums = u2;
-  accumulate(sums, s2, half, pair.t2, half);
+  add(sums, s2, half, pair.t2);
   u2 = sums;
-  accumulate(sums, s3, half, pair.t3, half);
+  add(sums, s3, half, pair.t3);
   u3 = sums;
-  accumulate(sums, x22, stride, pair.t4, half);
+  add(sums, x22, stride, pair.t4);
   finish(args, lower, pair.left, pair.left_bias, sums);
   sums = {};
-  accumulate(sums, s1, half, pair.t1, half);
+  add(sums, s1, half, pair.t1);
   finish(args, lower, pair.right, pair.right_bias, sums, &u3);
   sums += u2;
-  accumulate(sums, s4, half, pair.w22, half);
+  add(sums, s4, half, pair.w22);
   finish(args, row, pair.right, pair.right_bias, sums);
 }
 
-template <int kRows, int kVectors>
+template <bool kSpread, int kRows, int kVectors>
 inline void strassen_rows(const LinearArgs& args, const PanelPair& pair,
                           int64_t row, int64_t end, const float* s,
                           Fetch& fetch) {
   for (; row + 2 * kRows <= end; row += 2 * kRows, s += 2 * kRows * args.in) {
-    fetch.some();
+    if (!kSpread) fetch.some();
     for (const int64_t column : {pair.left, pair.right}) {
       fetch_block<2 * kRows, kVectors, 1>(args.y, row, column);
       for (const auto* added : {&args.residual, &args.shortcut})
         fetch_block<2 * kRows, kVectors, 0>(*added, row, column);
     }
-    strassen_block<kRows, kVectors>(args, pair, row, s);
+    strassen_block<kSpread, kRows, kVectors>(args, pair, row, s, fetch);
   }
   if constexpr (kRows > 1)
-    strassen_rows<kRows / 2, kVectors>(args, pair, row, end, s, fetch);
+    strassen_rows<kSpread, kRows / 2, kVectors>(args, pair, row, end, s,
+                                                fetch);
 }
 
-template <int kVectors = kSumVectors>
+template <bool kSpread, int kVectors = kSumVectors>
 inline void strassen_pair(const LinearArgs& args, const PanelPair& pair,
                           int64_t begin, int64_t end, const float* s,
                           Fetch& fetch) {
   if constexpr (kVectors > 1)
     if (pair.width <= (kVectors - 1) * kLanes<float>)
-      return strassen_pair<kVectors - 1>(args, pair, begin, end, s, fetch);
-  strassen_rows<kSumRows, kVectors>(args, pair, begin, end, s, fetch);
+      return strassen_pair<kSpread, kVectors - 1>(args, pair, begin, end, s,
+                                                  fetch);
+  strassen_rows<kSpread, kSumRows, kVectors>(args, pair, begin, end, s, fetch);
 }
 
 // Room for the sums of so many rows, and of a pair of panels.
@@ -185,8 +191,10 @@ inline void strassen(const LinearArgs& args, int64_t begin, int64_t end,
       fetch = {{args.weight + pair.left + kPanel,
                 args.weight + pair.right + kPanel},
                args.out, args.in};
-    fetch.step = ceil_div(fetch.rows * 2 * kSumRows, rows);
-    strassen_pair(args, pair, begin, end, buffer, fetch);
+    if (spread(fetch, ceil_div(rows, 2 * kSumRows), 7, args.in / 2))
+      strassen_pair<true>(args, pair, begin, end, buffer, fetch);
+    else
+      strassen_pair<false>(args, pair, begin, end, buffer, fetch);
   }
   // An odd row, and the columns that are no whole vector of each half.
   if (rows % 2)
