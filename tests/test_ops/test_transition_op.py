@@ -22,8 +22,8 @@ def make_transition() -> Transition:
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
 @pytest.mark.parametrize('threads', [1, 2, 3])
-@torch.no_grad()
-def test_transition(size, threads, monkeypatch):
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
+def test_transition(size, threads, mode, monkeypatch):
     transition = make_transition()
     fast = deployed.Transition(transition)
     calls = []
@@ -36,12 +36,14 @@ def test_transition(size, threads, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = fast(x.permute(0, 2, 3, 1))
+        with mode():
+            found = fast(x.permute(0, 2, 3, 1))
     finally:
         torch.set_num_threads(before)
     assert calls
     assert found.is_contiguous()
-    expected = transition.double()(x.double()).permute(0, 2, 3, 1)
+    with torch.no_grad():
+        expected = transition.double()(x.double()).permute(0, 2, 3, 1)
     assert relative_error(found, expected) <= 5e-6
 
 
