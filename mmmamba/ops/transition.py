@@ -53,9 +53,13 @@ def transition_is_compiled(
     """
     p = parameters
     convs = (p.conv1[0], p.conv[0], p.conv2[0])
-    return compiled_without_gradient(
-        _DTYPES, x, *(t for group in p for t in group)
-    ) and all(map(compiled_kernel, convs))
+    return (
+        compiled_without_gradient(
+            _DTYPES, x, *(t for group in p for t in group)
+        )
+        and all(map(compiled_kernel, convs))
+        and p.conv[0].shape[0] == 3
+    )
 
 
 def transition(x: Tensor, parameters: TransitionParameters) -> Tensor:

@@ -182,6 +182,13 @@ def test_what_does_not_fit_is_named(changes, message):
         linear(torch.zeros(3, 4, dtype=torch.int32), torch.zeros(4, 6))
 
 
+@pytest.mark.usefixtures('op_backend')
+def test_nothing_between_the_layers_is_refused():
+    x, w1, b1 = torch.zeros(3, 4), torch.zeros(4, 0), torch.zeros(0)
+    with pytest.raises(ValueError, match='x must be|weight1 does not fit'):
+        feed_forward(x, w1, b1, w1.t(), torch.zeros(4))
+
+
 @pytest.mark.usefixtures('compiled')
 def test_citizens_of_pytorch():
     """Schema, shapes without data and dispatch are as its tools expect."""

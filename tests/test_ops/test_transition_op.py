@@ -84,9 +84,14 @@ def test_what_does_not_fit_is_named():
             x, arguments[0], arguments[1][::-1], *arguments[2:]
         )
     weight, bias = arguments[2]
-    with pytest.raises(ValueError, match='linear: weight does not fit'):
+    with pytest.raises(ValueError, match="expand's weight must have 2 dim"):
         torch.ops.mmmamba.transition(
             x, *arguments[:2], [weight[0], bias], *arguments[3:]
+        )
+    weight, bias = arguments[5]
+    with pytest.raises(ValueError, match='fc2 must have as many channels'):
+        torch.ops.mmmamba.transition(
+            x, *arguments[:5], [weight[:, :1], bias[:1]], *arguments[6:]
         )
 
 

@@ -136,9 +136,11 @@ template <int kWidth>
 void output_rows(const StemLayer& layer, const Rows& input, int64_t first,
                  int64_t last, const Target& target, float*) {
   constexpr decltype(&stem_outputs<kWidth, 1, false>) kFunctions[] = {
-      stem_outputs<kWidth, 0, true>,  stem_outputs<kWidth, 1, false>,
-      stem_outputs<kWidth, 1, true>,  stem_outputs<kWidth, 2, false>,
-      stem_outputs<kWidth, 2, true>,  stem_outputs<kWidth, 3, false>};
+      stem_outputs<kWidth, 0, true>, stem_outputs<kWidth, 1, false>,
+      stem_outputs<kWidth, 1, true>, stem_outputs<kWidth, 2, false>,
+      // Of three vectors, where they are as many.
+      stem_outputs<kWidth, kSumVectors - 1, true>,
+      stem_outputs<kWidth, kSumVectors, false>};
   constexpr int64_t kHalf = kLanes<float> / 2;
   const int64_t width = ceil_div(input.width, 2);
   for (int64_t panel = 0; panel * kPanel < layer.out; ++panel) {

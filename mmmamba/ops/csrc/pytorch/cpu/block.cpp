@@ -65,6 +65,8 @@ void check(const Tensor& x, const Block& block) {
   check_group(op, "proj", block.proj, 2);
   check_group(op, "conv2", block.conv2, 2);
   check_group(op, "ffn2", block.ffn2, 4);
+  check_dim(op, "ssm's dt_weight", block.ssm[5], 3);
+  check_dim(op, "ssm's last bias", block.ssm[12], 1);
 }
 
 Tensor block(const Tensor& input, at::TensorList conv1, at::TensorList ffn1,

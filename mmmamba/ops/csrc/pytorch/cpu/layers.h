@@ -25,6 +25,13 @@ inline void check_group(const char* op, const char* name, at::TensorList p,
                     " tensors, got ", p.size());
 }
 
+// The dimensions of a parameter whose sizes are asked for.
+inline void check_dim(const char* op, const char* name, const Tensor& t,
+                      int64_t dim) {
+  TORCH_CHECK_VALUE(t.dim() == dim, op, ": ", name, " must have ", dim,
+                    " dimensions, it has ", t.dim());
+}
+
 // Pixels that go through the layers together, or more: as many as the matrix
 // products need for their full speed.
 constexpr int64_t kPixels = 280;
@@ -42,17 +49,10 @@ inline Tensor empty(const Tensor& like, int64_t channels) {
   return at::empty(shape, like.options());
 }
 
-// Channels that a product with a weight has.
-inline int64_t channels_of(const Tensor& weight) {
-  TORCH_CHECK_VALUE(weight.dim() == 2,
-                    "linear: weight does not fit, it has shape ",
-                    weight.sizes());
-  return weight.size(1);
-}
-
 inline Tensor product(const Tensor& x, const Tensor& weight,
                       const OptionalTensor& bias, bool relu = false) {
-  const Tensor y = empty(x, channels_of(weight));
+  check_dim("linear", "weight", weight, 2);
+  const Tensor y = empty(x, weight.size(1));
   call("mmmamba::linear", linear, y, x, weight, bias, relu, OptionalTensor());
   return y;
 }

@@ -55,6 +55,7 @@ void check_feed_forward(const Tensor& x, const Tensor& weight1,
                         const Tensor& bias2, const OptionalTensor& shortcut) {
   constexpr auto op = "feed_forward";
   check_product(op, x, weight1, bias1);
+  check(weight1.sym_size(1) > 0, op, "weight1", weight1);
   check(weight2.dim() == 2 && weight2.sym_size(0) == weight1.sym_size(1) &&
             weight2.sym_size(1) == x.sym_size(-1),
         op, "weight2", weight2);

@@ -48,6 +48,12 @@ void check(const Tensor& x, const Transition& p) {
   check_group(op, "project", p.project, 2);
   check_group(op, "conv2", p.conv2, 2);
   check_group(op, "ffn2", p.ffn2, 4);
+  check_dim(op, "expand's weight", p.expand[0], 2);
+  check_dim(op, "fc2's weight", p.fc2[0], 2);
+  check_dim(op, "project's weight", p.project[0], 2);
+  TORCH_CHECK_VALUE(p.fc2[0].sym_size(1) == p.expand[0].sym_size(1), op,
+                    ": fc2 must have as many channels as expand, it has ",
+                    p.fc2[0].sym_size(1), " and ", p.expand[0].sym_size(1));
 }
 
 Tensor transition(const Tensor& input, at::TensorList conv1,
@@ -61,8 +67,7 @@ Tensor transition(const Tensor& input, at::TensorList conv1,
   const Tensor x = input.contiguous();
   const int64_t batch = x.size(0);
   const int64_t height = (x.size(1) + 1) / 2, width = (x.size(2) + 1) / 2;
-  const int64_t hidden = channels_of(p.expand[0]);
-  const int64_t out = channels_of(p.project[0]);
+  const int64_t hidden = p.expand[0].size(1), out = p.project[0].size(1);
   const Tensor merged = at::empty({batch, height, width, hidden}, x.options());
   const Tensor means = at::empty({batch, hidden}, x.options());
   const Tensor y = at::empty({batch, height, width, out}, x.options());
