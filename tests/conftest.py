@@ -37,6 +37,14 @@ def op_backend(request, monkeypatch):
 
 
 @pytest.fixture
+def threads(request):
+    """Run a test with so many threads (parametrize it with indirect=True)."""
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def run_tool(monkeypatch):
     """Run a tool in this process; returns its exit code."""
 

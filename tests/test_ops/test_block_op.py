@@ -27,7 +27,7 @@ def parameters(block: deployed.Block) -> tuple:
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-@pytest.mark.parametrize('threads', [1, 2, 3])
+@pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
 @pytest.mark.parametrize('settings', SETTINGS, ids=str)
 @torch.no_grad()
 def test_block(size, threads, settings, monkeypatch):
@@ -40,12 +40,7 @@ def test_block(size, threads, settings, monkeypatch):
     )
     batch, height, width = size
     x = torch.randn(batch, 100, height, width)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found = fast(x.permute(0, 2, 3, 1))
-    finally:
-        torch.set_num_threads(before)
+    found = fast(x.permute(0, 2, 3, 1))
     assert calls
     assert found.is_contiguous()
     expected = block.double()(x.double()).permute(0, 2, 3, 1)

@@ -299,14 +299,10 @@ def test_stem_conv(op_backend, size, channels):
 # and smaller than what is computed in one go, bands of uneven height.
 @pytest.mark.parametrize('size', [(1, 70, 50), (2, 33, 129), (3, 17, 300)])
 @pytest.mark.parametrize('channels', [(18, 36), (16, 31, 64, 50)])
-@pytest.mark.parametrize('threads', [1, 2, 5])
+@pytest.mark.parametrize('threads', [1, 2, 5], indirect=True)
 def test_stem_of_several_convs(op_backend, size, channels, threads):
     inputs, expected = stem_case(size, *channels)
-    torch.set_num_threads(threads)
-    try:
-        check(stem(*inputs), expected)
-    finally:
-        torch.set_num_threads(1)
+    check(stem(*inputs), expected)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

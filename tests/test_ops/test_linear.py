@@ -90,21 +90,16 @@ def test_linear(size, relu):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize('threads', [1, 3], indirect=True)
 @pytest.mark.usefixtures('op_backend')
 def test_feed_forward(size, threads):
     arguments = mlp_inputs(*size)
     shortcut = torch.randn_like(arguments[0])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for s in (None, shortcut):
-            check(
-                feed_forward(*arguments, s),
-                feed_forward_reference(*arguments, s),
-            )
-    finally:
-        torch.set_num_threads(before)
+    for s in (None, shortcut):
+        check(
+            feed_forward(*arguments, s),
+            feed_forward_reference(*arguments, s),
+        )
 
 
 @pytest.mark.usefixtures('op_backend')

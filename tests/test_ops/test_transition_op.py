@@ -21,7 +21,7 @@ def make_transition() -> Transition:
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-@pytest.mark.parametrize('threads', [1, 2, 3])
+@pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
 @pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
 def test_transition(size, threads, mode, monkeypatch):
     transition = make_transition()
@@ -33,13 +33,8 @@ def test_transition(size, threads, mode, monkeypatch):
     )
     batch, height, width = size
     x = torch.randn(batch, 36, height, width)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with mode():
-            found = fast(x.permute(0, 2, 3, 1))
-    finally:
-        torch.set_num_threads(before)
+    with mode():
+        found = fast(x.permute(0, 2, 3, 1))
     assert calls
     assert found.is_contiguous()
     with torch.no_grad():

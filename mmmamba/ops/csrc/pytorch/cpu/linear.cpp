@@ -158,9 +158,7 @@ Tensor linear(const Tensor& x, const Tensor& weight,
               const OptionalTensor& bias, bool relu,
               const OptionalTensor& residual) {
   check_linear(x, weight, bias, residual);
-  auto shape = x.sizes().vec();
-  shape.back() = weight.size(1);
-  const Tensor y = at::empty(shape, x.options());
+  const Tensor y = at::empty_symint(result_shape(x, weight), x.options());
   cpu::linear(y, x, weight, bias, relu, residual);
   return y;
 }

@@ -14,8 +14,8 @@ struct Transition {
 };
 
 // Up to the map of half the size, and the means of its channels.
-void expand(const Transition& p, const Tensor& input, const Tensor& y,
-            Tensor means) {
+void before_gate(const Transition& p, const Tensor& input, const Tensor& y,
+                 Tensor means) {
   const Tensor x = empty(input, input.size(-1));
   conv(x, input, p.conv1, "none");
   ffn(x, x, p.ffn1);
@@ -29,8 +29,8 @@ Tensor gate(const Transition& p, const Tensor& means) {
 }
 
 // From that map on, of which the memory is not needed any more.
-void project(const Transition& p, const Tensor& x, const Tensor& gate,
-             const Tensor& y) {
+void behind_gate(const Transition& p, const Tensor& x, const Tensor& gate,
+                 const Tensor& y) {
   x.mul_(gate.unsqueeze(1).unsqueeze(1));
   conv(y, product(x, p.project[0], p.project[1]), p.conv2, "none");
   ffn(y, y, p.ffn2);
@@ -57,12 +57,12 @@ void check(const Tensor& x, const Transition& p) {
 }
 
 Tensor transition(const Tensor& input, at::TensorList conv1,
-                  at::TensorList ffn1, at::TensorList expand_list,
+                  at::TensorList ffn1, at::TensorList expand,
                   at::TensorList conv, at::TensorList fc1, at::TensorList fc2,
-                  at::TensorList project_list, at::TensorList conv2,
+                  at::TensorList project, at::TensorList conv2,
                   at::TensorList ffn2) {
-  const Transition p = {conv1, ffn1, expand_list,  conv, fc1,
-                        fc2,   project_list, conv2, ffn2};
+  const Transition p = {conv1, ffn1, expand, conv, fc1,
+                        fc2, project, conv2, ffn2};
   check(input, p);
   const Tensor x = input.contiguous();
   const int64_t batch = x.size(0);
@@ -72,13 +72,13 @@ Tensor transition(const Tensor& input, at::TensorList conv1,
   const Tensor means = at::empty({batch, hidden}, x.options());
   const Tensor y = at::empty({batch, height, width, out}, x.options());
   for_samples(batch, x.size(1) * x.size(2), [&](int64_t begin, int64_t count) {
-    expand(p, x.narrow(0, begin, count), merged.narrow(0, begin, count),
-           means.narrow(0, begin, count));
+    before_gate(p, x.narrow(0, begin, count), merged.narrow(0, begin, count),
+                means.narrow(0, begin, count));
   });
   const Tensor gates = gate(p, means);
   for_samples(batch, height * width, [&](int64_t begin, int64_t count) {
-    project(p, merged.narrow(0, begin, count), gates.narrow(0, begin, count),
-            y.narrow(0, begin, count));
+    behind_gate(p, merged.narrow(0, begin, count),
+                gates.narrow(0, begin, count), y.narrow(0, begin, count));
   });
   return y;
 }
