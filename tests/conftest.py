@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmmamba.ops import available_backends, backend
+from mmmamba.ops import available_backends, describe_backends, use_backend
 
 # Tensors are tiny here: threads cost time, minutes of it on a busy machine.
 torch.set_num_threads(1)
@@ -24,16 +24,16 @@ def _seed():
 def compiled():
     """Skip a test of the compiled ops where they are not built."""
     if not available_backends()['cpp-cpu']:
-        pytest.skip(f'compiled ops: {backend._problem or "not asked for"}')
+        pytest.skip(f'compiled ops: {describe_backends()["cpu"]}')
 
 
 @pytest.fixture(params=['torch', 'cpp'])
-def op_backend(request, monkeypatch):
+def op_backend(request):
     """Run a test with each implementation of the ops."""
     if request.param == 'cpp':
         request.getfixturevalue('compiled')
-    monkeypatch.setattr(backend, '_forced', request.param)
-    return request.param
+    with use_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture

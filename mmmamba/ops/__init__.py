@@ -1,6 +1,6 @@
 """Operators of the network. Depends on torch alone."""
 
-from .backend import available_backends, describe_backends
+from .backend import available_backends, describe_backends, use_backend
 from .block import BlockParameters, block, block_is_compiled
 from .channels_last import depthwise_conv, mixer_conv, scan_gate, stem_conv
 from .linear import feed_forward, linear
@@ -28,4 +28,5 @@ __all__ = [
     'stem_conv',
     'transition',
     'transition_is_compiled',
+    'use_backend',
 ]

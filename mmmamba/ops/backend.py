@@ -1,10 +1,13 @@
 """Which implementation of the ops runs: the compiled one or PyTorch's."""
 
+import contextlib
+import functools
 import importlib
 import importlib.util
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,9 +21,8 @@ _BUILD = (
 )
 
 
-def _forced_backend() -> str | None:
-    """Read ``MMMAMBA_OP_BACKEND``."""
-    backend = os.environ.get('MMMAMBA_OP_BACKEND') or None
+def _known(backend: str | None) -> str | None:
+    """Refuse the name of a backend that there is not."""
     if backend not in (None, *_DEVICE_OF):
         raise ValueError(
             f'MMMAMBA_OP_BACKEND={backend} is unknown; it may be '
@@ -29,6 +31,7 @@ def _forced_backend() -> str | None:
     return backend
 
 
+@functools.cache
 def _load_extension() -> str | None:
     """Load the compiled ops; return why that is not possible, if it is not."""
     spec = importlib.util.find_spec('mmmamba._ext')
@@ -86,10 +89,43 @@ def _check() -> None:
         )
 
 
-_forced = _forced_backend()
+_forced = _known(os.environ.get('MMMAMBA_OP_BACKEND') or None)
 _problem = None if _forced == 'torch' else _load_extension()
 _compiled = _compiled_for()
 _check()
+
+
+@contextlib.contextmanager
+def use_backend(backend: str | None) -> Iterator[None]:
+    """Choose the implementation of the ops inside a ``with`` statement.
+
+    The same as ``MMMAMBA_OP_BACKEND``, which it overrides, for a part of a
+    program; it holds for all threads of the process.
+
+    Args:
+        backend (str, optional): ``torch``, ``cpp``, ``cuda``, or None for the
+            one that serves by default.
+
+    Raises:
+        ValueError: If there is no backend of this name.
+        ImportError: If a compiled one is asked for that is not there.
+
+    Examples:
+        >>> with use_backend('torch'):
+        ...     reference = model(image)
+    """
+    global _forced, _problem, _compiled
+    before = _forced, _problem, _compiled
+    _forced = _known(backend)
+    if _forced != 'torch':
+        # MMMAMBA_OP_BACKEND=torch does not even look for the extension.
+        _problem = _load_extension()
+    _compiled = _compiled_for()
+    try:
+        _check()
+        yield
+    finally:
+        _forced, _problem, _compiled = before
 
 
 def backend_for(device: torch.device) -> str:

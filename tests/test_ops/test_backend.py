@@ -18,7 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmmamba.ops import available_backends, backend
+from mmmamba.ops import (
+    available_backends,
+    backend,
+    describe_backends,
+    use_backend,
+)
 
 ROOT = Path(__file__).parents[2]
 RUNNING = '.'.join(torch.__version__.split('.')[:2])
@@ -311,20 +316,43 @@ def test_instruction_sets_agree(tmp_path):
 # ---------------------------------------------------------------------------
 
 
-def test_forced_backend_for_another_device(monkeypatch):
-    monkeypatch.setattr(backend, '_forced', 'cpp')
-    assert backend.backend_for(torch.device('cpu')) == 'cpp'
-    with pytest.raises(RuntimeError, match='=cpp runs on cpu, .* on cuda:1'):
-        backend.backend_for(torch.device('cuda', 1))
-    monkeypatch.setattr(backend, '_forced', 'torch')
-    assert backend.backend_for(torch.device('cuda')) == 'torch'
-    monkeypatch.setattr(backend, '_forced', None)
-    assert backend.backend_for(torch.device('meta')) == 'torch'
+@pytest.mark.usefixtures('compiled')
+def test_forced_backend_for_another_device():
+    with use_backend('cpp'):
+        assert backend.backend_for(torch.device('cpu')) == 'cpp'
+        with pytest.raises(RuntimeError, match='=cpp runs on cpu.* on cuda:1'):
+            backend.backend_for(torch.device('cuda', 1))
+    with use_backend('torch'):
+        assert backend.backend_for(torch.device('cuda')) == 'torch'
+    with use_backend(None):
+        assert backend.backend_for(torch.device('meta')) == 'torch'
 
 
-def test_description_of_a_backend_for_another_device(monkeypatch):
-    monkeypatch.setattr(backend, '_forced', 'cpp')
-    words = backend.describe_backends()
+def test_use_backend_ends_with_its_block():
+    before = describe_backends()
+    with pytest.raises(KeyError), use_backend('torch'):
+        assert describe_backends()['cpu'].startswith('PyTorch, forced')
+        assert not available_backends()['cpp-cpu']
+        raise KeyError
+    assert describe_backends() == before
+
+
+def test_use_backend_refuses_what_there_is_not():
+    before = describe_backends()
+    unknown = '=gpu is unknown.* torch, cpp, cuda'
+    with pytest.raises(ValueError, match=unknown), use_backend('gpu'):
+        pass
+    if 'cuda' not in backend._compiled:
+        missing = 'asks for the (CUDA|compiled) ops'
+        with pytest.raises(ImportError, match=missing), use_backend('cuda'):
+            pass
+    assert describe_backends() == before
+
+
+@pytest.mark.usefixtures('compiled')
+def test_description_of_a_backend_for_another_device():
+    with use_backend('cpp'):
+        words = backend.describe_backends()
     assert words['cuda'] == 'none: MMMAMBA_OP_BACKEND=cpp'
     assert not words['cpu'].startswith('none')
 

@@ -16,7 +16,7 @@ from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.ops import backend, bidirectional_scan, selective_scan
+from mmmamba.ops import bidirectional_scan, selective_scan, use_backend
 
 pytestmark = pytest.mark.usefixtures('compiled')
 
@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _cpp(monkeypatch):
-    monkeypatch.setattr(backend, '_forced', 'cpp')
+def _cpp(compiled):
+    with use_backend('cpp'):
+        yield
 
 
 def selective_inputs(optional=True, **kwargs) -> list:
@@ -367,13 +368,13 @@ def compiled_scans(graph: torch.fx.Graph) -> int:
 
 
 @pytest.mark.parametrize('directions', [1, 2, 4])
-def test_backbone_equals_the_one_in_pytorch(directions, monkeypatch):
+def test_backbone_equals_the_one_in_pytorch(directions):
     model = make_backbone(directions)
     x = make_image(2, 3, 65, 97)
     found = model(x)
     found_gradients = gradients(model, found)
-    monkeypatch.setattr(backend, '_forced', 'torch')
-    expected = model(x)
+    with use_backend('torch'):
+        expected = model(x)
     for out, ref in zip(found, expected):
         assert relative_error(out, ref) <= 1e-5
     for name, grad in gradients(model, expected).items():
