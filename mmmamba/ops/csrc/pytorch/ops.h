@@ -7,7 +7,7 @@
 
 #include <tuple>
 
-#include "../common/cpu/conv.hpp"
+#include "../common/cpu/depthwise_conv.hpp"
 
 namespace mmmamba {
 

@@ -18,7 +18,7 @@
 MMMAMBA_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define MMMAMBA_ISA avx512
 #define MMMAMBA_SIMD_BYTES 64
-#include "conv_impl.hpp"
+#include "depthwise_conv_impl.hpp"
 #include "scan_gate_impl.hpp"
 #include "stem_conv_impl.hpp"
 MMMAMBA_END_TARGET

@@ -6,6 +6,6 @@
 
 #define MMMAMBA_ISA portable
 #define MMMAMBA_SIMD_BYTES 16
-#include "conv_impl.hpp"
+#include "depthwise_conv_impl.hpp"
 #include "scan_gate_impl.hpp"
 #include "stem_conv_impl.hpp"

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "stem_winograd_impl.hpp"
+#include "stem_conv_winograd_impl.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

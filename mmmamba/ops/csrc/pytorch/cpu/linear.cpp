@@ -1,6 +1,6 @@
 // The matrix products of a deployed network: schemas, checks, and tensors to
 // kernel arguments and threads. For inference, and so without gradients.
-#include "../../common/cpu/linear.hpp"
+#include "../../common/cpu/gemm.hpp"
 
 #include <algorithm>
 

@@ -2,7 +2,7 @@
 // file names.
 #pragma once
 
-#include "strassen_impl.hpp"
+#include "gemm_strassen_impl.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

@@ -15,7 +15,7 @@
 // row reaches its near neighbours alone: as a rounding error, or as a NaN.
 #pragma once
 
-#include "product_impl.hpp"
+#include "gemm_kernel_impl.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

@@ -15,8 +15,8 @@
 #include "activation.hpp"
 #include "arena.hpp"
 #include "stem_conv.hpp"
-#include "stem_rows_impl.hpp"
-#include "sums.hpp"
+#include "stem_conv_rows_impl.hpp"
+#include "gemm_tile.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

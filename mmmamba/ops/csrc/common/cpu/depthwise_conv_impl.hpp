@@ -8,7 +8,7 @@
 
 #include "activation.hpp"
 #include "arena.hpp"
-#include "conv.hpp"
+#include "depthwise_conv.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

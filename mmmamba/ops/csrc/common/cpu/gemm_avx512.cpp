@@ -16,6 +16,6 @@
 MMMAMBA_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define MMMAMBA_ISA avx512
 #define MMMAMBA_SIMD_BYTES 64
-#include "linear_impl.hpp"
+#include "gemm_impl.hpp"
 MMMAMBA_END_TARGET
 #endif

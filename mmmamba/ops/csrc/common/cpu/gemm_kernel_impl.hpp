@@ -8,8 +8,8 @@
 #include <limits>
 
 #include "arena.hpp"
-#include "linear.hpp"
-#include "sums.hpp"
+#include "gemm.hpp"
+#include "gemm_tile.hpp"
 
 namespace mmmamba {
 namespace MMMAMBA_ISA {

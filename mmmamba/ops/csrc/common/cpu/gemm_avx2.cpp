@@ -16,6 +16,6 @@
 MMMAMBA_BEGIN_TARGET("avx2,fma")
 #define MMMAMBA_ISA avx2
 #define MMMAMBA_SIMD_BYTES 32
-#include "linear_impl.hpp"
+#include "gemm_impl.hpp"
 MMMAMBA_END_TARGET
 #endif
