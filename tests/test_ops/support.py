@@ -3,11 +3,13 @@
 import importlib.util
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -110,6 +112,20 @@ def library() -> Path | None:
     """The compiled ops that serve here, or would, were they asked for."""
     spec = importlib.util.find_spec('mmmamba._ext')
     return None if spec is None else Path(spec.origin)
+
+
+def find_compiler(target: str | None = None) -> list[str]:
+    """The compiler that setup.py would use; skips a test where there is none.
+
+    Args:
+        target: The architecture that the test is for, if it is for one.
+    """
+    if target is not None and platform.machine() != target:
+        pytest.skip(f'this is {platform.machine()}, not {target}')
+    command = os.environ.get('CXX', 'c++').split()
+    if shutil.which(command[0]) is None:
+        pytest.skip(f'no C++ compiler ({command[0]})')
+    return command
 
 
 def copy_ops(folder: Path) -> Path:

@@ -9,8 +9,6 @@ launchers of csrc/pytorch/cuda and the compiler's view of the code.
 import ctypes
 import math
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,8 @@ from test_ops.scan_cases import (
 )
 from test_ops.support import permuted, strided, worst_error
 from torch import Tensor
+
+pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cuda'
@@ -75,22 +75,13 @@ class Guarded:
 
 
 @pytest.fixture(scope='session')
-def library(tmp_path_factory):
-    compiler = shutil.which('c++') or shutil.which('g++')
-    if compiler is None:
-        pytest.skip('no C++ compiler')
-    path = tmp_path_factory.mktemp('cuda_emulation') / 'emulation.so'
+def library(compile_library):
     folder = HERE / 'cuda_emulation'
-    subprocess.run(
-        [
-            *(compiler, '-std=c++17', '-O2', '-shared', '-fPIC', '-w'),
-            *os.environ.get('CXXFLAGS', '').split(),
-            *('-I', folder, '-I', KERNELS, folder / 'emulate.cpp'),
-            *('-o', path),
-        ],
-        check=True,
+    return compile_library(
+        *(folder / 'emulate.cpp', '-O2', '-I', folder, '-I', KERNELS),
+        *os.environ.get('CXXFLAGS', '').split(),
+        name='cuda_emulation',
     )
-    return ctypes.CDLL(str(path))
 
 
 def run(library, call, dtype, sizes, tensors):
