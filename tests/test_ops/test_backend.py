@@ -85,11 +85,13 @@ def check_fallback(found: dict, reason: str) -> None:
         assert reason in message and 'pip install' in message
 
 
+@pytest.mark.slow
 def test_not_built(reports):
     check_fallback(reports['none'], 'they are not built')
 
 
 @pytest.mark.parametrize('step', [-1, 1])
+@pytest.mark.slow
 def test_built_for_another_version(reports, step):
     """It is recognised without being loaded."""
     name = 'older' if step < 0 else 'newer'
@@ -107,10 +109,12 @@ def test_built_for_another_version(reports, step):
         ('of_this_version', 'they do not load ('),
     ],
 )
+@pytest.mark.slow
 def test_broken_library(reports, name, reason):
     check_fallback(reports[name], reason)
 
 
+@pytest.mark.slow
 def test_built(reports):
     if 'whole' not in reports:
         pytest.skip('compiled ops: they are not built')
@@ -133,6 +137,7 @@ def test_built(reports):
         assert 'are without them' in message and 'FORCE_CUDA=1' in message
 
 
+@pytest.mark.slow
 def test_unknown_backend(reports):
     """It is an error with and without compiled ops."""
     for found in reports.values():
@@ -224,11 +229,14 @@ def build(folder: Path, **env) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_build_without_ops(tmp_path):
     output = build(tmp_path, MMMAMBA_WITH_OPS='0')
     assert 'without its compiled ops' not in output
 
 
+@pytest.mark.compiler
+@pytest.mark.slow
 def test_build_without_compiler(tmp_path):
     """One plain warning, no traceback."""
     nothing = tmp_path / 'bin'

@@ -83,6 +83,7 @@ def ops(name: str) -> tuple:
         (False, torch.float32, permuted),
     ],
 )
+@pytest.mark.slow
 def test_opcheck(optional, dtype, layout, name):
     make, flags = SCANS[name]
     inputs = apply(layout, make(optional, dtype=dtype))
@@ -118,6 +119,7 @@ def test_shapes_without_data(dtype, layout, optional, name):
 
 @pytest.mark.parametrize('dynamic', [False, True])
 @pytest.mark.parametrize('name', SCANS)
+@pytest.mark.slow
 def test_compile(name, dynamic):
     make, flags = SCANS[name]
     compiled = torch.compile(
@@ -201,6 +203,7 @@ def test_backbone_equals_the_one_in_pytorch(directions):
         assert relative_error(found_gradients[name], grad) <= 1e-4, name
 
 
+@pytest.mark.slow
 def test_compiled_backbone():
     """One graph, forwards and backwards, for any batch."""
     model = make_backbone()
@@ -217,6 +220,7 @@ def test_compiled_backbone():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_exported_backbone():
     model = make_backbone()
     x = make_image(2, 3, 64, 80)
@@ -232,6 +236,7 @@ def test_exported_backbone():
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @torch.no_grad()
+@pytest.mark.slow
 def test_traced_backbone():
     model = make_backbone()
     traced = torch.jit.trace(model, make_image(2, 3, 64, 80))

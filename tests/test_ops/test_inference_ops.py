@@ -108,6 +108,7 @@ def test_meta(name):
 @pytest.mark.usefixtures('compiled')
 @pytest.mark.parametrize('name', OPS)
 @pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.slow
 def test_opcheck(layout, name):
     _, inputs, others = case(name)
     inputs = [layout(t) if t.dim() > 2 else t for t in inputs]
@@ -138,6 +139,7 @@ def test_number_of_threads_does_not_matter(name):
 
 @pytest.mark.parametrize('name', OPS)
 @pytest.mark.parametrize('dynamic', [False, True])
+@pytest.mark.slow
 def test_compile(op_backend, dynamic, name):
     """Without a break; with one graph for all sizes where that is asked."""
     if dynamic and op_backend == 'torch':
@@ -155,6 +157,7 @@ def test_compile(op_backend, dynamic, name):
 
 
 @pytest.mark.parametrize('name', OPS)
+@pytest.mark.slow
 def test_export(op_backend, name):
     function, inputs, others = case(name)
 

@@ -109,6 +109,7 @@ def t2():
     return tensors
 
 
+@pytest.mark.slow
 def test_round_trip_is_exact(convert, t2, capsys):
     torch.save(t2, 'published.pth')
     convert('published.pth', 'ours.pth')
@@ -143,6 +144,7 @@ def test_round_trip_is_exact(convert, t2, capsys):
     assert wrote + 'published layout, to new/folder/back.pth\n' in out
 
 
+@pytest.mark.slow
 def test_result_loads(convert, t2):
     torch.save(t2, 'published.pth')
     convert('published.pth', 'ours.pth')
