@@ -527,6 +527,7 @@ def test_autocast(directions, op_backend, monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_sync_bn():
     model = make_tiny(norm_cfg=dict(type='SyncBN', requires_grad=True))
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms(model))
@@ -560,6 +561,7 @@ def test_registered_in_every_toolbox(scope):
     ids=['deepcopy', 'pickle'],
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_duplicates_are_models_of_their_own(duplicate):
     """Their loading of published names does not depend on the original."""
     original = MobileMamba('t2').eval()
@@ -572,6 +574,7 @@ def test_duplicates_are_models_of_their_own(duplicate):
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @torch.no_grad()
+@pytest.mark.slow
 def test_jit_trace():
     model = make_tiny(dict(directions=4))
     x = make_image(2, 3, 65, 97)

@@ -88,7 +88,13 @@ def test_builds_and_trains_a_step(file, tmp_path):
     assert samples[0].pred_score.shape == (cfg.model.head.num_classes,)
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=() if name == 't2' else pytest.mark.slow)
+        for name in PUBLISHED
+    ],
+)
 def test_published_recipe(name):
     """Every number of shared facts on pretraining."""
     cfg = load(name)

@@ -24,7 +24,11 @@ def make_block(**changes) -> MobileMambaBlock:
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-@pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
+@pytest.mark.parametrize(
+    'threads',
+    [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))],
+    indirect=True,
+)
 @pytest.mark.parametrize('settings', SETTINGS, ids=str)
 @torch.no_grad()
 def test_block(size, threads, settings):
@@ -32,7 +36,7 @@ def test_block(size, threads, settings):
     fast = deployed.Block(block)
     batch, height, width = size
     x = torch.randn(batch, 100, height, width)
-    with torch.profiler.profile() as profile:
+    with torch.autograd.profiler.profile() as profile:
         found = fast(x.permute(0, 2, 3, 1))
     assert 'mmmamba::block' in {e.key for e in profile.key_averages()}
     assert found.is_contiguous()

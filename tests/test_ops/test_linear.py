@@ -109,6 +109,7 @@ def test_gradients():
 
 
 @pytest.mark.usefixtures('compiled')
+@pytest.mark.slow
 def test_citizens_of_pytorch():
     """Schema, shapes without data and dispatch are as its tools expect."""
     tests = ('test_schema', 'test_faketensor', 'test_aot_dispatch_dynamic')
