@@ -65,7 +65,15 @@ def parts(model: MobileMamba) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize('fused', [False, True])
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(
+            name, marks=() if name.startswith('t2') else pytest.mark.slow
+        )
+        for name in GOLDEN
+    ],
+)
 @pytest.mark.usefixtures('op_backend')
 @torch.no_grad()
 def test_golden(name, fused):
@@ -85,11 +93,11 @@ def test_golden(name, fused):
     'arch, millions',
     [
         ('t2', 8.84),
-        ('t4', 14.18),
-        ('s6', 15.04),
-        ('b1', 17.12),
-        ('b2', 17.12),
-        ('b4', 17.12),
+        pytest.param('t4', 14.18, marks=pytest.mark.slow),
+        pytest.param('s6', 15.04, marks=pytest.mark.slow),
+        pytest.param('b1', 17.12, marks=pytest.mark.slow),
+        pytest.param('b2', 17.12, marks=pytest.mark.slow),
+        pytest.param('b4', 17.12, marks=pytest.mark.slow),
     ],
 )
 def test_number_of_parameters(arch, millions):
@@ -544,6 +552,7 @@ def test_sync_bn():
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.slow
 def test_registered_in_every_toolbox(scope):
     pytest.importorskip(scope)
     registry = importlib.import_module(f'{scope}.registry')
