@@ -1,8 +1,10 @@
-# make demo   train and evaluate a small detector on drawn shapes
-# make test   run the whole test suite
-# make env    only create the environment both of them use
-# make lint   ruff, as CI runs it
+# make demo       train and evaluate a small detector on drawn shapes
+# make test       run the whole test suite
+# make test-fast  run what takes under a minute: no compiler, no other process
+# make env        only create the environment all of them use
+# make lint       ruff, as CI runs it
 #
+# JOBS=N       the processes that tests are shared by (default 2)
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
 #              active environment as it is
 # PYTHON=EXE   the Python >= 3.10 to use (default python3)
@@ -14,16 +16,22 @@ PY := $(PYTHON)
 else
 PY := $(VENV)/bin/python
 endif
+JOBS ?= 2
+# A file's tests stay together, since they share what is slow to make.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.mmmamba-installed
 
-.PHONY: demo test env lint
+.PHONY: demo test test-fast env lint
 .DEFAULT_GOAL := demo
 
 demo: env
 	$(PY) tools/demo.py
 
 test: env
-	$(PY) -m pytest
+	$(PYTEST)
+
+test-fast: env
+	$(PYTEST) -m 'not slow and not compiler'
 
 lint: env
 	$(PY) -m ruff check .

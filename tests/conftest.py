@@ -15,6 +15,19 @@ torch.set_num_threads(1)
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 
+def pytest_collection_modifyitems(config, items):
+    """Files that take long come first, or one worker ends much later."""
+    if not hasattr(config, 'workerinput'):  # no pytest-xdist
+        return
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(
+        key=lambda item: (
+            item.path not in slow,
+            item.path.parent.name != 'test_tools',
+        )
+    )
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -18,6 +18,8 @@ from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import CheckpointError
 from mmmamba.utils.cli import UsageError
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 RESNET = 'mmpretrain:resnet18_8xb32_in1k@64'
 

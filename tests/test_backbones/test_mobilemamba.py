@@ -65,7 +65,15 @@ def parts(model: MobileMamba) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize('fused', [False, True])
-@pytest.mark.parametrize('name', GOLDEN)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(
+            name, marks=() if name.startswith('t2') else pytest.mark.slow
+        )
+        for name in GOLDEN
+    ],
+)
 @pytest.mark.usefixtures('op_backend')
 @torch.no_grad()
 def test_golden(name, fused):
@@ -85,11 +93,11 @@ def test_golden(name, fused):
     'arch, millions',
     [
         ('t2', 8.84),
-        ('t4', 14.18),
-        ('s6', 15.04),
-        ('b1', 17.12),
-        ('b2', 17.12),
-        ('b4', 17.12),
+        pytest.param('t4', 14.18, marks=pytest.mark.slow),
+        pytest.param('s6', 15.04, marks=pytest.mark.slow),
+        pytest.param('b1', 17.12, marks=pytest.mark.slow),
+        pytest.param('b2', 17.12, marks=pytest.mark.slow),
+        pytest.param('b4', 17.12, marks=pytest.mark.slow),
     ],
 )
 def test_number_of_parameters(arch, millions):
@@ -527,6 +535,7 @@ def test_autocast(directions, op_backend, monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_sync_bn():
     model = make_tiny(norm_cfg=dict(type='SyncBN', requires_grad=True))
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms(model))
@@ -543,6 +552,7 @@ def test_sync_bn():
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+@pytest.mark.slow
 def test_registered_in_every_toolbox(scope):
     pytest.importorskip(scope)
     registry = importlib.import_module(f'{scope}.registry')
@@ -560,6 +570,7 @@ def test_registered_in_every_toolbox(scope):
     ids=['deepcopy', 'pickle'],
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_duplicates_are_models_of_their_own(duplicate):
     """Their loading of published names does not depend on the original."""
     original = MobileMamba('t2').eval()
@@ -572,6 +583,7 @@ def test_duplicates_are_models_of_their_own(duplicate):
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @torch.no_grad()
+@pytest.mark.slow
 def test_jit_trace():
     model = make_tiny(dict(directions=4))
     x = make_image(2, 3, 65, 97)

@@ -38,6 +38,7 @@ def classifier(arch: str, two_heads: bool = False):
     ],
 )
 @torch.no_grad()
+@pytest.mark.slow
 def test_published_checkpoint_gives_the_golden_logits(
     case, container, tmp_path
 ):

@@ -184,6 +184,7 @@ def test_a_teacher_from_a_config_file(student, teacher, tmp_path):
     assert relative_error(model.teacher(images), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_teacher_of_timm(build, tmp_path):
     """The default one, in timm's layout and in the one before it."""
     timm = pytest.importorskip('timm')

@@ -61,6 +61,7 @@ def build(cfg: Config, folder: Path):
 
 
 @pytest.mark.parametrize('file', ALL, ids=lambda file: file.stem)
+@pytest.mark.slow
 def test_builds_and_trains_a_step(file, tmp_path):
     """At 64 px; every parameter that is trained gets a gradient."""
     cfg = load(file)
@@ -87,7 +88,13 @@ def test_builds_and_trains_a_step(file, tmp_path):
     assert samples[0].pred_score.shape == (cfg.model.head.num_classes,)
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=() if name == 't2' else pytest.mark.slow)
+        for name in PUBLISHED
+    ],
+)
 def test_published_recipe(name):
     """Every number of shared facts on pretraining."""
     cfg = load(name)
@@ -225,12 +232,14 @@ def test_wrong_image_sizes(size, ratio, message):
         set_image_size(load('t2'), size, ratio)
 
 
+@pytest.mark.slow
 def test_image_size_of_a_detector():
     cfg = Config.fromfile(CONFIGS / 'demo/retinanet_mobilemamba_t2_bccd.py')
     with pytest.raises(ValueError, match='classification configs'):
         set_image_size(cfg, 256)
 
 
+@pytest.mark.slow
 def test_a_step_of_the_real_pipeline(tmp_path):
     """The whole T2 recipe on ImageNet's layout, 1000 classes, 192 px."""
     rng = np.random.default_rng(0)

@@ -80,6 +80,7 @@ def train_step(model, data: dict) -> dict[str, float]:
 
 
 @pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.slow
 def test_trains_and_tests_one_step(name):
     cfg, model = build(name)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -116,6 +117,7 @@ def test_trains_and_tests_one_step(name):
     'name',
     ['det/mask_rcnn_mobilemamba_b1.py', 'seg/pspnet_mobilemamba_b4.py'],
 )
+@pytest.mark.slow
 def test_a_seed_fixes_the_losses(name):
     """Drop path, dropout and the sampling of proposals included."""
 
@@ -139,6 +141,7 @@ def test_a_seed_fixes_the_losses(name):
 @pytest.mark.parametrize(
     'name', [n for n in CONFIGS if not n.startswith('demo')]
 )
+@pytest.mark.slow
 def test_arch_is_one_option(name, arch):
     """As mmdet's and mmseg's own tools do it, on a config that is loaded."""
     cfg = deepcopy(load(name))
@@ -175,6 +178,7 @@ def test_loaders_and_evaluators_read_the_same_files(name):
         ('b4', 17.12),
     ],
 )
+@pytest.mark.slow
 def test_classifier_has_the_published_size(arch, parameters):
     cfg, model = build(f'cls/mobilemamba_{arch}.py')
     assert cfg.default_scope == 'mmpretrain'

@@ -17,6 +17,8 @@ from mmengine.runner import load_checkpoint
 
 from mmmamba.checkpoint import to_published
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CHECKPOINTS = {
     'retinanet_b1': 'det/retinanet_mobilemamba_b1.py',

@@ -286,6 +286,7 @@ def look_up(cfg: Config, key: str):
 
 @pytest.mark.parametrize('arch', ['b1', 'b4'])
 @pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.slow
 def test_recipe(name, arch):
     cfg = load(name.format(arch))
     expected = {'model.backbone.arch': arch, **RECIPES[name]}
@@ -293,6 +294,7 @@ def test_recipe(name, arch):
 
 
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.slow
 def test_drop_path_and_published_size(name):
     model = build(name)
     assert model.backbone.arch['drop_path_rate'] == 0.03
@@ -302,6 +304,7 @@ def test_drop_path_and_published_size(name):
 
 
 @pytest.mark.parametrize('name', [n.format('b1') for n in RECIPES])
+@pytest.mark.slow
 def test_which_parameters_decay_and_which_learn_faster(name):
     """Published: no decay for 'norm', in Semantic FPN ten times for 'head'."""
     cfg, model = load(name), build(name)

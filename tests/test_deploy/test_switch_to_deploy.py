@@ -77,6 +77,7 @@ def check(found, plain: MobileMamba, x: torch.Tensor, bound=5e-6) -> None:
 @pytest.mark.parametrize('name', GOLDEN)
 @pytest.mark.usefixtures('op_backend')
 @torch.no_grad()
+@pytest.mark.slow
 def test_golden(name):
     arch = name.split('_')[0]
     model = MobileMamba(arch).eval()
@@ -91,6 +92,7 @@ def test_golden(name):
 @pytest.mark.parametrize('arch', SETTINGS, ids=str)
 @pytest.mark.usefixtures('op_backend')
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_setting(arch):
     model = make_tiny(arch)
     x = torch.randn(2, 3, 65, 97)
@@ -220,6 +222,7 @@ def test_other_norms_are_refused():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_state_dict(tmp_path):
     fast = deployed(make_tiny())
     x = torch.randn(2, 3, 65, 97)
@@ -276,6 +279,7 @@ def test_the_other_form_is_refused():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_compile():
     _, fast = tiny_pair()
     compiled = torch.compile(fast, fullgraph=True, backend='aot_eager')
@@ -285,6 +289,7 @@ def test_compile():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_export():
     _, fast = tiny_pair()
     x = torch.randn(3, 3, 65, 97)
@@ -297,6 +302,7 @@ def test_export():
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @torch.no_grad()
+@pytest.mark.slow
 def test_jit_trace():
     _, fast = tiny_pair()
     x = torch.randn(2, 3, 65, 97)

@@ -16,6 +16,8 @@ from torch import nn
 
 from mmmamba.hooks import NonFiniteError
 
+pytestmark = pytest.mark.slow
+
 
 @DATASETS.register_module()
 class _Numbers(BaseDataset):

@@ -171,6 +171,7 @@ def test_samples_are_independent(directions):
     assert relative_error(mixer(x), alone) <= 1e-6
 
 
+@pytest.mark.slow
 def test_gradcheck_of_the_input():
     mixer = make_mixer(d_state=2, directions=4, num_parts=2).double()
     x = torch.randn(1, 24, 2, 3, dtype=torch.float64, requires_grad=True)

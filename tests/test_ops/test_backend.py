@@ -5,18 +5,17 @@ holds its ops alone.
 """
 
 import importlib.machinery
-import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from test_ops.support import ROOT, copy_ops, library, run_program
 
 from mmmamba.ops import (
     available_backends,
@@ -25,70 +24,8 @@ from mmmamba.ops import (
     use_backend,
 )
 
-ROOT = Path(__file__).parents[2]
 RUNNING = '.'.join(torch.__version__.split('.')[:2])
 
-
-def copy_ops(folder: Path) -> Path:
-    """Copy the Python files of the ops, and nothing compiled."""
-    package = folder / 'mmmamba'
-    (package / 'ops').mkdir(parents=True)
-    (package / '__init__.py').touch()
-    for file in (ROOT / 'mmmamba' / 'ops').glob('*.py'):
-        shutil.copy(file, package / 'ops')
-    return package
-
-
-def library() -> Path | None:
-    """The one that serves here, or would, were it asked for."""
-    spec = importlib.util.find_spec('mmmamba._ext')
-    return None if spec is None else Path(spec.origin)
-
-
-# Imports the ops of each folder with each value of MMMAMBA_OP_BACKEND, all in
-# one process, since the import of PyTorch is what takes time.
-REPORT = """
-    import importlib, json, os, sys, warnings
-    import torch
-
-    def attempt():
-        from mmmamba.ops import describe_backends, selective_scan
-
-        u = torch.ones(1, 2, 3, requires_grad=True)
-        rows = torch.ones(1, 1, 1, 3)
-        with torch.profiler.profile() as profile:
-            y = selective_scan(u, u, -torch.ones(2, 1), rows, rows)
-        events = {event.key for event in profile.key_averages()}
-        used = 'cpp' if 'mmmamba::selective_scan' in events else 'torch'
-        y.sum().backward()
-        expected = 1 + torch.tensor(-1.).exp()
-        assert abs(y[0, 0, 1] - expected) < 1e-6
-        return used, describe_backends()['cpu']
-
-    # An editable install would supply what a folder lacks.
-    sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]
-    reports = {}
-    for folder in sys.argv[1:]:
-        sys.path.insert(0, folder)
-        for value in ('', 'torch', 'cpp', 'cuda', 'nonsense'):
-            os.environ['MMMAMBA_OP_BACKEND'] = value
-            for name in list(sys.modules):
-                # What is compiled cannot be loaded twice.
-                if name.startswith('mmmamba') and name != 'mmmamba._ext':
-                    del sys.modules[name]
-            importlib.invalidate_caches()
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter('always')
-                try:
-                    used, words = attempt()
-                except (ImportError, RuntimeError, ValueError) as error:
-                    used, words = type(error).__name__, str(error)
-            said = [str(w.message) for w in caught]
-            said = [text for text in said if 'mmmamba' in text]
-            reports.setdefault(folder, {})[value] = used, words, said
-        del sys.path[0]
-    print(json.dumps(reports))
-"""
 
 BROKEN = {
     'empty': b'',
@@ -125,16 +62,8 @@ def reports(tmp_path_factory):
         (copy_ops(folder / 'whole') / f'_ext{suffix}').write_bytes(content)
     names = 'none', *BROKEN, 'older', 'newer', 'whole'
     folders = [str(folder / n) for n in names if (folder / n).exists()]
-    result = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(REPORT), *folders],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=folder,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
-    assert result.returncode == 0, result.stderr[-1000:]
-    found = json.loads(result.stdout.splitlines()[-1])
+    output = run_program('report_backends', *folders)
+    found = json.loads(output.splitlines()[-1])
     return {Path(folder).name: value for folder, value in found.items()}
 
 
@@ -156,11 +85,13 @@ def check_fallback(found: dict, reason: str) -> None:
         assert reason in message and 'pip install' in message
 
 
+@pytest.mark.slow
 def test_not_built(reports):
     check_fallback(reports['none'], 'they are not built')
 
 
 @pytest.mark.parametrize('step', [-1, 1])
+@pytest.mark.slow
 def test_built_for_another_version(reports, step):
     """It is recognised without being loaded."""
     name = 'older' if step < 0 else 'newer'
@@ -178,10 +109,12 @@ def test_built_for_another_version(reports, step):
         ('of_this_version', 'they do not load ('),
     ],
 )
+@pytest.mark.slow
 def test_broken_library(reports, name, reason):
     check_fallback(reports[name], reason)
 
 
+@pytest.mark.slow
 def test_built(reports):
     if 'whole' not in reports:
         pytest.skip('compiled ops: they are not built')
@@ -204,6 +137,7 @@ def test_built(reports):
         assert 'are without them' in message and 'FORCE_CUDA=1' in message
 
 
+@pytest.mark.slow
 def test_unknown_backend(reports):
     """It is an error with and without compiled ops."""
     for found in reports.values():
@@ -211,104 +145,6 @@ def test_unknown_backend(reports):
         assert error == 'ValueError'
         assert 'MMMAMBA_OP_BACKEND=nonsense' in message
         assert 'torch, cpp, cuda' in message
-
-
-# ---------------------------------------------------------------------------
-# Instruction sets
-# ---------------------------------------------------------------------------
-
-RESULTS = """
-    import sys
-    import torch
-    from mmmamba.ops import bidirectional_scan, selective_scan
-    from test_ops import test_bidirectional_scan as bidirectional
-    from test_ops import test_selective_scan as general
-
-    torch.set_num_threads(1)
-    results = [torch.backends.cpu.get_cpu_capability()]
-    for dtype in (torch.float32, torch.float64):
-        for sizes in [(2, 2, 3, 2, 5), (1, 2, 17, 3, 300), (2, 1, 32, 1, 64)]:
-            inputs = general.make_inputs(
-                sizes, dtype, steps=(1e-3, 10), bias=True
-            )
-            inputs['delta_softplus'] = True
-            results.append(
-                general.with_gradients(selective_scan, inputs, dtype)
-            )
-        for sizes in [(2, 3, 2, 2, 5), (1, 17, 5, 3, 300), (2, 32, 4, 1, 64)]:
-            inputs = bidirectional.make_inputs(sizes, dtype)
-            results.append(
-                general.with_gradients(bidirectional_scan, inputs, dtype)
-            )
-    torch.save(results, sys.argv[1])
-"""
-
-
-def results_of(capability: str, path: Path, package: Path) -> tuple:
-    result = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(RESULTS), path],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=path.parent,
-        env={
-            **os.environ,
-            'PYTHONPATH': f'{package.parent}{os.pathsep}{ROOT / "tests"}',
-            'OMP_NUM_THREADS': '1',
-            'MMMAMBA_OP_BACKEND': 'cpp',
-            'ATEN_CPU_CAPABILITY': capability,
-        },
-    )
-    assert result.returncode == 0, result.stderr[-1000:]
-    chosen, *results = torch.load(path)
-    return chosen, results
-
-
-@pytest.mark.usefixtures('compiled')
-def test_instruction_sets_agree(tmp_path):
-    """The portable kernel, and the ones this CPU has, in float32 and 64."""
-    here = torch.backends.cpu.get_cpu_capability()
-    sets = ['default']
-    sets += ['avx2'] if here in ('AVX2', 'AVX512') else []
-    sets += ['avx512'] if here == 'AVX512' else []
-    package = copy_ops(tmp_path / 'packages')
-    shutil.copy(library(), package)
-    found = {name: results_of(name, tmp_path / name, package) for name in sets}
-    chosen = [found[name][0].lower() for name in sets]
-    assert chosen[1:] == sets[1:]
-    assert not chosen[0].startswith('avx')
-
-    from test_ops import test_bidirectional_scan as bidirectional
-    from test_ops import test_selective_scan as general
-
-    portable = found['default'][1]
-    for name in sets[1:]:
-        for one, other in zip(portable, found[name][1]):
-            for key, tensor in one.items():
-                error = (tensor - other[key]).abs().max()
-                # Found: 1.4e-6, where one has multiply-add and one has not.
-                bound = 3e-6 if tensor.dtype == torch.float32 else 1e-14
-                assert error <= bound * tensor.abs().max(), (name, key)
-    # Each of them against the definition: one of each op and dtype.
-    for position, op, sizes in (
-        (1, general, (1, 2, 17, 3, 300)),
-        (4, bidirectional, (1, 17, 5, 3, 300)),
-        (7, general, (1, 2, 17, 3, 300)),
-        (10, bidirectional, (1, 17, 5, 3, 300)),
-    ):
-        dtype = torch.float32 if position < 6 else torch.float64
-        if op is general:
-            inputs = op.make_inputs(sizes, dtype, steps=(1e-3, 10), bias=True)
-            inputs['delta_softplus'] = True
-        else:
-            inputs = op.make_inputs(sizes, dtype)
-        expected = general.with_gradients(
-            op.reference, general.doubled(inputs), dtype
-        )
-        bound = 1e-5 if dtype == torch.float32 else 1e-10
-        for key, tensor in expected.items():
-            error = (portable[position][key] - tensor).abs().max()
-            assert error <= bound * tensor.abs().max(), key
 
 
 # ---------------------------------------------------------------------------
@@ -371,11 +207,14 @@ def test_available_backends():
 
 def build(folder: Path, **env) -> str:
     """Run setup.py on a copy of the sources; return what it says."""
-    package = copy_ops(folder)
+    shutil.copytree(
+        ROOT / 'mmmamba' / 'ops',
+        folder / 'mmmamba' / 'ops',
+        ignore=shutil.ignore_patterns('__pycache__', '*.so'),
+    )
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, folder)
-    shutil.copy(ROOT / 'mmmamba' / 'version.py', package)
-    shutil.copytree(ROOT / 'mmmamba' / 'ops' / 'csrc', package / 'ops/csrc')
+    shutil.copy(ROOT / 'mmmamba' / 'version.py', folder / 'mmmamba')
     result = subprocess.run(
         [sys.executable, 'setup.py', 'build_ext', '--inplace'],
         capture_output=True,
@@ -390,11 +229,14 @@ def build(folder: Path, **env) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_build_without_ops(tmp_path):
     output = build(tmp_path, MMMAMBA_WITH_OPS='0')
     assert 'without its compiled ops' not in output
 
 
+@pytest.mark.compiler
+@pytest.mark.slow
 def test_build_without_compiler(tmp_path):
     """One plain warning, no traceback."""
     nothing = tmp_path / 'bin'

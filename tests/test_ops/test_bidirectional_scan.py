@@ -7,18 +7,22 @@ from functools import cache
 import pytest
 import torch
 from golden import relative_error
-from test_ops import test_selective_scan as general
-from test_ops.test_selective_scan import (
+from test_ops.scan_cases import (
+    LAYOUTS,
+    LENGTHS,
     TOLERANCE,
+    bidirectional_inputs,
+    bidirectional_reference,
+    tolerance,
+)
+from test_ops.support import (
     doubled,
-    permuted,
-    strided,
     with_gradients,
     worst_error,
 )
 from torch import Tensor
 
-from mmmamba.ops import bidirectional_scan, scan_torch, selective_scan
+from mmmamba.ops import bidirectional_scan, selective_scan, use_backend
 
 pytestmark = pytest.mark.usefixtures('op_backend')
 
@@ -43,37 +47,11 @@ def random_sizes(count: int) -> list[tuple[int, ...]]:
     rng = random.Random(1)
     drawn = []
     while len(drawn) < count:
-        length = general.LENGTHS[len(drawn) % len(general.LENGTHS)]
+        length = LENGTHS[len(drawn) % len(LENGTHS)]
         batch, D, N = (rng.randint(1, high) for high in (3, 33, 16))
         if batch * 2 * D * N * length < 2**19:
             drawn.append((batch, D, rng.choice([1, 2, 7, 17]), N, length))
     return drawn
-
-
-def reference(x, projected, dt_weight, dt_bias, A, D=None) -> Tensor:
-    """The definition: each direction on its own, in its own order."""
-    channels, d_state = x.shape[1], A.shape[1]
-    y = 0
-    for k in (0, 1):
-        axes = [-1] if k else []
-        own = slice(k * channels, (k + 1) * channels)
-        dt, B, C = (
-            projected[:, k]
-            .flip(axes)
-            .split([dt_weight.shape[2], d_state, d_state], dim=1)
-        )
-        scanned = general.reference(
-            x.flip(axes),
-            torch.einsum('dr,brl->bdl', dt_weight[k], dt),
-            A[own],
-            B[:, None],
-            C[:, None],
-            None if D is None else D[own],
-            dt_bias[k],
-            True,
-        )
-        y = y + scanned.flip(axes)
-    return y
 
 
 def unfused(x, projected, dt_weight, dt_bias, A, D=None) -> Tensor:
@@ -95,39 +73,13 @@ def unfused(x, projected, dt_weight, dt_bias, A, D=None) -> Tensor:
     return first + second.flip(-1)
 
 
-def make_inputs(
-    sizes=(2, 5, 3, 4, 20),
-    dtype=torch.float32,
-    bias=(-10.0, 2.0),
-    decays=(1e-4, 1e3),
-) -> dict[str, Tensor]:
-    """Random inputs; the bias is uniform, the decay rates log-uniform."""
-    batch, D, R, N, L = sizes
-    rng = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-    def uniform(low, high, *shape):
-        x = torch.rand(shape, generator=rng, dtype=torch.float64)
-        return low + (high - low) * x
-
-    inputs = dict(
-        x=normal(batch, D, L),
-        projected=normal(batch, 2, R + 2 * N, L),
-        dt_weight=normal(2, D, R) * max(R, 1) ** -0.5,
-        dt_bias=uniform(*bias, 2, D),
-        A=-torch.exp(uniform(*map(math.log, decays), 2 * D, N)),
-        D=normal(2 * D),
-    )
-    return {name: tensor.to(dtype) for name, tensor in inputs.items()}
-
-
 @cache
 def case(sizes, dtype) -> tuple[dict, dict]:
     """Inputs and what is expected of them; not to be changed."""
-    inputs = make_inputs(sizes, dtype)
-    return inputs, with_gradients(reference, doubled(inputs), dtype)
+    inputs = bidirectional_inputs(sizes, dtype)
+    return inputs, with_gradients(
+        bidirectional_reference, doubled(inputs), dtype
+    )
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
@@ -137,54 +89,55 @@ def test_equals_step_by_step(sizes, dtype):
     inputs, expected = case(sizes, dtype)
     found = with_gradients(bidirectional_scan, inputs, dtype)
     # F.softplus is the identity above 20, which is off by 1e-10 at most.
-    tolerance = TOLERANCE[dtype] + 1e-10
+    bound = TOLERANCE[dtype] + 1e-10
     assert found['y'].dtype == dtype
-    assert worst_error(found['y'], expected['y']) <= tolerance
+    assert worst_error(found['y'], expected['y']) <= bound
     for name, grad in expected.items():
         if not grad.numel():
             assert found[name].shape == grad.shape
         elif not grad.any():  # A, where there is no state to decay
             assert not found[name].any(), name
         else:
-            assert relative_error(found[name], grad) <= tolerance, name
+            assert relative_error(found[name], grad) <= bound, name
 
 
 def test_gradients_of_a_long_sequence():
     """In float64 PyTorch's version was found to be exact above."""
-    inputs = make_inputs((1, 9, 2, 1, 4097))
+    inputs = bidirectional_inputs((1, 9, 2, 1, 4097))
     found = with_gradients(bidirectional_scan, inputs, torch.float32)
-    expected = with_gradients(
-        scan_torch.bidirectional_scan,
-        doubled(inputs),
-        torch.float32,
-    )
+    with use_backend('torch'):
+        expected = with_gradients(
+            bidirectional_scan, doubled(inputs), torch.float32
+        )
     for name, grad in expected.items():
         # A's is a sum over all positions, each with its own rounding; how
         # exp rounds differs between CPUs (1.8e-5 with AVX-512).
-        tolerance = 4e-5 if name == 'A' else 1e-5
-        assert relative_error(found[name], grad) <= tolerance, name
+        bound = 4e-5 if name == 'A' else 1e-5
+        assert relative_error(found[name], grad) <= bound, name
 
 
 @cache
 def random_case(sizes) -> tuple[dict, Tensor]:
-    inputs = make_inputs(sizes)
+    inputs = bidirectional_inputs(sizes)
     if sizes[1] % 2:
         del inputs['D']
-    return inputs, reference(**inputs)
+    return inputs, bidirectional_reference(**inputs)
 
 
 @pytest.mark.parametrize('sizes', random_sizes(22), ids=str)
 def test_random_sizes(sizes, op_backend):
     inputs, expected = random_case(sizes)
     error = worst_error(bidirectional_scan(**inputs), expected)
-    assert error <= general.tolerance(op_backend, sizes[-1])
+    assert error <= tolerance(op_backend, sizes[-1])
 
 
 @cache
 def regime_case(sizes, decay, bias) -> tuple[dict, Tensor]:
-    inputs = make_inputs(sizes, bias=(bias, bias), decays=(decay, decay))
+    inputs = bidirectional_inputs(
+        sizes, bias=(bias, bias), decays=(decay, decay)
+    )
     inputs['projected'][:, :, : sizes[2]] = 0  # so that steps are alike
-    return inputs, reference(**inputs)
+    return inputs, bidirectional_reference(**inputs)
 
 
 @pytest.mark.parametrize('sizes', [(2, 9, 1, 2, 3), (1, 9, 2, 1, 4097)])
@@ -194,15 +147,17 @@ def test_equals_step_by_step_in_one_regime(decay, bias, sizes, op_backend):
     """From no decay to a state that is gone at once, every step alike."""
     inputs, expected = regime_case(sizes, decay, bias)
     error = worst_error(bidirectional_scan(**inputs), expected)
-    assert error <= general.tolerance(op_backend, sizes[-1])
+    assert error <= tolerance(op_backend, sizes[-1])
 
 
 @pytest.mark.parametrize('bias', [-80.0, -20.0, 20.0, 80.0])
 def test_extreme_step_sizes(bias):
-    inputs = make_inputs(bias=(bias, bias))
+    inputs = bidirectional_inputs(bias=(bias, bias))
     del inputs['D']  # which would hide tiny step sizes
     inputs['projected'][:, :, :3] = 0  # a sum with 80 is rounded by 4e-6
-    error = worst_error(bidirectional_scan(**inputs), reference(**inputs))
+    error = worst_error(
+        bidirectional_scan(**inputs), bidirectional_reference(**inputs)
+    )
     assert error <= TOLERANCE[torch.float32]
 
 
@@ -212,20 +167,20 @@ def test_extreme_step_sizes(bias):
     'sizes', [(2, 5, 3, 4, 20), (3, 33, 7, 1, 65), (1, 9, 17, 2, 600)], ids=str
 )
 def test_fused_equals_unfused(sizes, skip, dtype):
-    inputs = make_inputs(sizes, dtype)
+    inputs = bidirectional_inputs(sizes, dtype)
     if not skip:
         del inputs['D']
     fused = with_gradients(bidirectional_scan, inputs, dtype)
     composed = with_gradients(unfused, inputs, dtype)
-    tolerance = TOLERANCE[dtype] / 2
+    bound = TOLERANCE[dtype] / 2
     assert fused.keys() == composed.keys()
     for name, tensor in composed.items():
-        assert relative_error(fused[name], tensor) <= tolerance, name
+        assert relative_error(fused[name], tensor) <= bound, name
 
 
 def test_directions_are_mirror_images():
     """Exchanged directions read the reversed sequence alike."""
-    inputs = make_inputs((2, 9, 3, 2, 300))
+    inputs = bidirectional_inputs((2, 9, 3, 2, 300))
     mirrored = dict(
         x=inputs['x'].flip(-1),
         projected=inputs['projected'].flip(1, -1),
@@ -241,7 +196,7 @@ def test_directions_are_mirror_images():
 @pytest.mark.parametrize('sizes', [(1, 2, 2, 2, 1), (2, 2, 1, 2, 4)])
 @pytest.mark.parametrize('skip', [True, False])
 def test_gradcheck(skip, sizes):
-    inputs = make_inputs(
+    inputs = bidirectional_inputs(
         sizes, torch.float64, bias=(-2.0, 1.0), decays=(0.1, 10)
     )
     if not skip:
@@ -250,9 +205,9 @@ def test_gradcheck(skip, sizes):
     assert torch.autograd.gradcheck(bidirectional_scan, tensors)
 
 
-@pytest.mark.parametrize('name', make_inputs())
+@pytest.mark.parametrize('name', bidirectional_inputs())
 def test_gradient_only_where_it_is_asked_for(name):
-    inputs = make_inputs()
+    inputs = bidirectional_inputs()
     inputs[name].requires_grad_()
     bidirectional_scan(**inputs).sum().backward()
     for other, tensor in inputs.items():
@@ -261,7 +216,7 @@ def test_gradient_only_where_it_is_asked_for(name):
 
 def test_no_second_derivative(op_backend):
     """An error rather than a silent zero."""
-    x, *others = make_inputs().values()
+    x, *others = bidirectional_inputs().values()
     x.requires_grad_()
     y = bidirectional_scan(x, *others)
     (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -276,11 +231,13 @@ def test_no_second_derivative(op_backend):
 @pytest.mark.parametrize('only_x', [True, False])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_inputs_lose_only_the_rounding_of_the_output(dtype, only_x):
-    inputs = make_inputs((2, 9, 7, 3, 300), bias=(-5, 1), decays=(1, 1e3))
+    inputs = bidirectional_inputs(
+        (2, 9, 7, 3, 300), bias=(-5, 1), decays=(1, 1e3)
+    )
     for name in ['x'] if only_x else list(inputs):
         inputs[name] = inputs[name].to(dtype)
     found = with_gradients(bidirectional_scan, inputs, dtype)
-    exact = with_gradients(reference, doubled(inputs), dtype)
+    exact = with_gradients(bidirectional_reference, doubled(inputs), dtype)
     for name, tensor in found.items():
         assert tensor.dtype == inputs.get(name, inputs['x']).dtype
         limits = torch.finfo(tensor.dtype)
@@ -292,7 +249,7 @@ def test_half_inputs_lose_only_the_rounding_of_the_output(dtype, only_x):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_autocast_changes_nothing(dtype):
-    inputs = make_inputs()
+    inputs = bidirectional_inputs()
     inputs['x'] = inputs['x'].to(dtype)
     inputs['projected'] = inputs['projected'].to(dtype)
     plain = with_gradients(bidirectional_scan, inputs, dtype)
@@ -307,38 +264,12 @@ def test_autocast_changes_nothing(dtype):
         assert torch.equal(found[name], tensor), name
 
 
-def channels_last(t: Tensor) -> Tensor:
-    """The same values, of which the rows of a position lie side by side."""
-    if t.dim() < 3:
-        return t
-    return t.transpose(-1, -2).contiguous().transpose(-1, -2)
-
-
-def rows_apart(t: Tensor) -> Tensor:
-    """The same values as a part of more rows and positions."""
-    if t.dim() < 2:
-        return strided(t)
-    padded = torch.full((*t.shape[:-2], t.shape[-2] + 3, t.shape[-1] + 5), 9.0)
-    part = padded.to(t.dtype)[..., 1 : t.shape[-2] + 1, 2 : t.shape[-1] + 2]
-    return part.copy_(t)
-
-
-def reversed_batch(t: Tensor) -> Tensor:
-    """The same values with the first two axes stored in reverse order."""
-    if t.dim() < 2:
-        return strided(t)
-    return t.transpose(0, 1).contiguous().transpose(0, 1)
-
-
-LAYOUTS = [channels_last, strided, permuted, rows_apart, reversed_batch]
-
-
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize(
     'sizes', [(2, 5, 3, 4, 20), (2, 16, 4, 2, 70), (3, 33, 7, 1, 300)], ids=str
 )
 def test_layout_of_the_inputs_does_not_matter(layout, sizes, op_backend):
-    inputs = make_inputs(sizes)
+    inputs = bidirectional_inputs(sizes)
     changed = {name: layout(tensor) for name, tensor in inputs.items()}
     for name in ('x', 'projected', 'dt_weight'):
         assert not changed[name].is_contiguous()
@@ -352,7 +283,7 @@ def test_layout_of_the_inputs_does_not_matter(layout, sizes, op_backend):
 
 
 def test_layout_of_the_gradient_does_not_matter():
-    inputs = make_inputs((2, 16, 3, 2, 70))
+    inputs = bidirectional_inputs((2, 16, 3, 2, 70))
     grads = {}
     rng = torch.Generator().manual_seed(2)
     grad = torch.randn(2, 16, 70, generator=rng)
@@ -368,7 +299,7 @@ def test_layout_of_the_gradient_does_not_matter():
 
 def test_expanded_inputs():
     """Broadcast along the batch, the channels and the positions."""
-    inputs = make_inputs((3, 9, 3, 2, 20))
+    inputs = bidirectional_inputs((3, 9, 3, 2, 20))
     inputs['x'] = inputs['x'][:1].expand(3, -1, -1)
     inputs['projected'] = inputs['projected'][..., :1].expand(-1, -1, -1, 20)
     inputs['dt_weight'] = inputs['dt_weight'][:, :1].expand(-1, 9, -1)
@@ -389,7 +320,7 @@ def test_strides_of_the_output(layout, dtype, op_backend):
     """Those of ``x``, which the shapes without data promise."""
     if op_backend == 'torch':
         pytest.skip('PyTorch chooses them')
-    x, *others = make_inputs(dtype=dtype).values()
+    x, *others = bidirectional_inputs(dtype=dtype).values()
     x = layout(x)
     out = bidirectional_scan(x, *others)
     assert out.stride() == torch.empty_like(x).stride()
@@ -398,14 +329,16 @@ def test_strides_of_the_output(layout, dtype, op_backend):
 @pytest.mark.parametrize(
     'name, value',
     [
-        *((name, math.nan) for name in make_inputs()),
+        *((name, math.nan) for name in bidirectional_inputs()),
         *((name, math.inf) for name in ('x', 'projected', 'dt_bias', 'D')),
     ],
 )
 @pytest.mark.parametrize('channel', [0, 4])
 def test_not_a_number_stays_in_its_sequence(name, value, channel):
     """Of 3 samples and 9 channels, it changes one or the other."""
-    inputs = make_inputs((3, 9, 2, 2, 20), bias=(-2, 1), decays=(0.1, 1))
+    inputs = bidirectional_inputs(
+        (3, 9, 2, 2, 20), bias=(-2, 1), decays=(0.1, 1)
+    )
     expected = with_gradients(bidirectional_scan, inputs, torch.float32)
     bad = torch.zeros(3, 9, 20, dtype=torch.bool)
     if name == 'x':  # read by both directions: every position sees it
@@ -435,56 +368,3 @@ def test_not_a_number_stays_in_its_sequence(name, value, channel):
     for other in ('dt_weight', 'dt_bias'):
         a, b = (g[other].flatten(0, 1)[channel] for g in (found, expected))
         assert torch.equal(a, b), other
-
-
-# The inputs are x (2, 5, 20), projected (2, 2, 11, 20), dt_weight (2, 5, 3),
-# dt_bias (2, 5), A (10, 4), D (10,).
-@pytest.mark.parametrize(
-    'name, shape, message',
-    [
-        ('x', (2, 5, 0), r'x must be .* L >= 1, got shape \(2, 5, 0\)'),
-        ('x', (5, 20), r'x must be \(batch, D, L\).* got shape \(5, 20\)'),
-        ('x', (2, 5, 4, 5), r'x must be \(batch, D, L\).*\(2, 5, 4, 5\)'),
-        ('x', (3, 5, 20), r'projected must .*\(3, 2, 11, 20\), got \(2, 2'),
-        ('x', (2, 5, 21), r'projected must .*\(2, 2, 11, 21\), got \(2, 2'),
-        ('x', (2, 4, 20), r'A must be .* 2\*D = 8, got shape \(10, 4\)'),
-        ('projected', (2, 1, 11, 20), r'projected must .*\(2, 2, 11, 20\)'),
-        ('projected', (2, 2, 10, 20), r'projected must .*\(2, 2, 11, 20\)'),
-        ('projected', (2, 2, 11, 19), r'got \(2, 2, 11, 19\)'),
-        ('projected', (2, 22, 20), r'projected must .*, got \(2, 22, 20\)'),
-        ('dt_weight', (2, 15), r'dt_weight must .* D = 5, got shape \(2, 15'),
-        ('dt_weight', (2, 4, 3), r'dt_weight must .* D = 5.*\(2, 4, 3\)'),
-        ('dt_weight', (1, 5, 3), r'dt_weight must be \(2, D, R\).*\(1, 5, 3'),
-        ('dt_weight', (2, 5, 2), r'projected must .*\(2, 2, 10, 20\), got'),
-        ('dt_bias', (10,), r'dt_bias must have shape \(2, 5\), got \(10,\)'),
-        ('dt_bias', (2, 4), r'dt_bias must have shape \(2, 5\), got \(2, 4'),
-        ('A', (5, 4), r'A must be \(2\*D, N\) with 2\*D = 10, got .*\(5, 4'),
-        ('A', (10,), r'A must be \(2\*D, N\) with 2\*D = 10, got .*\(10,\)'),
-        ('A', (10, 3), r'projected must .*\(2, 2, 9, 20\), got \(2, 2, 11'),
-        ('D', (5,), r'D must have shape \(10,\), got \(5,\)'),
-        ('D', (2, 5), r'D must have shape \(10,\), got \(2, 5\)'),
-    ],
-)
-def test_wrong_shape(name, shape, message):
-    inputs = make_inputs() | {name: torch.zeros(shape)}
-    with pytest.raises(ValueError, match=f'bidirectional_scan: .*{message}'):
-        bidirectional_scan(**inputs)
-
-
-@pytest.mark.parametrize('name', make_inputs())
-@pytest.mark.parametrize('dtype', [torch.int64, torch.bool, torch.complex64])
-def test_wrong_dtype(dtype, name):
-    inputs = make_inputs()
-    inputs[name] = inputs[name].to(dtype)
-    message = f'bidirectional_scan: {name} must be floating point, got {dtype}'
-    with pytest.raises(TypeError, match=message):
-        bidirectional_scan(**inputs)
-
-
-@pytest.mark.parametrize('name', list(make_inputs())[1:])
-def test_wrong_device(name):
-    inputs = make_inputs()
-    inputs[name] = inputs[name].to('meta')
-    message = f'bidirectional_scan: {name} is on meta, and the input on cpu'
-    with pytest.raises(ValueError, match=message):
-        bidirectional_scan(**inputs)

@@ -1,13 +1,13 @@
 """Tests of the vector functions of mmmamba/ops/csrc/common/cpu/simd.hpp."""
 
 import ctypes
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cpu'
@@ -29,26 +29,19 @@ def cpu_has(isa: str) -> bool:
 
 
 @pytest.fixture(scope='module', params=TARGETS)
-def functions(request, tmp_path_factory):
+def functions(request, compile_library):
     """The functions, compiled for one instruction set."""
-    compiler = shutil.which('c++') or shutil.which('g++')
-    if compiler is None:
-        pytest.skip('no C++ compiler')
-    if not cpu_has(request.param):
-        pytest.skip(f'this CPU is without {request.param}')
-    width, features = TARGETS[request.param]
-    path = tmp_path_factory.mktemp('cpu_math') / f'{request.param}.so'
-    flags = [f'-DMMMAMBA_ISA={request.param}', f'-DMMMAMBA_SIMD_BYTES={width}']
+    isa = request.param
+    if not cpu_has(isa):
+        pytest.skip(f'this CPU is without {isa}')
+    width, features = TARGETS[isa]
+    flags = ['-O3', '-I', KERNELS]
+    flags += [f'-DMMMAMBA_ISA={isa}', f'-DMMMAMBA_SIMD_BYTES={width}']
     if features:
         flags.append(f'-DTARGET="{features}"')
-    subprocess.run(
-        [
-            *(compiler, '-std=c++17', '-O3', '-shared', '-fPIC', '-w'),
-            *(*flags, '-I', KERNELS, HERE / 'cpu_math.cpp', '-o', path),
-        ],
-        check=True,
+    library = compile_library(
+        HERE / 'cpu_math.cpp', *flags, name=f'cpu_math_{isa}'
     )
-    library = ctypes.CDLL(str(path))
 
     def call(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         padded = np.zeros(-(-x.size // 16) * 16, np.float32)

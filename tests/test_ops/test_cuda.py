@@ -7,8 +7,7 @@ and test_bidirectional_scan.py the same checks with the other backends.
 import pytest
 import torch
 from golden import relative_error
-from test_ops import test_bidirectional_scan as bidirectional
-from test_ops import test_selective_scan as general
+from test_ops.scan_cases import bidirectional_inputs, selective_inputs
 from torch.library import opcheck
 
 from mmmamba.ops import (
@@ -27,8 +26,8 @@ TOLERANCE = {
     torch.float16: 2**-10,
 }
 SCANS = {
-    'selective': (selective_scan, general),
-    'bidirectional': (bidirectional_scan, bidirectional),
+    'selective': (selective_scan, selective_inputs),
+    'bidirectional': (bidirectional_scan, bidirectional_inputs),
 }
 
 
@@ -52,13 +51,13 @@ def run(scan, inputs: dict) -> list:
 @pytest.mark.parametrize('length', [2, 9, 33, 1023, 4097, 9000])
 @pytest.mark.parametrize('name', SCANS)
 def test_equals_the_cpu(name, length, dtype):
-    scan, module = SCANS[name]
+    scan, make_inputs = SCANS[name]
     # Small enough that no gradient leaves the range of float16.
     if name == 'selective':
         sizes, options = (2, 2, 5, 2, length), dict(steps=(1e-2, 1))
     else:
         sizes, options = (2, 5, 3, 2, length), dict(bias=(-6.0, 0.0))
-    inputs = module.make_inputs(sizes, decays=(1e-1, 10), **options)
+    inputs = make_inputs(sizes, decays=(1e-1, 10), **options)
     inputs = on_gpu(inputs, dtype)
     exact = {
         k: v.detach().double().cpu().requires_grad_()
@@ -71,16 +70,16 @@ def test_equals_the_cpu(name, length, dtype):
 
 @pytest.mark.parametrize('name', SCANS)
 def test_same_bits_twice(name):
-    scan, module = SCANS[name]
-    inputs = on_gpu(module.make_inputs())
+    scan, make_inputs = SCANS[name]
+    inputs = on_gpu(make_inputs())
     for first, second in zip(run(scan, inputs), run(scan, inputs)):
         assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize('name', SCANS)
 def test_opcheck(name):
-    _, module = SCANS[name]
-    inputs = list(on_gpu(module.make_inputs()).values())
+    _, make_inputs = SCANS[name]
+    inputs = list(on_gpu(make_inputs()).values())
     if name == 'selective':
         inputs += [None, True]
     opcheck(getattr(torch.ops.mmmamba, f'{name}_scan').default, tuple(inputs))
@@ -89,8 +88,8 @@ def test_opcheck(name):
 @pytest.mark.parametrize('name', SCANS)
 @torch.no_grad()
 def test_cuda_graph(name):
-    scan, module = SCANS[name]
-    inputs = on_gpu(module.make_inputs())
+    scan, make_inputs = SCANS[name]
+    inputs = on_gpu(make_inputs())
     expected = scan(**inputs)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):

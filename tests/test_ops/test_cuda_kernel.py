@@ -9,21 +9,20 @@ launchers of csrc/pytorch/cuda and the compiler's view of the code.
 import ctypes
 import math
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from golden import relative_error
-from test_ops.test_selective_scan import (
-    make_inputs,
-    permuted,
-    reference,
-    strided,
-    worst_error,
+from test_ops.scan_cases import (
+    bidirectional_reference,
+    selective_inputs,
+    selective_reference,
 )
+from test_ops.support import permuted, strided, worst_error
 from torch import Tensor
+
+pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cuda'
@@ -76,22 +75,13 @@ class Guarded:
 
 
 @pytest.fixture(scope='session')
-def library(tmp_path_factory):
-    compiler = shutil.which('c++') or shutil.which('g++')
-    if compiler is None:
-        pytest.skip('no C++ compiler')
-    path = tmp_path_factory.mktemp('cuda_emulation') / 'emulation.so'
+def library(compile_library):
     folder = HERE / 'cuda_emulation'
-    subprocess.run(
-        [
-            *(compiler, '-std=c++17', '-O2', '-shared', '-fPIC', '-w'),
-            *os.environ.get('CXXFLAGS', '').split(),
-            *('-I', folder, '-I', KERNELS, folder / 'emulate.cpp'),
-            *('-o', path),
-        ],
-        check=True,
+    return compile_library(
+        *(folder / 'emulate.cpp', '-O2', '-I', folder, '-I', KERNELS),
+        *os.environ.get('CXXFLAGS', '').split(),
+        name='cuda_emulation',
     )
-    return ctypes.CDLL(str(path))
 
 
 def run(library, call, dtype, sizes, tensors):
@@ -224,21 +214,6 @@ def bidirectional_inputs(sizes, rank=3, dtype=torch.float32):
     return {name: tensor.to(dtype) for name, tensor in inputs.items()}
 
 
-def bidirectional_reference(x, projected, dt_weight, dt_bias, A, D=None):
-    """By flips and the definition, in float64."""
-    channels, N = x.shape[1], A.shape[1]
-    projected, x = projected.double(), x.double()
-    xs = torch.stack([x, x.flip(-1)], 1).flatten(1, 2)
-    projected = torch.stack([projected[:, 0], projected[:, 1].flip(-1)], 1)
-    dt, B, C = projected.split([dt_weight.shape[2], N, N], dim=2)
-    delta = torch.einsum('bkrl,kdr->bkdl', dt, dt_weight.double())
-    ys = reference(
-        *(xs, delta.flatten(1, 2), A, B, C, D, dt_bias.flatten(), True)
-    )
-    ys = ys.unflatten(1, (2, channels))
-    return ys[:, 0] + ys[:, 1].flip(-1)
-
-
 def gradients(function, inputs, dy, *args):
     """Of the reference, by autograd in float64."""
     leaves = {k: v.double().requires_grad_() for k, v in inputs.items()}
@@ -298,9 +273,9 @@ LONG_SELECTIVE_SIZES = [
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('sizes', SELECTIVE_SIZES + LONG_SELECTIVE_SIZES)
 def test_selective(library, sizes, dtype):
-    inputs = make_inputs(sizes, dtype)
+    inputs = selective_inputs(sizes, dtype)
     out = selective(library, inputs, sizes[1], dtype)
-    assert worst_error(out, reference(**inputs)) <= TOLERANCE[dtype]
+    assert worst_error(out, selective_reference(**inputs)) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize(
@@ -309,11 +284,11 @@ def test_selective(library, sizes, dtype):
     + [(sizes, torch.float32) for sizes in LONG_SELECTIVE_SIZES[:3]],
 )
 def test_selective_backward(library, sizes, dtype):
-    inputs = make_inputs(sizes, dtype, (1e-3, 10), bias=True)
+    inputs = selective_inputs(sizes, dtype, (1e-3, 10), bias=True)
     dy = weights(inputs['u'].shape, dtype)
     softplus = sizes[-1] % 2 == 0
     ours = selective(library, inputs, sizes[1], dtype, softplus, dy)
-    theirs = gradients(reference, inputs, dy, softplus)
+    theirs = gradients(selective_reference, inputs, dy, softplus)
     assert_gradients(ours, theirs, TOLERANCE[dtype])
 
 
@@ -346,24 +321,24 @@ def test_bidirectional_backward(library, sizes, dtype):
 def test_one_regime(library, step, decay):
     """From no decay to a state that is gone at once, every step alike."""
     sizes = (1, 1, 2, 1, 4097 if step == decay == 1e-4 else 300)
-    inputs = make_inputs(sizes, steps=(step, step), decays=(decay, decay))
+    inputs = selective_inputs(sizes, steps=(step, step), decays=(decay, decay))
     out = selective(library, inputs, 1, torch.float32)
-    assert worst_error(out, reference(**inputs)) <= 1e-5
+    assert worst_error(out, selective_reference(**inputs)) <= 1e-5
 
 
 @pytest.mark.parametrize('value', [-80.0, -20.0, 0.0, 20.0, 80.0])
 def test_extreme_softplus_inputs(library, value):
-    inputs = make_inputs((2, 2, 5, 3, 65))
+    inputs = selective_inputs((2, 2, 5, 3, 65))
     del inputs['D']  # which would hide tiny step sizes
     inputs['delta'] = torch.full_like(inputs['delta'], value / 2)
     inputs['delta_bias'] = torch.full((10,), value / 2)
     args = library, inputs, 2, torch.float32, True
-    expected = reference(**inputs, delta_softplus=True)
+    expected = selective_reference(**inputs, delta_softplus=True)
     assert worst_error(selective(*args), expected) <= 1e-5
     dy = weights(inputs['u'].shape, torch.float32)
     ours = selective(*args, dy)
     theirs = gradients(
-        lambda u, delta, A, B, C, bias: reference(
+        lambda u, delta, A, B, C, bias: selective_reference(
             u, delta, A, B, C, None, bias, True
         ),
         inputs,
@@ -454,13 +429,15 @@ def test_backward_gives_the_same_bits_every_time(library):
 @pytest.mark.parametrize('position', [0, 3, 4, 127, 255])
 def test_a_spike_is_forgotten(library, position, decay):
     """1e6 leaves 1e6 * exp(-decay) to the next state, and no rounding."""
-    inputs = make_inputs((1, 2, 3, 1, 300), steps=(1, 1), decays=(decay,) * 2)
+    inputs = selective_inputs(
+        (1, 2, 3, 1, 300), steps=(1, 1), decays=(decay,) * 2
+    )
     for name in ('u', 'B', 'C'):
         inputs[name] = torch.ones_like(inputs[name])
     inputs['u'][..., position] = 1e6
     del inputs['D']
     out = selective(library, inputs, 2, torch.float32)
-    assert (out / reference(**inputs) - 1).abs().max() <= 1e-6
+    assert (out / selective_reference(**inputs) - 1).abs().max() <= 1e-6
 
 
 # Around the limits between the cases.

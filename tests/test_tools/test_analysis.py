@@ -11,6 +11,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmmamba.analysis import analyze_complexity
 from mmmamba.backbones import MobileMamba
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TOOL = 'analysis_tools/benchmark.py'
 QUICK = ['--rounds', 3, '--warmup', 1, '--threads', 1]

@@ -12,6 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import CheckpointError, load_from_local
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
 _base_ = '{ROOT}/configs/demo/mobilemamba_t2_cells.py'

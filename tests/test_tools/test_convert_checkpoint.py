@@ -109,6 +109,7 @@ def t2():
     return tensors
 
 
+@pytest.mark.slow
 def test_round_trip_is_exact(convert, t2, capsys):
     torch.save(t2, 'published.pth')
     convert('published.pth', 'ours.pth')
@@ -143,6 +144,7 @@ def test_round_trip_is_exact(convert, t2, capsys):
     assert wrote + 'published layout, to new/folder/back.pth\n' in out
 
 
+@pytest.mark.slow
 def test_result_loads(convert, t2):
     torch.save(t2, 'published.pth')
     convert('published.pth', 'ours.pth')
@@ -156,6 +158,7 @@ def test_result_loads(convert, t2):
 
 
 @pytest.mark.parametrize('to', ['mmmamba', 'published'])
+@pytest.mark.slow
 def test_a_layout_converts_to_itself(convert, t2, to):
     expected = backbone_of(t2)
     if to == 'mmmamba':
@@ -169,6 +172,7 @@ def test_a_layout_converts_to_itself(convert, t2, to):
 @pytest.mark.parametrize(
     'name, arch', [('retinanet_b1', 'arch b1/b2/b4'), ('s6', 'arch s6')]
 )
+@pytest.mark.slow
 def test_archs_and_whole_models(convert, name, arch):
     tensors = hollow(name)
     torch.save(dict(state_dict=tensors, meta=dict(epoch=12)), 'source.pth')
@@ -186,6 +190,7 @@ def test_archs_and_whole_models(convert, name, arch):
     ]
 
 
+@pytest.mark.slow
 def test_prefix(convert, t2):
     backbone = backbone_of(t2)
     student = {f'student.{n}': t * 0 for n, t in backbone.items()}

@@ -238,6 +238,7 @@ def test_bad_options(script, tmp_path, options, message):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     result = run_script('--help')
     assert result.returncode == 0
@@ -252,6 +253,7 @@ def test_command_line(tmp_path):
     assert record['size'] == [64, 96] and record['max_shapes'] == 2
 
 
+@pytest.mark.slow
 def test_command_line_errors(tmp_path):
     a_file = tmp_path / 'file'
     a_file.touch()

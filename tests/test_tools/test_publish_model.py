@@ -156,6 +156,7 @@ def hollow(name):
     }
 
 
+@pytest.mark.slow
 def test_a_real_run(publish, trained):
     source, raw = trained
     path, result = publish(source, out='new/folder/name.pth')
@@ -189,6 +190,7 @@ def test_a_real_run(publish, trained):
 
 @pytest.mark.parametrize('options', [[], ['--backbone-only']])
 @pytest.mark.parametrize('weights', ['ema', 'raw'])
+@pytest.mark.slow
 def test_features_of_the_loaded_backbone(publish, trained, weights, options):
     source, raw = trained
     tensors = raw
@@ -211,6 +213,7 @@ def test_features_of_the_loaded_backbone(publish, trained, weights, options):
         assert 'dataset_meta' not in result['meta']
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_file(publish, trained):
     first, _ = publish(trained[0], out='a.pth')
     second, _ = publish(trained[0], out='other_name')
@@ -218,6 +221,7 @@ def test_the_same_input_gives_the_same_file(publish, trained):
     assert first.stem[1:] == second.stem.removeprefix('other_name')
 
 
+@pytest.mark.slow
 def test_publishing_twice_keeps_the_facts(publish, trained, refusal):
     path, first = publish(trained[0], '--resolution', 128)
     assert first['meta']['resolution'] == 128
@@ -271,6 +275,7 @@ def backbone_cfg(**kwargs):
         (dict(model=dict(backbone=dict(type='ResNet'))), [], 'b1'),
     ],
 )
+@pytest.mark.slow
 def test_arch(publish, capsys, cfg, options, arch):
     torch.save(checkpoint('b1', cfg), 'a.pth')
     _, result = publish('a.pth', *options)
@@ -357,6 +362,7 @@ def test_dataset_meta_becomes_plain(publish):
 # ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_published_containers(publish, refusal):
     raw = published_state_dict('t2')
     ema = {

@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[2] / 'configs/demo'
 CONFIG = CONFIG / 'atss_mobilemamba_mini_shapes.py'
 TOOL = 'model_converters/reparameterize_model.py'

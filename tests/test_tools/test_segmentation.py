@@ -17,6 +17,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIG = f"""
 _base_ = '{ROOT}/configs/demo/fpn_mobilemamba_t2_camvid.py'

@@ -16,6 +16,8 @@ from mmengine.runner import find_latest_checkpoint
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/atss_mobilemamba_mini_shapes.py'
 OPTIONS = [

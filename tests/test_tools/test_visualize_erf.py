@@ -40,6 +40,7 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_models_side_by_side(erf, capsys):
     pytest.importorskip('timm')
     code, rows, raw = erf(
@@ -61,6 +62,7 @@ def test_models_side_by_side(erf, capsys):
             assert float(row[f'{column} area']) == pytest.approx(area)
 
 
+@pytest.mark.slow
 def test_of_images_and_weights(erf, photos, tmp_path):
     """The numbers are those of the gradient of this model, these images."""
     weights = tmp_path / 'weights.pth'

@@ -121,6 +121,7 @@ def case(tmp_path):
     return Case(tmp_path)
 
 
+@pytest.mark.slow
 def test_whole_data_set_passes(case):
     case.check()
 

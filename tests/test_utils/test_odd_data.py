@@ -82,6 +82,7 @@ def detection_dataset(root: Path, test_mode: bool = False):
     return DATASETS.build(loader)
 
 
+@pytest.mark.slow
 def test_masks_crowds_and_tiny_boxes(coco):
     dataset = detection_dataset(coco)
     names = [Path(s['data_samples'].img_path).name for s in dataset]
@@ -141,6 +142,7 @@ def palette() -> Image.Image:
     ],
     ids=['8 bit', '16 bit', 'palette'],
 )
+@pytest.mark.slow
 def test_label_maps(labels, label_map):
     sample = labels(label_map)
     assert sample['inputs'].shape[0] == 3
@@ -166,6 +168,7 @@ def test_label_maps(labels, label_map):
     ],
     ids=['missing', 'colours', '16 bit too high', 'too high'],
 )
+@pytest.mark.slow
 def test_label_maps_that_cannot_serve(labels, label_map, message):
     with pytest.raises(DatasetError, match=message):
         labels(label_map)
