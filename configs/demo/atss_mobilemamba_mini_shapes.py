@@ -1,6 +1,6 @@
 # Learns drawn shapes (tools/dataset_tools/make_shapes.py) from scratch in
 # minutes on two CPU cores, with a backbone of a third of MobileMamba-T2.
-_base_ = '../_base_/atss_mobilemamba_light.py'
+_base_ = '../_base_/models/atss_mobilemamba_light.py'
 
 data_root = 'data/shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle'))

@@ -1,6 +1,6 @@
 # An example of your own data set: blood cells (BCCD), COCO format, 3 classes.
 # Copy this file and change what is marked; README.md explains it.
-_base_ = '../_base_/atss_mobilemamba_light.py'
+_base_ = '../_base_/models/atss_mobilemamba_light.py'
 
 data_root = 'data/bccd/'  # yours
 train_ann = 'annotations/instances_train.json'  # yours, below data_root

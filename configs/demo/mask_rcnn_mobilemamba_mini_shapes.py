@@ -1,9 +1,9 @@
 # Mask R-CNN learns drawn shapes (tools/dataset_tools/make_shapes.py) from
 # scratch, with a backbone of a third of MobileMamba-T2 and narrow heads.
 _base_ = [
-    '../_base_/mask_rcnn_mobilemamba.py',
+    '../_base_/models/mask_rcnn_mobilemamba.py',
     'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedule_light.py',
+    '../_base_/schedules/schedule_light.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)

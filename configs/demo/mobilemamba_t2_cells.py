@@ -1,5 +1,8 @@
 # A small classifier of blood cells, from scratch in minutes on a CPU.
-_base_ = ['../_base_/classifier_mobilemamba.py', '../_base_/cells.py']
+_base_ = [
+    '../_base_/models/classifier_mobilemamba.py',
+    '../_base_/datasets/cells.py',
+]
 
 model = dict(
     backbone=dict(arch='t2'),

@@ -1,9 +1,9 @@
 # RetinaNet on MobileMamba-T2 learns BCCD's blood cells from scratch; its
 # pyramid and head are a quarter as wide as on COCO.
 _base_ = [
-    '../_base_/retinanet_mobilemamba.py',
+    '../_base_/models/retinanet_mobilemamba.py',
     'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedule_light.py',
+    '../_base_/schedules/schedule_light.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
