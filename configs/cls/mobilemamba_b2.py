@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/classifier_mobilemamba.py',
     '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
 ]
 
 model = dict(backbone=dict(arch='b2'))

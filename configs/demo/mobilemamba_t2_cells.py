@@ -2,6 +2,7 @@
 _base_ = [
     '../_base_/models/classifier_mobilemamba.py',
     '../_base_/datasets/cells.py',
+    '../_base_/schedules/schedule_8e.py',
 ]
 
 model = dict(

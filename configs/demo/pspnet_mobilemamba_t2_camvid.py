@@ -3,6 +3,8 @@ _base_ = [
     '../_base_/mmmamba.py',
     '../_base_/models/pspnet_mobilemamba.py',
     '../_base_/datasets/camvid.py',
+    '../_base_/schedules/schedule_2500.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 
 model = dict(

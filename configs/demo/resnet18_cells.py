@@ -2,6 +2,7 @@
 _base_ = [
     'mmpretrain::_base_/models/resnet18.py',
     '../_base_/datasets/cells.py',
+    '../_base_/schedules/schedule_8e.py',
 ]
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
 

@@ -5,6 +5,7 @@ _base_ = [
     '../_base_/models/fpn_mobilemamba.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_160k.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 
 # The head learns ten times as fast, after a longer warm-up and unclipped.

@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/models/pspnet_mobilemamba.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/schedule_80k.py',
+    'mmseg::_base_/default_runtime.py',
 ]

@@ -1,25 +1,10 @@
-# The published schedule shape: AdamW, warm-up, constant, then cosine to zero
-# over the second half of 160k iterations.
-_base_ = 'mmseg::_base_/schedules/schedule_160k.py'
+# As schedule_80k.py, twice as long.
+_base_ = './schedule_80k.py'
 
 max_iters = 160000
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW', lr=1.2e-4, betas=(0.9, 0.999), weight_decay=0.05
-    ),
-    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=0.1, norm_type=2),
+train_cfg = dict(max_iters=max_iters, val_interval=16000)
+default_hooks = dict(checkpoint=dict(interval=16000))
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].update(
+    begin=max_iters // 2, end=max_iters, T_max=max_iters // 2
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-5, by_epoch=False, begin=0, end=500),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0,
-        begin=max_iters // 2,
-        end=max_iters,
-        T_max=max_iters // 2,
-        by_epoch=False,
-    ),
-]
