@@ -1,5 +1,5 @@
-# First in a list of bases: the import lets those after it be found by
-# `mmseg::` (see mmmamba/stack.py), also in mmseg's own tools.
+# First in a list of bases: once mmmamba is imported, the bases after it are
+# found by `mmseg::`, whichever edition of mmseg is installed.
 import importlib
 
 importlib.import_module('mmmamba')

@@ -1,5 +1,9 @@
 # MobileMamba-T2 on ImageNet-1K at 192 px, as published.
-_base_ = ['../_base_/classifier_mobilemamba.py', '../_base_/imagenet.py']
+_base_ = [
+    '../_base_/models/classifier_mobilemamba.py',
+    '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
+]
 
 model = dict(backbone=dict(arch='t2'), head=dict(in_channels=368))
 

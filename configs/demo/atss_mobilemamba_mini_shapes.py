@@ -1,10 +1,12 @@
 # Learns drawn shapes (tools/dataset_tools/make_shapes.py) from scratch in
 # minutes on two CPU cores, with a backbone of a third of MobileMamba-T2.
-_base_ = '../_base_/atss_mobilemamba_light.py'
+_base_ = [
+    '../_base_/models/atss_mobilemamba_light.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/schedule_light.py',
+]
+custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
 
-data_root = 'data/shapes/'
-metainfo = dict(classes=('circle', 'square', 'triangle'))
-image_size = (256, 256)
 max_epochs = 18
 
 model = dict(
@@ -25,45 +27,19 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomResize',
-        scale=image_size,
+        scale=_base_.image_size,
         ratio_range=(0.75, 1.0),
         keep_ratio=True,
     ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = image_size  # of its Resize
-
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=0,  # a worker would take a core from the training
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=4)
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
-test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-_base_.param_scheduler[1].T_max = max_epochs
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = _base_.param_scheduler
+param_scheduler[1].T_max = max_epochs
 randomness = dict(seed=0)

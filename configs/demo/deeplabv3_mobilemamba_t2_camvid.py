@@ -1,8 +1,10 @@
 # DeepLabv3 on MobileMamba-T2 learns CamVid's 11 classes from scratch.
 _base_ = [
     '../_base_/mmmamba.py',
-    '../_base_/deeplabv3_mobilemamba.py',
-    '../_base_/camvid.py',
+    '../_base_/models/deeplabv3_mobilemamba.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/schedule_2500.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 
 model = dict(

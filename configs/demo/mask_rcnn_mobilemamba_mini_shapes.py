@@ -1,16 +1,11 @@
 # Mask R-CNN learns drawn shapes (tools/dataset_tools/make_shapes.py) from
 # scratch, with a backbone of a third of MobileMamba-T2 and narrow heads.
 _base_ = [
-    '../_base_/mask_rcnn_mobilemamba.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedule_light.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/models/mask_rcnn_mobilemamba.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/schedule_light.py',
 ]
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
-
-data_root = 'data/shapes/'
-metainfo = dict(classes=('circle', 'square', 'triangle'))
-image_size = (256, 256)
 
 model = dict(
     backbone=dict(
@@ -40,38 +35,13 @@ model = dict(
     test_cfg=dict(rpn=dict(max_per_img=200)),
 )
 
+# Mask R-CNN also learns from the polygons.
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].scale = image_size  # of its Resize
+train_pipeline[1].with_mask = True  # of its LoadAnnotations
 test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = image_size
-
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='val/'),
-        pipeline=test_pipeline,
-    ),
-)
+test_pipeline[2].with_mask = True
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
-
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2)
-)

@@ -1,5 +1,9 @@
 # A small classifier of blood cells, from scratch in minutes on a CPU.
-_base_ = ['../_base_/classifier_mobilemamba.py', '../_base_/cells.py']
+_base_ = [
+    '../_base_/models/classifier_mobilemamba.py',
+    '../_base_/datasets/cells.py',
+    '../_base_/schedules/schedule_8e.py',
+]
 
 model = dict(
     backbone=dict(arch='t2'),

@@ -1,8 +1,10 @@
 # PSPNet on MobileMamba-T2 learns CamVid's 11 classes from scratch.
 _base_ = [
     '../_base_/mmmamba.py',
-    '../_base_/pspnet_mobilemamba.py',
-    '../_base_/camvid.py',
+    '../_base_/models/pspnet_mobilemamba.py',
+    '../_base_/datasets/camvid.py',
+    '../_base_/schedules/schedule_2500.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 
 model = dict(

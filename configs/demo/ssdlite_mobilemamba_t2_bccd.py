@@ -1,4 +1,5 @@
-# SSDLite on MobileMamba-T2 learns BCCD's blood cells from scratch.
+# SSDLite on MobileMamba-T2 learns BCCD's blood cells from scratch. The data
+# set lies in a RepeatDataset, so that _base_/datasets/bccd.py does not fit.
 _base_ = '../det/ssdlite_mobilemamba_b1_320.py'
 
 data_root = 'data/bccd/'

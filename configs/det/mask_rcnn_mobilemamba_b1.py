@@ -1,9 +1,9 @@
 # Mask R-CNN on MobileMamba-B1, COCO, 12 epochs (published: 40.6 box AP and
 # 37.4 mask AP).
 _base_ = [
-    '../_base_/mask_rcnn_mobilemamba.py',
+    '../_base_/models/mask_rcnn_mobilemamba.py',
     'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedule_1x.py',
+    '../_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)

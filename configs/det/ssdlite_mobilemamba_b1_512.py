@@ -1,6 +1,6 @@
 # SSDLite on MobileMamba-B1 at 512 px, COCO, 120 epochs of five passes
 # (published: 29.5 AP). The anchors stay those of 320 px.
-_base_ = '../_base_/ssdlite_mobilemamba.py'
+_base_ = '../_base_/models/ssdlite_mobilemamba.py'
 
 image_size = (512, 512)
 train_pipeline = _base_.train_pipeline

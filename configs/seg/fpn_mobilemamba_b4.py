@@ -2,9 +2,10 @@
 # mIoU).
 _base_ = [
     '../_base_/mmmamba.py',
-    '../_base_/fpn_mobilemamba.py',
-    '../_base_/segmentation.py',
-    '../_base_/schedule_160k.py',
+    '../_base_/models/fpn_mobilemamba.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/schedule_160k.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 
 # The head learns ten times as fast, after a longer warm-up and unclipped.

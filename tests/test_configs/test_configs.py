@@ -167,6 +167,38 @@ def test_loaders_and_evaluators_read_the_same_files(name):
         assert evaluator.ann_file == dataset.data_root + dataset.ann_file
 
 
+def test_a_copy_for_your_own_data(tmp_path):
+    """The README's two copies: the classes are named in one of them."""
+    data = (ROOT / 'configs/_base_/datasets/bccd.py').read_text()
+    data = data.replace("('RBC', 'WBC', 'Platelets')", "('cat', 'dog')")
+    data = data.replace('data/bccd/', 'data/pets/')
+    (tmp_path / 'pets.py').write_text(data)
+    name = 'demo/atss_mobilemamba_t2_bccd.py'
+    config = (ROOT / 'configs' / name).read_text()
+    config = config.replace('../_base_/datasets/bccd.py', './pets.py')
+    config = config.replace("'../", f"'{ROOT}/configs/")
+    (tmp_path / 'my_data.py').write_text(config)
+    cfg = Config.fromfile(tmp_path / 'my_data.py')
+    assert cfg.model.bbox_head.num_classes == 2
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.metainfo.classes == ('cat', 'dog')
+        assert dataset.data_root == 'data/pets/'
+    assert cfg.test_evaluator.ann_file.startswith('data/pets/')
+
+
+def test_every_base_file_is_used():
+    """A config's text begins each base's part with the name of its file."""
+    configs = ROOT / 'configs'
+    names = [*CONFIGS, *(f'cls/{p.name}' for p in configs.glob('cls/*.py'))]
+    names += [f'demo/{p.name}' for p in configs.glob('demo/*cells*.py')]
+    texts = [load(name).text for name in names]
+    bases = set((configs / '_base_').rglob('*.py'))
+    assert bases
+    unused = {base for base in bases if not any(str(base) in t for t in texts)}
+    assert unused == set()
+
+
 @pytest.mark.parametrize(
     ('arch', 'parameters'),
     [

@@ -1,5 +1,5 @@
-# The published schedule shape: AdamW, 500 warm-up iterations, constant, then
-# cosine to zero over the second half of 12 epochs.
+# The published schedule of detectors: AdamW, 500 warm-up iterations, constant,
+# then cosine to zero over the second half of 12 epochs.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 
 max_epochs = 12

@@ -1,6 +1,9 @@
-# A schedule to train from scratch in minutes: AdamW, 50 warm-up iterations,
-# then cosine to zero over 12 epochs.
-_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+# A schedule to train detectors from scratch on a CPU: AdamW, 50 warm-up
+# iterations, then cosine to zero over 12 epochs.
+_base_ = [
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
 
 max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=3)
@@ -23,3 +26,6 @@ param_scheduler = [
 ]
 # lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2)
+)

@@ -1,7 +1,7 @@
-# Blood cells cut out of BCCD's photos, a folder for each class:
-# docs/pretrain.md says how they are made. A template for data of your own.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
-
+# Blood cells cut out of BCCD's photos, a folder for each class
+# (docs/pretrain.md says how they are made). For your own images copy this
+# file, change what is marked, and name the copy in a copy of
+# configs/demo/mobilemamba_t2_cells.py.
 dataset_type = 'CustomDataset'
 data_root = 'data/bccd_cells'  # yours: folders of classes under train and val
 classes = ['Platelets', 'RBC', 'WBC']  # yours; omitted, the folders' names
@@ -70,41 +70,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
-
-max_epochs = 8
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, flat_decay_mult=0.0),
-    clip_grad=dict(max_norm=5.0),
-)
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-2,
-        by_epoch=True,
-        end=1,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.01,
-        by_epoch=True,
-        begin=1,
-        convert_to_iter_based=True,
-    ),
-]
-auto_scale_lr = dict(base_batch_size=32)
-default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto'
-    ),
-)
-custom_hooks = [
-    dict(type='SkipNonFiniteHook'),
-    dict(type='RandomStateHook'),
-]

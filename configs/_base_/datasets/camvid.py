@@ -1,8 +1,6 @@
-# CamVid's street photos, in crops and a schedule that a CPU can train from
-# scratch. For your own images and label maps copy this file, change what is
-# marked, and name it in a copy of configs/demo/fpn_mobilemamba_t2_camvid.py.
-_base_ = 'mmseg::_base_/default_runtime.py'
-
+# CamVid's street photos with label maps (docs/camvid.md). For your own images
+# copy this file, change what is marked, and name the copy in a copy of
+# configs/demo/fpn_mobilemamba_t2_camvid.py.
 data_root = 'data/camvid/'  # yours
 train_images = 'images/training'  # yours, below data_root
 train_labels = 'annotations/training'  # yours
@@ -42,7 +40,6 @@ metainfo = dict(
 )
 image_size = (480, 360)  # width, height
 crop_size = (256, 256)  # height, width
-max_iters = 2500
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -97,37 +94,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-
-train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=500
-)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=10, norm_type=2),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0,
-        T_max=max_iters,
-        by_epoch=False,
-    ),
-]
-# lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
-auto_scale_lr = dict(enable=False, base_batch_size=8)
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2
-    ),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
-custom_hooks = [dict(type='InterruptHook')]

@@ -1,22 +1,9 @@
-# The published pretraining: ImageNet-1K with timm's augmentation, 300 epochs
-# of 1024 images an iteration (here on 8 GPUs), EMA, AMP.
+# The published pretraining: 300 epochs of 1024 images an iteration (here 128
+# on each of 8 GPUs), EMA, AMP.
 _base_ = [
-    # RandomResizedCrop, flip, RandAugment m9-mstd0.5-inc1 and random erasing,
-    # all as timm's, bicubic. timm leaves its colour jitter of 0.4 out where
-    # there is RandAugment, and so did the published training.
-    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-
-train_dataloader = dict(
-    batch_size=128,
-    drop_last=True,
-    persistent_workers=False,
-    worker_init_fn=dict(type='seed_worker'),  # new augmentation every epoch
-)
-val_dataloader = dict(batch_size=128)
-test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # float32 where there is no GPU

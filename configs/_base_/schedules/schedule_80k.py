@@ -1,5 +1,6 @@
-# The published schedule shape: AdamW, warm-up, constant, then cosine to zero
-# over the second half of 80k iterations.
+# The published schedule of segmentors, with the shape of schedule_1x.py:
+# AdamW, 500 warm-up iterations, constant, then cosine to zero over the second
+# half of 80k iterations.
 _base_ = 'mmseg::_base_/schedules/schedule_80k.py'
 
 max_iters = 80000
@@ -23,3 +24,7 @@ param_scheduler = [
         by_epoch=False,
     ),
 ]
+# lr holds for 4 GPUs x 8 images; `--auto-scale-lr` adapts it to others.
+auto_scale_lr = dict(enable=False, base_batch_size=32)
+# Checkpoints are thousands of iterations apart: Ctrl-C saves one.
+custom_hooks = [dict(type='InterruptHook')]

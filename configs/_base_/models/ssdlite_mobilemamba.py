@@ -1,5 +1,6 @@
-# SSDLite on the first two stages of MobileMamba (strides 16 and 32), 320 px;
-# anchors, augmentation and test settings are those of mmdet's SSDLite.
+# SSDLite on the first two stages of MobileMamba (strides 16 and 32), 320 px.
+# mmdet has no base file of the model alone: anchors, data, augmentation and
+# test settings come from its whole SSDLite config.
 _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
 custom_imports = dict(
     imports=['mmmamba', 'mmmamba.heads'], allow_failed_imports=False

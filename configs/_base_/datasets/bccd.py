@@ -1,0 +1,46 @@
+# BCCD, photos of blood cells with boxes in COCO format (docs/bccd.md). For
+# your own images copy this file, change what is marked, and name the copy in
+# a copy of configs/demo/atss_mobilemamba_t2_bccd.py.
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+
+data_root = 'data/bccd/'  # yours
+train_ann = 'annotations/instances_train.json'  # yours, below data_root
+val_ann = 'annotations/instances_val.json'  # yours
+train_images = 'train/'  # yours
+val_images = 'val/'  # yours
+# Your categories, in the order of the annotation file.
+metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))  # yours
+# Images are resized to fit into this; twice the size takes four times as long.
+image_size = (320, 320)
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = image_size  # of its Resize
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = image_size
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,  # more where there are cores to spare
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file=train_ann,
+        data_prefix=dict(img=train_images),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file=val_ann,
+        data_prefix=dict(img=val_images),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + val_ann)
+test_evaluator = val_evaluator

@@ -1,0 +1,38 @@
+# Drawn shapes with boxes and polygons (tools/dataset_tools/make_shapes.py).
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+
+data_root = 'data/shapes/'
+metainfo = dict(classes=('circle', 'square', 'triangle'))
+image_size = (256, 256)
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = image_size  # of its Resize
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = image_size
+
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,  # a worker would take a core from the training
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
