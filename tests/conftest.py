@@ -33,7 +33,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def compiled():
     """Skip a test of the compiled ops where they are not built."""
     if not available_backends()['cpp-cpu']:

@@ -66,10 +66,8 @@ def conv_and_gate_calls() -> list[tuple]:
 
 
 @pytest.fixture(scope='module')
-def results(tmp_path_factory) -> dict:
+def results(compiled, tmp_path_factory) -> dict:
     """Calls of ops, and their results with each instruction set."""
-    if not ops.available_backends()['cpp-cpu']:
-        pytest.skip(f'compiled ops: {ops.describe_backends()["cpu"]}')
     folder = tmp_path_factory.mktemp('instruction_sets')
     torch.manual_seed(0)
     calls = scan_calls() + product_calls() + conv_and_gate_calls()
