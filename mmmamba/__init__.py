@@ -4,13 +4,14 @@ Importing the package registers its modules, so that
 ``custom_imports = dict(imports=['mmmamba'])`` is all a config needs.
 """
 
-from mmmamba.stack import check_stack, find_mmseg_configs
+from mmmamba.openmmlab.versions import check_stack, find_mmseg_configs
 from mmmamba.version import __version__
 
 check_stack()
 find_mmseg_configs()
 
-from mmmamba import backbones, follow, hooks, necks  # noqa: E402
+from mmmamba import backbones, hooks, necks  # noqa: E402
+from mmmamba.openmmlab import follow  # noqa: E402
 
 follow.install()
 

@@ -19,7 +19,7 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
-from mmmamba.utils.dist import replace_amp
+from mmmamba.utils.cpu import replace_amp
 from mmmamba.utils.image_size import set_image_size
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

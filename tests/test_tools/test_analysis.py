@@ -8,8 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmmamba.analysis import analyze_complexity
 from mmmamba.backbones import MobileMamba
+from mmmamba.utils.analysis import analyze_complexity
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,8 +4,8 @@ import pytest
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, build_model_from_cfg
 
-from mmmamba import follow
-from mmmamba.follow import follow_backbone
+from mmmamba.openmmlab import follow
+from mmmamba.openmmlab.follow import follow_backbone
 
 
 def model(arch='t2', out_indices=(0, 1, 2), **parts):

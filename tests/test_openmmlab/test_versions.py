@@ -1,10 +1,10 @@
-"""Tests of mmmamba/stack.py: which OpenMMLab packages are accepted."""
+"""Tests of mmmamba/openmmlab/versions.py: the packages it accepts."""
 
 from importlib import metadata
 
 import pytest
 
-from mmmamba import stack
+from mmmamba.openmmlab import versions as stack
 
 # As the README promises: the current stack and the classic one.
 CURRENT = {

@@ -1,0 +1,1 @@
+"""What mmmamba changes in other OpenMMLab packages."""
