@@ -11,8 +11,9 @@ check_stack()
 find_mmseg_configs()
 
 from mmmamba import backbones, hooks, necks  # noqa: E402
-from mmmamba.openmmlab import follow  # noqa: E402
+from mmmamba.openmmlab import checkpoint_loader, follow  # noqa: E402
 
+checkpoint_loader.install()
 follow.install()
 
 __all__ = ['__version__', 'backbones', 'hooks', 'necks']

@@ -1,4 +1,4 @@
-"""Tests of mmmamba/checkpoint.py: names, containers, refusals, safety."""
+"""Tests of mmmamba/checkpoint: names, containers, refusals, safety."""
 
 import io
 import logging
@@ -24,7 +24,6 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from mmmamba import checkpoint as checkpoint_module
 from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import (
     CheckpointError,
@@ -34,13 +33,14 @@ from mmmamba.checkpoint import (
     load_pretrained,
     to_published,
 )
+from mmmamba.checkpoint.files import HAS_SAFE_GLOBALS
 
 MODELS = sorted(p.stem.removeprefix('keys_') for p in DATA.glob('keys_*'))
 TINY = dict(base='t2', channels=(48, 64, 80), depths=(1, 1, 1))
 # Without it torch cannot be told what a runner's checkpoint may hold, and
 # mmengine's own loading is left as it is.
 needs_safe_globals = pytest.mark.skipif(
-    not checkpoint_module._HAS_SAFE_GLOBALS, reason='needs torch >= 2.6'
+    not HAS_SAFE_GLOBALS, reason='needs torch >= 2.6'
 )
 
 
