@@ -2,9 +2,7 @@
 
 import pytest
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, build_model_from_cfg
 
-from mmmamba.openmmlab import follow
 from mmmamba.openmmlab.follow import follow_backbone
 
 
@@ -86,23 +84,3 @@ def test_index_beyond_the_outputs():
 def test_unknown_arch_is_named():
     with pytest.raises(ValueError, match="unknown arch 'b9'"):
         follow_backbone(model(arch='b9'))
-
-
-def test_toolboxes_build_with_it():
-    import mmdet.registry
-    import mmseg.registry
-
-    for registry in (MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS):
-        assert registry.build_func is follow.build_model
-
-
-def test_other_build_functions_are_kept(monkeypatch):
-    def own(cfg, registry):
-        return None
-
-    monkeypatch.setattr(MODELS, 'build_func', own)
-    follow.install()
-    assert MODELS.build_func is own
-    monkeypatch.setattr(MODELS, 'build_func', build_model_from_cfg)
-    follow.install()
-    assert MODELS.build_func is follow.build_model
