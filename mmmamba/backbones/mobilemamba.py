@@ -31,7 +31,7 @@ class MobileMamba(BaseModule):
     Args:
         arch (str | dict): ``'t2'``, ``'t4'``, ``'s6'``, ``'b1'``, ``'b2'`` or
             ``'b4'`` (any case; the last three are one network, pretrained at
-            256, 384 and 512 px), or a dict. A dict's keys replace those of
+            sizes of their own), or a dict. A dict's keys replace those of
             ``base`` (an arch name, by default ``'b1'``):
 
             - channels (Sequence[int]): Width of each of the three stages.

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_flatten
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.checkpoint import (
     CheckpointError,
     backbone_state_dict,
@@ -209,10 +210,9 @@ def _build_arch(arch: str, shape):
 
 def _arch_size(arch: str) -> int:
     """The image size an arch is pretrained at."""
-    sizes = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
-    if arch.lower() not in sizes:
-        raise UsageError(_unknown('MobileMamba', arch, sizes))
-    return sizes[arch.lower()]
+    if arch.lower() not in PRETRAIN_SIZES:
+        raise UsageError(_unknown('MobileMamba', arch, PRETRAIN_SIZES))
+    return PRETRAIN_SIZES[arch.lower()]
 
 
 def _build_timm(name: str, shape, pretrained: bool = False):
