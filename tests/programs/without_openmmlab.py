@@ -1,6 +1,6 @@
 """Use mmmamba where PyTorch is installed and OpenMMLab is not.
 
-Run by tests/test_import.py: ``without_openmmlab.py {ops,deploy}``.
+Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy}``.
 """
 
 import sys
