@@ -1,7 +1,7 @@
 # make demo   train and evaluate a small detector on drawn shapes
 # make test   run the whole test suite
 # make env    only create the environment both of them use
-# make lint   ruff, as CI runs it
+# make lint   ruff and mypy, as CI runs them
 #
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
 #              active environment as it is
@@ -28,6 +28,7 @@ test: env
 lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 ifeq ($(VENV),)
 env:

@@ -87,6 +87,7 @@ class MobileMamba(BaseModule):
     arch_zoo = ARCH_ZOO
     #: Smallest height and width that leave a position in every stage.
     min_size = 64
+    init_cfg: dict | list[dict] | None
 
     def __init__(
         self,
@@ -133,7 +134,10 @@ class MobileMamba(BaseModule):
             0, self.arch['drop_path_rate'], sum(depths), device='cpu'
         ).split(list(depths))
 
-        self.stem = Stem(in_channels, self.channels[0], norm_cfg)
+        # switch_to_deploy() puts its own there.
+        self.stem: nn.Sequential = Stem(
+            in_channels, self.channels[0], norm_cfg
+        )
         self.stages = nn.ModuleList(
             Stage(
                 self.channels[i - 1] if i else None,

@@ -152,7 +152,7 @@ def download(address: str) -> dict:
     """
     with TemporaryDirectory() as folder:
         path = Path(folder, 'checkpoint')
-        torch.hub.download_url_to_file(address, path)
+        torch.hub.download_url_to_file(address, str(path))
         return load_from_local(path)
 
 

@@ -7,6 +7,7 @@ a warning lost in a log.
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
@@ -29,14 +30,17 @@ from .names import (
     is_published,
 )
 
+if TYPE_CHECKING:
+    from mmmamba.backbones import MobileMamba
+
 
 def load_pretrained(
-    model: nn.Module, filename: str, prefix: str | None = None
+    model: 'MobileMamba', filename: str, prefix: str | None = None
 ) -> None:
     """Load a backbone from a checkpoint of either layout.
 
     Args:
-        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        model (MobileMamba): The backbone.
         filename (str): A local file or an http(s) address.
         prefix (str, optional): See :func:`backbone_state_dict`.
 
@@ -59,13 +63,15 @@ def load_pretrained(
         raise CheckpointError(f'{filename}: {error}') from None
 
 
-def adapt_state_dict(model: nn.Module, state_dict: dict, prefix: str) -> None:
+def adapt_state_dict(
+    model: 'MobileMamba', state_dict: dict, prefix: str
+) -> None:
     """Make a state dict fit a backbone, in place, or say why it cannot.
 
     Published names become ours and classification heads are dropped.
 
     Args:
-        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        model (MobileMamba): The backbone.
         state_dict (dict): Tensors by name, of the whole model that is loaded.
         prefix (str): Prefix of the backbone's names in it.
 
@@ -142,21 +148,21 @@ def is_deployed(names: Iterable[str]) -> bool:
     return 'stem.0.weight' in names
 
 
-def check_arch(model: nn.Module, checkpoint: Mapping) -> None:
+def check_arch(model: 'MobileMamba', checkpoint: Mapping) -> None:
     """Refuse a checkpoint whose meta names another arch than the model's.
 
     B1, B2 and B4 are one arch; their drop-path rates may differ.
 
     Args:
-        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        model (MobileMamba): The backbone.
         checkpoint (Mapping): Of ``publish_model.py`` or any other.
 
     Raises:
         CheckpointError: If the two differ; names both.
     """
     meta = checkpoint.get('meta')
-    arch = meta.get('arch') if isinstance(meta, Mapping) else None
-    arch = model.arch_zoo.get(arch, arch) if isinstance(arch, str) else arch
+    named = meta.get('arch') if isinstance(meta, Mapping) else None
+    arch = model.arch_zoo.get(named) if isinstance(named, str) else named
     if not isinstance(arch, Mapping):
         return  # the tensors tell
     if any(
@@ -166,15 +172,15 @@ def check_arch(model: nn.Module, checkpoint: Mapping) -> None:
     ):
         raise CheckpointError(
             f'the model is arch {model.arch_name}, but the checkpoint says it '
-            f'is arch {_short(meta["arch"])}; set arch to match it'
+            f'is arch {_short(named)}; set arch to match it'
         )
 
 
-def check_form(model: nn.Module, given: Mapping, prefix: str = '') -> None:
+def check_form(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
     """Check that a backbone and tensors are both deployed, or both not.
 
     Args:
-        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        model (MobileMamba): The backbone.
         given (Mapping): Tensors of either layout, without prefix.
         prefix (str): Where they were found, for the message.
 
@@ -196,11 +202,11 @@ def check_form(model: nn.Module, given: Mapping, prefix: str = '') -> None:
         )
 
 
-def check_fit(model: nn.Module, given: Mapping, prefix: str = '') -> None:
+def check_fit(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
     """Check that tensors are exactly those of a backbone.
 
     Args:
-        model (nn.Module): A :class:`mmmamba.backbones.MobileMamba`.
+        model (MobileMamba): The backbone.
         given (Mapping): Tensors by our names, without prefix.
         prefix (str): Where they were found, for the message.
 
@@ -293,27 +299,27 @@ def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
     )
     # The outputs of deployed weights come last, and else first.
     suffix, axis = ('', -1) if is_deployed(state_dict) else ('.conv', 0)
-    weights = [state_dict.get(f'{n}{suffix}.weight') for n in last_convs]
-    if any(weight is None for weight in weights):
+    names = [f'{conv}{suffix}.weight' for conv in last_convs]
+    if not all(name in state_dict for name in names):
         if not any(n.startswith(('stem.', 'stages.')) for n in state_dict):
             return f'no MobileMamba (it has {listing(state_dict)})'
         return 'part of a MobileMamba'
-    channels = tuple(weight.shape[axis] for weight in weights)
+    channels = tuple(state_dict[name].shape[axis] for name in names)
     blocks = {m.groups() for m in map(OUR_BLOCK.match, state_dict) if m}
     depths = tuple(
         sum(stage == str(s) for stage, _ in blocks) for s in range(3)
     )
-    names = [
+    archs = [
         name
         for name, arch in arch_zoo.items()
         if (arch['channels'], arch['depths']) == (channels, depths)
     ]
-    if names:
-        return f'arch {"/".join(names)}'
+    if archs:
+        return f'arch {"/".join(archs)}'
     return f'a custom arch (channels {channels}, depths {depths})'
 
 
-def _short(arch: str | Mapping) -> str:
-    if isinstance(arch, str):
-        return arch
-    return f'channels {arch.get("channels")}, depths {arch.get("depths")}'
+def _short(arch: str | Mapping | None) -> str:
+    if isinstance(arch, Mapping):
+        return f'channels {arch.get("channels")}, depths {arch.get("depths")}'
+    return str(arch)

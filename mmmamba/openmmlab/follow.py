@@ -83,7 +83,7 @@ def _is_mobilemamba(backbone: dict) -> bool:
 
 def _parts(model: dict, *names: str) -> list[dict]:
     """The configs under these names, each of which may be a list of them."""
-    parts = []
+    parts: list[dict] = []
     for name in names:
         part = model.get(name) or []
         parts += part if isinstance(part, (list, tuple)) else [part]
@@ -92,5 +92,7 @@ def _parts(model: dict, *names: str) -> list[dict]:
 
 def _set(part: dict, key: str, value: int | tuple[int, ...]) -> None:
     """Assign; a list stays a list, which mmseg's FPN insists on."""
-    is_list = isinstance(part.get(key), list)
-    part[key] = list(value) if is_list else value
+    if isinstance(value, tuple) and isinstance(part.get(key), list):
+        part[key] = list(value)
+    else:
+        part[key] = value

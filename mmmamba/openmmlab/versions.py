@@ -79,6 +79,6 @@ def _key(version: str) -> tuple[int, ...]:
     """Comparable form of the leading numbers of a version."""
     key = []
     for part in version.split('+')[0].split('.')[:3]:
-        digits = re.match('[0-9]*', part)[0]
+        digits = re.sub('[^0-9].*', '', part)
         key.append(int(digits or 0))
     return tuple(key)
