@@ -6,7 +6,7 @@ __all__ = ['check_stack', 'install', 'installed_packages', 'uninstall']
 
 
 def _changes() -> tuple:
-    """Import what changes something: it needs packages check_stack() wants."""
+    """The modules of the changes; they import what check_stack() checks."""
     from . import checkpoint_loader, mmseg_configs, registries
 
     return mmseg_configs, checkpoint_loader, registries

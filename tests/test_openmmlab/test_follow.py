@@ -54,6 +54,13 @@ def test_heads_without_neck():
     assert [h.in_channels for h in followed.auxiliary_head] == [32, 64]
 
 
+def test_one_index_gives_one_width():
+    head = dict(in_channels=[1], in_index=1)
+    assert follow_backbone(model(decode_head=head)).decode_head == dict(
+        in_channels=272, in_index=1
+    )
+
+
 @pytest.mark.parametrize(
     'cfg',
     [
