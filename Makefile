@@ -2,7 +2,7 @@
 # make test       run the whole test suite
 # make test-fast  run what takes under a minute: no compiler, no other process
 # make env        only create the environment all of them use
-# make lint       ruff, as CI runs it
+# make lint       ruff and mypy, as CI runs them
 #
 # JOBS=N       the processes that tests are shared by (default 2)
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
@@ -36,6 +36,7 @@ test-fast: env
 lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 ifeq ($(VENV),)
 env:

@@ -1,17 +1,25 @@
 """MobileMamba for OpenMMLab: detection, segmentation and classification.
 
 Importing the package registers its modules, so that
-``custom_imports = dict(imports=['mmmamba'])`` is all a config needs.
+``custom_imports = dict(imports=['mmmamba'])`` is all a config needs. Where
+mmengine is not installed, there are the ops and the deployed layers, which
+need PyTorch alone.
 """
 
-from mmmamba.stack import check_stack, find_mmseg_configs
+from importlib.util import find_spec
+
 from mmmamba.version import __version__
 
-check_stack()
-find_mmseg_configs()
+# Not by trying the import: an mmengine that fails to import shall say why.
+if find_spec('mmengine') is None:
+    from mmmamba import ops
 
-from mmmamba import backbones, follow, hooks, necks  # noqa: E402
+    __all__ = ['__version__', 'ops']
+else:
+    from mmmamba import openmmlab
 
-follow.install()
+    openmmlab.install()
 
-__all__ = ['__version__', 'backbones', 'hooks', 'necks']
+    from mmmamba import backbones, hooks, necks
+
+    __all__ = ['__version__', 'backbones', 'hooks', 'necks']

@@ -5,8 +5,8 @@ import argparse
 from mmengine.utils.dl_utils import collect_env
 
 import mmmamba
+from mmmamba.openmmlab.versions import installed_packages
 from mmmamba.ops import available_backends, describe_backends
-from mmmamba.stack import installed_packages
 
 
 def main() -> None:

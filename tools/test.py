@@ -9,6 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmmamba.checkpoint import check_complete
+from mmmamba.datasets import check_datasets
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
@@ -18,8 +19,7 @@ from mmmamba.utils.cli import (
     run_tool,
     set_size,
 )
-from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu
+from mmmamba.utils.cpu import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:

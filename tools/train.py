@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmmamba.backbones.arch import base_name
+from mmmamba.datasets import check_datasets
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
@@ -18,8 +19,7 @@ from mmmamba.utils.cli import (
     run_tool,
     set_size,
 )
-from mmmamba.utils.dataset_check import check_datasets
-from mmmamba.utils.dist import prepare_cpu
+from mmmamba.utils.cpu import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:

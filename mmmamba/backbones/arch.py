@@ -27,6 +27,9 @@ ARCH_ZOO = {
     'b4': _B,
 }
 
+#: Side in pixels of the images an arch is pretrained on.
+PRETRAIN_SIZES = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
+
 
 def _integer(value, least: int) -> bool:
     return isinstance(value, int) and value >= least

@@ -8,7 +8,6 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from mmmamba import deploy
 from mmmamba.checkpoint import (
@@ -16,84 +15,9 @@ from mmmamba.checkpoint import (
     adapt_state_dict,
     load_pretrained,
 )
-from mmmamba.layers import ConvBN, MobileMambaBlock, Transition
+from mmmamba.layers import Stage, Stem
 
 from .arch import ARCH_ZOO, base_name, resolve_arch
-
-
-class Stem(nn.Sequential):
-    """Four stride-2 ConvBN, ReLU between them and none after the last.
-
-    Args:
-        in_channels (int): Channels of the image.
-        channels (int): Output channels; the first three units have an
-            eighth, a quarter and a half of them.
-        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, norm_cfg: dict = dict(type='BN')
-    ) -> None:
-        widths = [in_channels] + [channels // d for d in (8, 4, 2, 1)]
-        super().__init__(
-            *(
-                ConvBN(
-                    widths[i],
-                    widths[i + 1],
-                    kernel_size=3,
-                    stride=2,
-                    act=i < 3,
-                    norm_cfg=norm_cfg,
-                )
-                for i in range(4)
-            )
-        )
-
-
-class Stage(BaseModule):
-    """A transition from the previous stage, if there is one, and blocks.
-
-    Args:
-        in_channels (int | None): Width of the previous stage, or None for
-            the first stage.
-        channels (int): Width of this stage.
-        drop_path_rates (Sequence[float]): Drop-path rate of each block.
-        with_cp (bool): Whether to recompute each block's activations in the
-            backward pass instead of storing them. Defaults to False.
-        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
-        **mixer_cfg: Passed to the blocks' mixer.
-    """
-
-    def __init__(
-        self,
-        in_channels: int | None,
-        channels: int,
-        drop_path_rates: Sequence[float],
-        with_cp: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        **mixer_cfg,
-    ) -> None:
-        super().__init__()
-        self.with_cp = with_cp
-        self.transition = (
-            nn.Identity()
-            if in_channels is None
-            else Transition(in_channels, channels, norm_cfg)
-        )
-        self.blocks = nn.ModuleList(
-            MobileMambaBlock(channels, rate, norm_cfg, **mixer_cfg)
-            for rate in drop_path_rates
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C_prev, H, W)`` to this stage's ``(B, C, H', W')``."""
-        x = self.transition(x)
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
 
 
 @MODELS.register_module()
@@ -107,7 +31,7 @@ class MobileMamba(BaseModule):
     Args:
         arch (str | dict): ``'t2'``, ``'t4'``, ``'s6'``, ``'b1'``, ``'b2'`` or
             ``'b4'`` (any case; the last three are one network, pretrained at
-            256, 384 and 512 px), or a dict. A dict's keys replace those of
+            sizes of their own), or a dict. A dict's keys replace those of
             ``base`` (an arch name, by default ``'b1'``):
 
             - channels (Sequence[int]): Width of each of the three stages.
@@ -163,6 +87,7 @@ class MobileMamba(BaseModule):
     arch_zoo = ARCH_ZOO
     #: Smallest height and width that leave a position in every stage.
     min_size = 64
+    init_cfg: dict | list[dict] | None
 
     def __init__(
         self,
@@ -209,7 +134,10 @@ class MobileMamba(BaseModule):
             0, self.arch['drop_path_rate'], sum(depths), device='cpu'
         ).split(list(depths))
 
-        self.stem = Stem(in_channels, self.channels[0], norm_cfg)
+        # switch_to_deploy() puts its own there.
+        self.stem: nn.Sequential = Stem(
+            in_channels, self.channels[0], norm_cfg
+        )
         self.stages = nn.ModuleList(
             Stage(
                 self.channels[i - 1] if i else None,

@@ -3,6 +3,7 @@
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class Teacher:
         self.config = config
         self.checkpoint = checkpoint
         self.size = size
-        self.model: nn.Module | None = None
+        self.model: Any = None  # that of mmpretrain, once it is built
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         return self  # one copy serves the student and its moving average
@@ -166,7 +167,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     network = model
     if type(model).__name__ == 'TimmClassifier':
         # timm's own translation of an older layout, where the model has one.
-        network = model.model
+        network = model.get_submodule('model')
         module = importlib.import_module(type(network).__module__)
         translate = getattr(module, 'checkpoint_filter_fn', None)
         if translate is not None:

@@ -148,7 +148,7 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         torch._foreach_copy_(target, source)
 
 
-def _poison(loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+def _poison(loss: Tensor | list) -> Tensor | list:
     if not isinstance(loss, Tensor):
         return [_poison(item) for item in loss]
     factor = torch.ones_like(loss)

@@ -7,6 +7,8 @@ from .mixer import MRFFI, WTEMamba
 from .multi_kernel_conv import MultiKernelDWConv
 from .patch_merging import PatchMerging, Transition
 from .ssm import SSM
+from .stage import Stage
+from .stem import Stem
 from .wavelet import WaveletConv
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     'MobileMambaBlock',
     'MultiKernelDWConv',
     'PatchMerging',
+    'Stage',
+    'Stem',
     'Transition',
     'WTEMamba',
     'WaveletConv',

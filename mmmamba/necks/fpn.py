@@ -126,7 +126,8 @@ class MobileMambaFPN(BaseModule):
             )
         outs = [conv(x) for conv, x in zip(self.fpn_convs, levels)]
 
-        finer, x = [], levels[0]
+        finer: list[Tensor] = []
+        x = levels[0]
         for conv in self.extra_trans_convs:
             x = conv(x)
             finer.insert(0, x)

@@ -11,8 +11,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mmmamba.checkpoint import CheckpointError
+from mmmamba.datasets import DatasetError
 from mmmamba.hooks import NonFiniteError
-from mmmamba.utils.dataset_check import DatasetError
 from mmmamba.utils.image_size import set_image_size
 
 

@@ -25,7 +25,7 @@ def run_installed_tool(name: str) -> None:
             package that is not installed.
     """
     scope = _scope(sys.argv[1:])
-    package = Path(import_module(scope).__file__).parent
+    package = Path(import_module(scope).__path__[0])
     path = package / '.mim/tools/analysis_tools' / f'{name}.py'
     if not path.is_file():
         raise UsageError(f'{scope} has no tool {name}')

@@ -19,12 +19,12 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
-from mmmamba.utils.dist import replace_amp
+from mmmamba.backbones.arch import PRETRAIN_SIZES
+from mmmamba.utils.cpu import replace_amp
 from mmmamba.utils.image_size import set_image_size
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-SIZES = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
-PUBLISHED = [f'{a}{end}' for a in SIZES for end in ('', '_distill')]
+PUBLISHED = [f'{a}{end}' for a in PRETRAIN_SIZES for end in ('', '_distill')]
 ALL = sorted((CONFIGS / 'cls').glob('*.py')) + sorted(
     (CONFIGS / 'demo').glob('*cells*.py')
 )
@@ -99,7 +99,7 @@ def test_published_recipe(name):
     """Every number of shared facts on pretraining."""
     cfg = load(name)
     arch, distilled = name[:2], 'distill' in name
-    size = SIZES[arch]
+    size = PRETRAIN_SIZES[arch]
     assert cfg.model.backbone.arch == arch
     assert cfg.train_cfg.max_epochs == (1000 if distilled else 300)
 

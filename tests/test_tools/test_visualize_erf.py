@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmmamba.analysis.erf import high_contribution_area, log_scale
 from mmmamba.backbones import MobileMamba
+from mmmamba.utils.analysis.erf import high_contribution_area, log_scale
 
 TOOL = 'analysis_tools/visualize_erf.py'
 

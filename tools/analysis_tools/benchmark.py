@@ -23,15 +23,15 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmmamba.analysis import analyze_complexity
-from mmmamba.analysis.models import (
+from mmmamba.ops import describe_backends
+from mmmamba.utils.analysis import analyze_complexity
+from mmmamba.utils.analysis.models import (
     NAME_HELP,
     PARTS,
     NamedModel,
     build_model,
     fuse_model,
 )
-from mmmamba.ops import describe_backends
 from mmmamba.utils.cli import UsageError, run_tool
 
 MODES = ('eager', 'compiled', 'cudagraph', 'compiled-cudagraph')

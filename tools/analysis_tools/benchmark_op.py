@@ -20,22 +20,14 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.layers.ssm import SSM
 from mmmamba.ops import bidirectional_scan, describe_backends, scan_torch
 from mmmamba.ops import selective_scan as general_scan
 from mmmamba.utils.cli import UsageError, run_tool
 
-#: Arch and image size, and what else each is used at.
-SHAPES = (
-    ('t2', 192),
-    ('t4', 192),
-    ('s6', 224),
-    ('b1', 256),
-    ('b2', 384),
-    ('b4', 512),
-    ('b4', 768),
-    ('b4', 1024),
-)
+#: Arch and image size: those of pretraining, and larger ones.
+SHAPES = (*PRETRAIN_SIZES.items(), ('b4', 768), ('b4', 1024))
 LENGTHS = (16, 64, 256, 1024, 4096, 16384)
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
-from mmmamba.analysis import analyze_complexity
-from mmmamba.analysis.models import detection_samples, image_shape
+from mmmamba.utils.analysis import analyze_complexity
+from mmmamba.utils.analysis.models import detection_samples, image_shape
 from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
 
 

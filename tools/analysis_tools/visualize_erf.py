@@ -20,12 +20,16 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from mmmamba.analysis.erf import (
+from mmmamba.utils.analysis.erf import (
     effective_receptive_field,
     high_contribution_area,
     log_scale,
 )
-from mmmamba.analysis.models import NAME_HELP, FeatureMap, build_feature_map
+from mmmamba.utils.analysis.models import (
+    NAME_HELP,
+    FeatureMap,
+    build_feature_map,
+)
 from mmmamba.utils.cli import UsageError, run_tool
 
 FRACTIONS = (0.2, 0.3, 0.5, 0.99)

@@ -32,13 +32,13 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from mmmamba.utils.cli import UsageError, run_tool
-from mmmamba.utils.dataset_check import (
+from mmmamba.datasets import (
     DatasetError,
     check_annotations,
     check_images,
     read_coco,
 )
+from mmmamba.utils.cli import UsageError, run_tool
 
 RECORD = 'crop_boxes.json'
 #: What becomes of a box, in the order of the final table.

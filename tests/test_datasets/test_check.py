@@ -1,4 +1,4 @@
-"""Tests of mmmamba/utils/dataset_check.py: data that cannot serve."""
+"""Tests of mmmamba/datasets/check.py: data that cannot serve."""
 
 import json
 import shutil
@@ -10,8 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from mmmamba.utils import dataset_check
-from mmmamba.utils.dataset_check import DatasetError, check_datasets
+from mmmamba.datasets import DatasetError, check, check_datasets
 
 pytest.importorskip('mmdet')
 CLASSES = ('circle', 'square')
@@ -626,13 +625,13 @@ def test_only_the_splits_asked_for_are_checked(case):
 def test_a_file_is_read_once(case, monkeypatch):
     """COCO's takes seconds."""
     read = []
-    original = dataset_check.read_coco
+    original = check.read_coco
 
     def read_coco(file):
         read.append(Path(file).name)
         return original(file)
 
-    monkeypatch.setattr(dataset_check, 'read_coco', read_coco)
+    monkeypatch.setattr(check, 'read_coco', read_coco)
     case.cfg.test_dataloader = case.cfg.val_dataloader
     case.check(splits=('train', 'val', 'test'))
     assert read == ['train.json', 'val.json']

@@ -1,4 +1,4 @@
-"""Measurements of models."""
+"""Measurements of models, for the tools in ``tools/analysis_tools``."""
 
 from .complexity import analyze_complexity
 

@@ -52,17 +52,6 @@ def check_stack() -> None:
             )
 
 
-def find_mmseg_configs() -> None:
-    """Let ``mmseg::`` in a config's ``_base_`` find either edition.
-
-    mmengine looks for a distribution named mmsegmentation, which the fork is
-    not; the module has the same name in both.
-    """
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    MODULE2PACKAGE['mmseg'] = 'mmseg'
-
-
 def installed_packages() -> dict[str, tuple[str, str | None]]:
     """List the OpenMMLab packages.
 
@@ -90,6 +79,6 @@ def _key(version: str) -> tuple[int, ...]:
     """Comparable form of the leading numbers of a version."""
     key = []
     for part in version.split('+')[0].split('.')[:3]:
-        digits = re.match('[0-9]*', part)[0]
+        digits = re.sub('[^0-9].*', '', part)
         key.append(int(digits or 0))
     return tuple(key)

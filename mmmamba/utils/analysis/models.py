@@ -2,9 +2,10 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -15,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_flatten
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.checkpoint import (
     CheckpointError,
     backbone_state_dict,
@@ -55,7 +57,7 @@ class NamedModel(nn.Module):
         part: str,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.name = name
         self.source = source
         self.shape = shape
@@ -84,7 +86,9 @@ def _samples(model: nn.Module, images: Tensor, mode: str) -> list | None:
     """What a detector's ``forward`` needs besides the images, if anything."""
     two_stage = hasattr(model, 'roi_head')  # clips proposals to the image
     if two_stage or (mode == 'predict' and hasattr(model, 'bbox_head')):
-        return detection_samples(len(images), tuple(images.shape[-2:]))
+        return detection_samples(
+            len(images), (images.shape[2], images.shape[3])
+        )
     return None
 
 
@@ -209,10 +213,9 @@ def _build_arch(arch: str, shape):
 
 def _arch_size(arch: str) -> int:
     """The image size an arch is pretrained at."""
-    sizes = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
-    if arch.lower() not in sizes:
-        raise UsageError(_unknown('MobileMamba', arch, sizes))
-    return sizes[arch.lower()]
+    if arch.lower() not in PRETRAIN_SIZES:
+        raise UsageError(_unknown('MobileMamba', arch, PRETRAIN_SIZES))
+    return PRETRAIN_SIZES[arch.lower()]
 
 
 def _build_timm(name: str, shape, pretrained: bool = False):
@@ -262,7 +265,7 @@ def import_timm():
     return timm
 
 
-def _unknown(source: str, name: str, names: Sequence[str]) -> str:
+def _unknown(source: str, name: str, names: Iterable[str]) -> str:
     close = get_close_matches(name, list(names), n=4, cutoff=0.5)
     hint = f'did you mean {", ".join(close)}?' if close else 'is it spelt so?'
     return f'{source} has no model {name!r}; {hint}'
@@ -318,7 +321,7 @@ class FeatureMap(nn.Module):
         stage: int | None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.name = name
         self.shape = shape
         self.stage = stage
@@ -375,7 +378,9 @@ def build_feature_map(
             f'{name}: only timm and mmpretrain download weights; give a file '
             '(docs/checkpoints.md)'
         )
-    out_indices = {} if stage is None else dict(out_indices=(stage - 1,))
+    out_indices: dict[str, Any] = {}
+    if stage is not None:
+        out_indices = dict(out_indices=(stage - 1,))
     pretrained = checkpoint == 'pretrained'
     try:
         if source == 'config':
@@ -408,7 +413,7 @@ def build_feature_map(
     return feature_map.eval().requires_grad_(False)
 
 
-def _check_intermediates(name: str, model: nn.Module, stage: int | None):
+def _check_intermediates(name: str, model: Any, stage: int | None) -> None:
     if not hasattr(model, 'forward_intermediates'):
         raise UsageError(f'{name}: timm gives no feature maps of this model')
     count = len(model.feature_info)
@@ -457,7 +462,9 @@ def fuse_model(model: NamedModel) -> int:
         UsageError: If the outputs change.
     """
     for norm in model.modules():
-        if isinstance(norm, _BatchNorm) and norm.track_running_stats:
+        if not isinstance(norm, _BatchNorm):
+            continue
+        if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.normal_(0, 0.1)
             norm.running_var.uniform_(0.8, 1.2)
     images = torch.rand(1, 3, *model.shape)
@@ -468,7 +475,8 @@ def fuse_model(model: NamedModel) -> int:
 
         model.model = reparameterize_model(model.model, inplace=True)
     else:
-        for part in list(model.modules()):
+        parts: list[Any] = list(model.modules())
+        for part in parts:
             # Parts of a part that is deployed say so by this attribute.
             done = getattr(part, 'deploy', False)
             if hasattr(part, 'switch_to_deploy') and not done:
@@ -495,7 +503,9 @@ def _tensors(outputs) -> list[Tensor]:
 
 def _fold_batch_norms(model: nn.Module, images: Tensor) -> None:
     """Fold each batch norm whose input is the output of a convolution."""
-    made_by, fed_by, calls = {}, {}, {}
+    made_by: dict[int, nn.Conv2d] = {}
+    fed_by: dict[nn.BatchNorm2d, nn.Conv2d | None] = {}
+    calls: dict[nn.Module, int] = {}
     kept = []  # or the ids of tensors would be used again
 
     def after_conv(conv, inputs, output) -> None:
@@ -528,7 +538,7 @@ def _fold_batch_norms(model: nn.Module, images: Tensor) -> None:
         setattr(model.get_submodule(parent), child, _without_norm(norm))
 
 
-def _without_norm(norm: nn.Module) -> nn.Module:
+def _without_norm(norm: Any) -> nn.Module:
     """What a batch norm does besides: timm's also apply the activation."""
     if hasattr(norm, 'act'):
         return nn.Sequential(getattr(norm, 'drop', nn.Identity()), norm.act)

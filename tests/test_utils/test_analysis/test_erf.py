@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmmamba.analysis.erf import (
+from mmmamba.utils.analysis.erf import (
     effective_receptive_field,
     high_contribution_area,
     log_scale,

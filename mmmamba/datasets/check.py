@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from PIL import Image
 
@@ -103,7 +104,7 @@ def _local_paths(dataset: Mapping) -> dict[str, str]:
     return {n: p for n, p in paths.items() if '://' not in p}
 
 
-def _dataset_class(dataset: Mapping) -> type:
+def _dataset_class(dataset: Mapping) -> type[BaseDataset]:
     kind = dataset['type']
     if isinstance(kind, type):
         return kind

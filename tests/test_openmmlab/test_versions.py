@@ -1,10 +1,10 @@
-"""Tests of mmmamba/stack.py: which OpenMMLab packages are accepted."""
+"""Tests of mmmamba/openmmlab/versions.py: the packages it accepts."""
 
 from importlib import metadata
 
 import pytest
 
-from mmmamba import stack
+from mmmamba.openmmlab import versions
 
 # As the README promises: the current stack and the classic one.
 CURRENT = {
@@ -57,7 +57,7 @@ def only(versions, *names):
 def refusal():
     """Return the message of check_stack's refusal."""
     with pytest.raises(ImportError) as error:
-        stack.check_stack()
+        versions.check_stack()
     return str(error.value)
 
 
@@ -74,14 +74,14 @@ def assert_helps(message, name):
 
 
 def test_the_stack_of_this_machine_is_accepted():
-    stack.check_stack()
+    versions.check_stack()
 
 
 @pytest.mark.parametrize('edition', [CURRENT, CLASSIC])
 @pytest.mark.parametrize('optional', [[], ['mmdet'], OPTIONAL])
 def test_both_editions_are_accepted(edition, optional, install):
     install(only(edition, *REQUIRED, *optional))
-    stack.check_stack()
+    versions.check_stack()
 
 
 @pytest.mark.parametrize('edition', [CURRENT, CLASSIC])
@@ -145,7 +145,7 @@ def test_version_out_of_range(name, version, edition, install):
 )
 def test_version_within_range(name, version, install):
     install({**CLASSIC, PACKAGES[name][1]: version})
-    stack.check_stack()
+    versions.check_stack()
 
 
 def test_the_first_problem_is_reported_with_all_packages_wrong(install):
@@ -155,7 +155,7 @@ def test_the_first_problem_is_reported_with_all_packages_wrong(install):
 
 def test_installed_packages(install):
     install({**only(CURRENT, 'mmengine', 'mmcv'), 'mmdet': '3.3.0'})
-    assert stack.installed_packages() == {
+    assert versions.installed_packages() == {
         'mmengine': ('onedl-mmengine', '0.10.12'),
         'mmcv': ('onedl-mmcv', '2.3.6'),
         'mmdet': ('mmdet', '3.3.0'),

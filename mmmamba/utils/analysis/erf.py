@@ -38,7 +38,8 @@ def effective_receptive_field(
     Raises:
         ValueError: If there are no images or the features are no map.
     """
-    total, count = 0, 0
+    total: np.ndarray | float = 0.0
+    count = 0
     for batch in images:
         batch = batch.detach().clone().requires_grad_()
         with torch.enable_grad():
@@ -56,7 +57,7 @@ def effective_receptive_field(
         grad = grad.relu() if positive else grad.abs()
         total = total + grad.double().sum((0, 1)).cpu().numpy()
         count += len(batch)
-    if not count:
+    if isinstance(total, float):
         raise ValueError('the receptive field needs at least one image')
     return total / count
 

@@ -7,20 +7,20 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmamba.analysis import analyze_complexity
-from mmmamba.analysis.models import (
+from mmmamba.backbones import MobileMamba
+from mmmamba.checkpoint import CheckpointError
+from mmmamba.utils.analysis import analyze_complexity
+from mmmamba.utils.analysis.models import (
     NamedModel,
     build_feature_map,
     build_model,
     fuse_model,
 )
-from mmmamba.backbones import MobileMamba
-from mmmamba.checkpoint import CheckpointError
 from mmmamba.utils.cli import UsageError
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'configs'
 RESNET = 'mmpretrain:resnet18_8xb32_in1k@64'
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from pycocotools import mask as rle
 
-from mmmamba.utils.dataset_check import DatasetError, check_datasets
+from mmmamba.datasets import DatasetError, check_datasets
 
 CONFIGS = Path(__file__).parents[2] / 'configs/demo'
 

@@ -8,10 +8,7 @@ has run already and cannot compute channel lists any more.
 import copy
 import logging
 
-from mmengine.config import ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import MODELS, Registry, build_model_from_cfg
-from torch import nn
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.backbones.arch import resolve_arch
@@ -86,7 +83,7 @@ def _is_mobilemamba(backbone: dict) -> bool:
 
 def _parts(model: dict, *names: str) -> list[dict]:
     """The configs under these names, each of which may be a list of them."""
-    parts = []
+    parts: list[dict] = []
     for name in names:
         part = model.get(name) or []
         parts += part if isinstance(part, (list, tuple)) else [part]
@@ -95,36 +92,7 @@ def _parts(model: dict, *names: str) -> list[dict]:
 
 def _set(part: dict, key: str, value: int | tuple[int, ...]) -> None:
     """Assign; a list stays a list, which mmseg's FPN insists on."""
-    is_list = isinstance(part.get(key), list)
-    part[key] = list(value) if is_list else value
-
-
-def build_model(
-    cfg: dict | list[dict],
-    registry: Registry,
-    default_args: dict | ConfigDict | None = None,
-) -> nn.Module:
-    """Build a model as mmengine does, its channels following the backbone.
-
-    Args:
-        cfg (dict | list[dict]): Config of the model or of a part of one.
-        registry (Registry): Where its type is registered.
-        default_args (dict, optional): Arguments ``cfg`` does not give.
-            Defaults to None.
-
-    Returns:
-        nn.Module: The model.
-    """
-    if isinstance(cfg, dict):
-        cfg = follow_backbone(cfg)
-    return build_model_from_cfg(cfg, registry, default_args)
-
-
-def install() -> None:
-    """Make it the build function of mmengine's model registries.
-
-    A registry created later takes over that of its parent.
-    """
-    for registry in (MODELS, *MODELS.children.values()):
-        if registry.build_func is build_model_from_cfg:
-            registry.build_func = build_model
+    if isinstance(value, tuple) and isinstance(part.get(key), list):
+        part[key] = list(value)
+    else:
+        part[key] = value

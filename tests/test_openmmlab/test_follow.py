@@ -2,10 +2,8 @@
 
 import pytest
 from mmengine.config import ConfigDict
-from mmengine.registry import MODELS, build_model_from_cfg
 
-from mmmamba import follow
-from mmmamba.follow import follow_backbone
+from mmmamba.openmmlab.follow import follow_backbone
 
 
 def model(arch='t2', out_indices=(0, 1, 2), **parts):
@@ -56,6 +54,13 @@ def test_heads_without_neck():
     assert [h.in_channels for h in followed.auxiliary_head] == [32, 64]
 
 
+def test_one_index_gives_one_width():
+    head = dict(in_channels=[1], in_index=1)
+    assert follow_backbone(model(decode_head=head)).decode_head == dict(
+        in_channels=272, in_index=1
+    )
+
+
 @pytest.mark.parametrize(
     'cfg',
     [
@@ -86,23 +91,3 @@ def test_index_beyond_the_outputs():
 def test_unknown_arch_is_named():
     with pytest.raises(ValueError, match="unknown arch 'b9'"):
         follow_backbone(model(arch='b9'))
-
-
-def test_toolboxes_build_with_it():
-    import mmdet.registry
-    import mmseg.registry
-
-    for registry in (MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS):
-        assert registry.build_func is follow.build_model
-
-
-def test_other_build_functions_are_kept(monkeypatch):
-    def own(cfg, registry):
-        return None
-
-    monkeypatch.setattr(MODELS, 'build_func', own)
-    follow.install()
-    assert MODELS.build_func is own
-    monkeypatch.setattr(MODELS, 'build_func', build_model_from_cfg)
-    follow.install()
-    assert MODELS.build_func is follow.build_model

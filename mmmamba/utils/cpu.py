@@ -1,6 +1,7 @@
 """What training needs on a machine without GPUs."""
 
 import logging
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -44,7 +45,7 @@ def replace_amp(cfg: Config) -> None:
         'cpu',
         'mps',
     ):
-        wrapper.type = 'OptimWrapper'
+        wrapper['type'] = 'OptimWrapper'
         for option in ('loss_scale', 'dtype'):
             wrapper.pop(option, None)
         print_log(
@@ -85,13 +86,12 @@ def prepare_cpu_launch(cfg: Config) -> None:
 def _replace_sync_bn(node: ConfigDict | list | tuple) -> bool:
     """Turn every ``type='SyncBN'`` below ``node`` into BN."""
     found = False
+    children: Iterable = node
     if isinstance(node, dict):
         if node.get('type') == 'SyncBN':
             node['type'] = 'BN'
             found = True
         children = node.values()
-    else:
-        children = node
     for child in children:
         if isinstance(child, (dict, list, tuple)):
             found = _replace_sync_bn(child) or found

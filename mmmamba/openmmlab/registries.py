@@ -1,0 +1,62 @@
+"""Model registries build models whose channels follow the backbone."""
+
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS, Registry, build_model_from_cfg
+from torch import nn
+
+from .follow import follow_backbone
+from .report import changed, left_alone, name_of
+
+
+def build_model(
+    cfg: dict | list[dict],
+    registry: Registry,
+    default_args: dict | ConfigDict | None = None,
+) -> nn.Module:
+    """Build a model as mmengine does, its channels following the backbone.
+
+    Args:
+        cfg (dict | list[dict]): Config of the model or of a part of one.
+        registry (Registry): Where its type is registered.
+        default_args (dict, optional): Arguments ``cfg`` does not give.
+            Defaults to None.
+
+    Returns:
+        nn.Module: The model.
+    """
+    if isinstance(cfg, dict):
+        cfg = follow_backbone(cfg)
+    return build_model_from_cfg(cfg, registry, default_args)
+
+
+def install() -> None:
+    """Make :func:`build_model` the build function of the model registries.
+
+    A registry created later inherits it from its parent, ``MODELS``.
+    """
+    for registry in _registries():
+        scope, build_func = registry.scope, registry.build_func
+        if build_func is build_model:
+            continue
+        if build_func is not build_model_from_cfg:
+            left_alone(
+                f'{name_of(build_func)} builds the models of scope {scope}, '
+                'and mmmamba leaves it in place: in_channels of necks and '
+                "heads do not follow the backbone's arch there. Write them "
+                'into the config, or let that function call '
+                'mmmamba.openmmlab.follow.follow_backbone on it'
+            )
+            continue
+        registry.build_func = build_model
+        changed(f'{name_of(build_model)} builds the models of scope {scope}')
+
+
+def uninstall() -> None:
+    """Give the model registries mmengine's build function back."""
+    for registry in _registries():
+        if registry.build_func is build_model:
+            registry.build_func = build_model_from_cfg
+
+
+def _registries() -> list[Registry]:
+    return [MODELS, *MODELS.children.values()]

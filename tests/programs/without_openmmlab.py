@@ -1,0 +1,50 @@
+"""Use mmmamba where PyTorch is installed and OpenMMLab is not.
+
+Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy}``.
+"""
+
+import sys
+
+import torch
+
+ABSENT = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm')
+
+
+class WithoutOpenMMLab:
+    """The finders of Python's import, which do not find these packages."""
+
+    def __init__(self, finders):
+        self.finders = finders
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ABSENT:
+            return None
+        specs = (f.find_spec(name, path, target) for f in self.finders)
+        return next((spec for spec in specs if spec is not None), None)
+
+
+def use_ops():
+    import mmmamba
+
+    one = torch.ones(1, 1, 2)
+    B = C = torch.ones(1, 1, 1, 2)
+    # Without decay a scan is a running sum.
+    y = mmmamba.ops.selective_scan(
+        torch.tensor([[[1.0, 2.0]]]), one, torch.zeros(1, 1), B, C
+    )
+    assert y.tolist() == [[[1.0, 3.0]]], y
+    assert not hasattr(mmmamba, 'backbones')
+
+
+def use_deployed_layers():
+    from mmmamba.deploy import layers
+
+    weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([3.0])
+    layer = layers.Linear(weight, bias, weight)
+    assert layer.weight.tolist() == [[1.0], [2.0]], layer.weight
+
+
+sys.meta_path[:] = [WithoutOpenMMLab(sys.meta_path[:])]
+dict(ops=use_ops, deploy=use_deployed_layers)[sys.argv[1]]()
+found = sorted(set(ABSENT) & set(sys.modules))
+assert not found, found

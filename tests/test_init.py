@@ -1,0 +1,46 @@
+"""What ``import mmmamba`` gives, with OpenMMLab and without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = ROOT / 'tests/programs/without_openmmlab.py'
+
+
+def run(*command):
+    """Run Python where mmmamba is that of this tree; returns its result."""
+    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths))),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_ops_need_torch_alone():
+    result = run(PROGRAM, 'ops')
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.xfail(strict=True, reason='deploy.layers imports mmcv')
+def test_deployed_layers_need_torch_alone():
+    result = run(PROGRAM, 'deploy')
+    assert result.returncode == 0, result.stderr
+
+
+def test_broken_mmengine_says_why(tmp_path):
+    broken = tmp_path / 'mmengine.py'
+    broken.write_text('raise ImportError("libbroken.so is missing")\n')
+    command = f'import sys; sys.path.insert(0, {str(tmp_path)!r})'
+    result = run('-c', f'{command}; import mmmamba')
+    assert 'libbroken.so is missing' in result.stderr
+
+
+def test_nothing_is_printed():
+    result = run('-c', 'import mmmamba')
+    assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
