@@ -12,9 +12,9 @@ from mmmamba.version import __version__
 
 # Not by trying the import: an mmengine that fails to import shall say why.
 if find_spec('mmengine') is None:
-    from mmmamba import ops
+    from mmmamba import deploy, ops
 
-    __all__ = ['__version__', 'ops']
+    __all__ = ['__version__', 'deploy', 'ops']
 else:
     from mmmamba import openmmlab
 

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / 'tests/programs/without_openmmlab.py'
 
@@ -27,7 +25,6 @@ def test_ops_need_torch_alone():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.xfail(strict=True, reason='deploy.layers imports mmcv')
 def test_deployed_layers_need_torch_alone():
     result = run(PROGRAM, 'deploy')
     assert result.returncode == 0, result.stderr

@@ -1,6 +1,7 @@
 """MobileMamba: a three-stage vision Mamba for strides 16, 32 and 64."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from mmengine.logging import print_log
@@ -228,10 +229,9 @@ class MobileMamba(BaseModule):
                 'switch_to_deploy() folds the running statistics of the '
                 'norms, which training would change; call .eval() first'
             )
-        self.stem, self.stages = (
-            deploy.Stem(self.stem),
-            nn.ModuleList(deploy.Stage(stage) for stage in self.stages),
-        )
+        stem = deploy.Stem(cast(Stem, self.stem))
+        stages = [deploy.Stage(cast(Stage, stage)) for stage in self.stages]
+        self.stem, self.stages = stem, nn.ModuleList(stages)
         self.deploy = True
         self.eval()
 

@@ -4,11 +4,16 @@ All of it is done in float64, so that a folded network differs from the plain
 one by the rounding of its own computation only.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmamba.layers import ConvBN
+if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
+    from mmmamba.layers import ConvBN
 
 
 def conv_bn(unit: ConvBN) -> tuple[Tensor, Tensor]:
@@ -48,7 +53,11 @@ def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
         RuntimeError: If it is another norm, or one that does not use running
             statistics.
     """
-    if not isinstance(bn, _BatchNorm) or bn.running_var is None:
+    if (
+        not isinstance(bn, _BatchNorm)
+        or bn.running_var is None
+        or bn.running_mean is None
+    ):
         raise RuntimeError(
             'switch_to_deploy folds batch norms with running statistics (BN, '
             f'SyncBN) into convolutions, which {bn} is not; a network of '
@@ -60,6 +69,11 @@ def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
         weight, bias = bn.weight.detach().double(), bn.bias.detach().double()
         scale, shift = weight * scale, weight * shift + bias
     return scale, shift
+
+
+def bias_of(layer: nn.Module) -> Tensor:
+    """Return the bias of a layer that has one, without its gradient."""
+    return layer.get_parameter('bias').detach()
 
 
 def residual(weight: Tensor) -> Tensor:

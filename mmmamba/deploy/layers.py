@@ -5,14 +5,16 @@ Feature maps are ``(B, H, W, C)``, so that a 1x1 convolution is one matrix
 product, and a part of the channels is a view and not a copy.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmamba import layers
 from mmmamba.ops import (
     BlockParameters,
-    TransitionParameters,
     bidirectional_scan,
     block,
     block_is_compiled,
@@ -22,11 +24,19 @@ from mmmamba.ops import (
     mixer_conv,
     scan_gate,
     selective_scan,
-    transition,
-    transition_is_compiled,
+)
+from mmmamba.ops.block import (
+    ConvParameters,
+    FFNParameters,
+    LinearParameters,
+    LocalParameters,
+    SSMParameters,
 )
 
 from . import fold
+
+if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
+    from mmmamba import layers
 
 
 class StemConv(nn.Module):
@@ -64,9 +74,9 @@ class Linear(nn.Module):
         """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
         return linear(x, self.weight, self.bias, relu, residual)
 
-    def tensors(self) -> list[Tensor]:
-        """Return the parameters in the order of the op."""
-        return [self.weight, self.bias]
+    def op_parameters(self) -> LinearParameters:
+        """Return the parameters by their names in the op."""
+        return LinearParameters(self.weight, self.bias)
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:
@@ -98,9 +108,9 @@ class DepthwiseConv(nn.Module):
         """Map ``(B, H, W, C)`` to ``(B, H', W', C)``."""
         return depthwise_conv(x, self.weight, self.bias, self.stride, self.act)
 
-    def tensors(self) -> list[Tensor]:
-        """Return the parameters in the order of the op."""
-        return [self.weight, self.bias]
+    def op_parameters(self) -> ConvParameters:
+        """Return the parameters by their names in the op."""
+        return ConvParameters(self.weight, self.bias)
 
 
 class FFN(nn.Module):
@@ -117,11 +127,16 @@ class FFN(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
-        return feed_forward(x, *self.tensors(), shortcut)
+        return feed_forward(x, *self.op_parameters(), shortcut)
 
-    def tensors(self) -> list[Tensor]:
-        """Return the parameters in the order of the op."""
-        return self.pw1.tensors() + self.pw2.tensors()
+    def op_parameters(self) -> FFNParameters:
+        """Return the parameters by their names in the op."""
+        return FFNParameters(
+            weight1=self.pw1.weight,
+            bias1=self.pw1.bias,
+            weight2=self.pw2.weight,
+            bias2=self.pw2.bias,
+        )
 
 
 class SSM(nn.Module):
@@ -140,7 +155,7 @@ class SSM(nn.Module):
         self.conv_weight = fold.frozen(
             ssm.dwconv.weight.detach()[:, 0].permute(1, 2, 0), like
         )
-        self.conv_bias = fold.frozen(ssm.dwconv.bias.detach(), like)
+        self.conv_bias = fold.frozen(fold.bias_of(ssm.dwconv), like)
         # One product for all directions.
         self.x_proj = fold.frozen(
             ssm.x_proj_weight.detach().flatten(0, 1).t(), like
@@ -188,13 +203,23 @@ class SSM(nn.Module):
             y = y * F.silu(z)
         return self.out_proj(y.unflatten(1, shape[1:]))
 
-    def tensors(self) -> list[Tensor]:
-        """Return the parameters in the order of ``BlockParameters.ssm``."""
-        conv = [self.conv_weight, self.conv_bias]
-        scan = [self.x_proj, self.dt_weight, self.dt_bias, self.A, self.D]
-        norm = [self.norm_weight, self.norm_bias]
-        projections = self.in_proj.tensors(), self.out_proj.tensors()
-        return projections[0] + conv + scan + norm + projections[1]
+    def op_parameters(self) -> SSMParameters:
+        """Return the parameters by their names in the op ``block``."""
+        return SSMParameters(
+            in_weight=self.in_proj.weight,
+            in_bias=self.in_proj.bias,
+            conv_weight=self.conv_weight,
+            conv_bias=self.conv_bias,
+            x_proj=self.x_proj,
+            dt_weight=self.dt_weight,
+            dt_bias=self.dt_bias,
+            A=self.A,
+            D=self.D,
+            norm_weight=self.norm_weight,
+            norm_bias=self.norm_bias,
+            out_weight=self.out_proj.weight,
+            out_bias=self.out_proj.bias,
+        )
 
     def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
         """Scan ``(B, L, D)`` in one direction, or in four."""
@@ -215,14 +240,13 @@ class SSM(nn.Module):
             )
             return y.transpose(1, 2)
         # Both pairs of directions: along the rows, and along the columns.
-        columns = [
+        by_row, by_column = projected.chunk(2, dim=-1)
+        x_turned, by_column = (
             t.unflatten(1, shape[1:]).transpose(1, 2).flatten(1, 2)
-            for t in (x, projected)
-        ]
-        rows, columns = (
-            self._scan_pair(x, projected.chunk(2, dim=-1)[i], i)
-            for i, (x, projected) in enumerate([(x, projected), columns])
+            for t in (x, by_column)
         )
+        rows = self._scan_pair(x, by_row, 0)
+        columns = self._scan_pair(x_turned, by_column, 1)
         columns = columns.unflatten(1, shape[:0:-1]).transpose(1, 2)
         return rows + columns.flatten(1, 2)
 
@@ -261,7 +285,7 @@ class Mixer(nn.Module):
             )
         self.local_weight = self.local_bias = None
         self.local_scale = self.local_shift = None
-        if mixer.split[1]:
+        if not isinstance(mixer.local_branch, nn.Identity):
             folded = local_branch(mixer.local_branch)
             self.local_weight, self.local_bias = (
                 fold.frozen(t, like) for t in folded[:2]
@@ -277,20 +301,18 @@ class Mixer(nn.Module):
             x,
             self.ssm(x[..., : self.global_channels]),
             self.wavelet_weight,
-            *self.local_tensors(),
-        )
-        return self.proj(mixed, residual=x)
-
-    def local_tensors(self) -> list[Tensor]:
-        """Return the local part's parameters, if there is one."""
-        if self.local_weight is None:
-            return []
-        return [
             self.local_weight,
             self.local_bias,
             self.local_scale,
             self.local_shift,
-        ]
+        )
+        return self.proj(mixed, residual=x)
+
+    def local_parameters(self) -> LocalParameters | None:
+        """Return the local part's parameters, if there is one."""
+        affine = (self.local_bias, self.local_scale, self.local_shift)
+        present = [t for t in (self.local_weight, *affine) if t is not None]
+        return LocalParameters(*present) if present else None
 
 
 def wavelet_weight(wavelet: layers.WaveletConv) -> Tensor:
@@ -307,9 +329,12 @@ def local_branch(
 
     Parts with smaller kernels have a border of zeros.
     """
-    kernel = max(part[0].conv.kernel_size[0] for part in branch.parts)
+    parts = [
+        cast('list[layers.ConvBN]', [*p.children()]) for p in branch.parts
+    ]
+    kernel = max(conv.conv.kernel_size[0] for conv, _ in parts)
     weights, biases, scales, shifts = [], [], [], []
-    for conv, affine in branch.parts:
+    for conv, affine in parts:
         weight, bias = fold.conv_bn(conv)
         border = (kernel - weight.shape[-1]) // 2
         weights.append(F.pad(weight[:, 0], [border] * 4))
@@ -343,7 +368,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape."""
         if self.mixer.ssm.directions == 2:
-            parameters = self._parameters_of_op()
+            parameters = self.op_parameters()
             if block_is_compiled(x, parameters):
                 return block(x, parameters)
         shortcut = x
@@ -353,17 +378,18 @@ class Block(nn.Module):
         x = self.dwconv2(x)
         return self.ffn2(x, shortcut)
 
-    def _parameters_of_op(self) -> BlockParameters:
+    def op_parameters(self) -> BlockParameters:
+        """Return the parameters by their names in the op ``block``."""
         mixer = self.mixer
         return BlockParameters(
-            conv1=self.dwconv1.tensors(),
-            ffn1=self.ffn1.tensors(),
-            ssm=mixer.ssm.tensors(),
+            conv1=self.dwconv1.op_parameters(),
+            ffn1=self.ffn1.op_parameters(),
+            ssm=mixer.ssm.op_parameters(),
             wavelet=mixer.wavelet_weight,
-            local=mixer.local_tensors(),
-            proj=mixer.proj.tensors(),
-            conv2=self.dwconv2.tensors(),
-            ffn2=self.ffn2.tensors(),
+            local=mixer.local_parameters(),
+            proj=mixer.proj.op_parameters(),
+            conv2=self.dwconv2.op_parameters(),
+            ffn2=self.ffn2.op_parameters(),
             eps=mixer.ssm.eps,
         )
 
@@ -380,7 +406,7 @@ class PatchMerging(nn.Module):
         self.expand = pointwise(merging.expand)
         self.dwconv = DepthwiseConv(merging.dwconv)
         self.fc1, self.fc2 = (
-            Linear(fc.weight.detach(), fc.bias.detach(), fc.weight)
+            Linear(fc.weight.detach(), fold.bias_of(fc), fc.weight)
             for fc in (merging.se.fc1, merging.se.fc2)
         )
         self.project = pointwise(merging.project)
@@ -409,23 +435,6 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
-        parameters = self._parameters_of_op()
-        if transition_is_compiled(x, parameters):
-            return transition(x, parameters)
         x = self.ffn1(self.dwconv1(x))
         x = self.merging(x)
         return self.ffn2(self.dwconv2(x))
-
-    def _parameters_of_op(self) -> TransitionParameters:
-        merging = self.merging
-        return TransitionParameters(
-            conv1=self.dwconv1.tensors(),
-            ffn1=self.ffn1.tensors(),
-            expand=merging.expand.tensors(),
-            conv=merging.dwconv.tensors(),
-            fc1=merging.fc1.tensors(),
-            fc2=merging.fc2.tensors(),
-            project=merging.project.tensors(),
-            conv2=self.dwconv2.tensors(),
-            ffn2=self.ffn2.tensors(),
-        )

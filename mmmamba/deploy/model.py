@@ -1,7 +1,5 @@
 """Deployment of a whole detector, segmentor or classifier."""
 
-from mmcv.cnn import fuse_conv_bn
-from mmengine.logging import print_log
 from torch import nn
 
 
@@ -21,6 +19,10 @@ def deploy_model(model: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: If it is in training mode, or a part refuses.
     """
+    # Not at the top: the deployed layers beside this need PyTorch alone.
+    from mmcv.cnn import fuse_conv_bn
+    from mmengine.logging import print_log
+
     if model.training:
         raise RuntimeError(
             'deploy_model() folds the running statistics of norms, which '

@@ -1,26 +1,34 @@
 """Stem and stages of a deployed backbone."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
 from torch import Tensor, nn
 
 from mmmamba.ops import stem_conv
 
-from . import layers
+from .layers import Block, StemConv, Transition
+
+if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
+    from mmmamba import layers
 
 
 class Stem(nn.Sequential):
     """Four stride-2 convolutions, ReLU between them.
 
     Args:
-        stem (nn.Sequential): The trained stem.
+        stem (layers.Stem): The trained stem.
     """
 
-    def __init__(self, stem: nn.Sequential) -> None:
-        super().__init__(*(layers.StemConv(unit) for unit in stem))
+    def __init__(self, stem: layers.Stem) -> None:
+        units = [cast('layers.ConvBN', unit) for unit in stem]
+        super().__init__(*(StemConv(unit) for unit in units))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, H/16, W/16, C')``, rounded up."""
-        weights = [conv.weight for conv in self]
-        biases = [conv.bias for conv in self]
+        weights = [conv.get_parameter('weight') for conv in self]
+        biases = [conv.get_parameter('bias') for conv in self]
         return stem_conv(x, weights, biases)
 
 
@@ -28,17 +36,18 @@ class Stage(nn.Module):
     """A transition, if there is one, and blocks.
 
     Args:
-        stage (nn.Module): The trained stage.
+        stage (layers.Stage): The trained stage.
     """
 
-    def __init__(self, stage: nn.Module) -> None:
+    def __init__(self, stage: layers.Stage) -> None:
         super().__init__()
         self.transition = (
             nn.Identity()
             if isinstance(stage.transition, nn.Identity)
-            else layers.Transition(stage.transition)
+            else Transition(stage.transition)
         )
-        self.blocks = nn.ModuleList(layers.Block(b) for b in stage.blocks)
+        blocks = [cast('layers.MobileMambaBlock', b) for b in stage.blocks]
+        self.blocks = nn.ModuleList(Block(block) for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to this stage's ``(B, H', W', C')``."""

@@ -1,19 +1,30 @@
-"""Operators of the network. Depends on torch alone."""
+"""Operators of the network. Depends on torch alone.
+
+Scans, with gradients and on any device:
+    ``selective_scan``, ``bidirectional_scan``.
+
+Ops of a deployed network, for inference, on channels-last maps
+``(B, H, W, C)`` and sequences ``(B, L, C)``. A 1x1 convolution is then one
+product with a ``(B*H*W, C)`` matrix, and some of the channels are a view.
+Their compiled versions run on CPUs and have no gradient; PyTorch's serve for
+all else:
+    ``stem_conv``, ``depthwise_conv``, ``mixer_conv``, ``scan_gate``,
+    ``linear``, ``feed_forward``, and ``block``, which is all of a block.
+"""
 
 from .backend import available_backends, describe_backends, use_backend
+from .bidirectional_scan import bidirectional_scan
 from .block import BlockParameters, block, block_is_compiled
-from .channels_last import depthwise_conv, mixer_conv, scan_gate, stem_conv
-from .linear import feed_forward, linear
-from .selective_scan import bidirectional_scan, selective_scan
-from .transition import (
-    TransitionParameters,
-    transition,
-    transition_is_compiled,
-)
+from .depthwise_conv import depthwise_conv
+from .feed_forward import feed_forward
+from .linear import linear
+from .mixer_conv import mixer_conv
+from .scan_gate import scan_gate
+from .selective_scan import selective_scan
+from .stem_conv import stem_conv
 
 __all__ = [
     'BlockParameters',
-    'TransitionParameters',
     'available_backends',
     'bidirectional_scan',
     'block',
@@ -26,7 +37,5 @@ __all__ = [
     'scan_gate',
     'selective_scan',
     'stem_conv',
-    'transition',
-    'transition_is_compiled',
     'use_backend',
 ]

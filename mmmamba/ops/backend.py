@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 
 #: What ``MMMAMBA_OP_BACKEND`` may be, and the device each one runs on.
 _DEVICE_OF = {'torch': None, 'cpp': 'cpu', 'cuda': 'cuda'}
+# What the kernels of the ops for inference are compiled for.
+_KERNEL_SIZES = (1, 3, 5, 7)
+_MIN_CHANNELS = 16
 _BUILD = (
     'pip install --no-build-isolation --force-reinstall --no-deps, and the '
     'path or URL mmmamba comes from'
@@ -35,7 +38,7 @@ def _known(backend: str | None) -> str | None:
 def _load_extension() -> str | None:
     """Load the compiled ops; return why that is not possible, if it is not."""
     spec = importlib.util.find_spec('mmmamba._ext')
-    if spec is None:
+    if spec is None or spec.origin is None:
         return 'they are not built'
     # A library for another PyTorch may crash where it is loaded, so that its
     # bytes are asked first.
@@ -44,7 +47,7 @@ def _load_extension() -> str | None:
     if found is None:
         return f'{spec.origin} is damaged'
     built_for = found[1].decode()
-    if built_for != re.match(r'\d+\.\d+', torch.__version__)[0]:
+    if not torch.__version__.startswith(f'{built_for}.'):
         return (
             f'they are built for PyTorch {built_for}, and this is PyTorch '
             f'{torch.__version__}'
@@ -191,21 +194,40 @@ def describe_backends() -> dict[str, str]:
     return words
 
 
-def compiled_without_gradient(
-    dtypes: tuple[torch.dtype, ...], x: Tensor, *others: Tensor | None
+def inference_op_serves(
+    x: Tensor,
+    *others: Tensor | None,
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
+    kernels: Sequence[Tensor | None] = (),
+    wide: Sequence[Tensor] = (),
 ) -> bool:
-    """Tell whether a compiled op for inference serves; it has no gradient.
+    """Tell whether the compiled version of an op for inference serves.
+
+    Those ops are compiled for CPUs, have no gradient, and work on whole
+    vectors of channels. Where they do not serve, PyTorch's versions do.
 
     Args:
-        dtypes (tuple[torch.dtype, ...]): What it takes.
-        x (Tensor): Its first input.
-        *others (Tensor, optional): The others.
+        x (Tensor): First input.
+        *others (Tensor, optional): All other inputs.
+        dtypes (Sequence[torch.dtype]): What ``x`` may be. Defaults to float32
+            and bfloat16.
+        kernels (Sequence[Tensor | None]): Depthwise kernels among them,
+            ``(..., k, k, C)``. Defaults to none.
+        wide (Sequence[Tensor]): Inputs that need as many channels, their last
+            axis, as the widest vector has lanes. Defaults to none.
 
     Returns:
-        bool: Whether it is there for ``x`` and no gradient is asked for.
+        bool: Whether it serves.
     """
     if backend_for(x.device) != 'cpp' or x.dtype not in dtypes:
         return False
-    return not torch.is_grad_enabled() or not any(
+    if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *others)
+    ):
+        return False
+    present = [t for t in kernels if t is not None]
+    return all(
+        t.dim() >= 3 and t.shape[-2] in _KERNEL_SIZES for t in present
+    ) and all(
+        t.dim() > 0 and t.shape[-1] >= _MIN_CHANNELS for t in (*present, *wide)
     )

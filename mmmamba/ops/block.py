@@ -5,41 +5,96 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backend import compiled_without_gradient
-from .channels_last import compiled_kernel
+from .backend import inference_op_serves
 
-# What the compiled op serves; the layers' ops serve all else.
-_DTYPES = (torch.float32,)
+
+class ConvParameters(NamedTuple):
+    """Parameters of a :func:`depthwise_conv`, ``(k, k, C)`` and ``(C,)``."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class LinearParameters(NamedTuple):
+    """Parameters of a :func:`linear`, ``(C, C')`` and ``(C',)``."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class FFNParameters(NamedTuple):
+    """Parameters of a :func:`feed_forward`."""
+
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+
+
+class SSMParameters(NamedTuple):
+    """Parameters of an SSM with two directions, in the order of its layers.
+
+    ``dt_weight`` is ``(2, R, D)``, the order of the memory in which
+    :func:`scan_gate` copies nothing. The C++ side is ``SsmParameters`` in
+    csrc/pytorch/block.h.
+    """
+
+    in_weight: Tensor
+    in_bias: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_weight: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
+
+class LocalParameters(NamedTuple):
+    """Parameters of the local part of a :func:`mixer_conv`."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
 class BlockParameters(NamedTuple):
-    """Parameters of a block, each group in the order of the op that takes it.
+    """Parameters of a block, in the order of its layers.
 
     Attributes:
-        conv1 (list[Tensor]): Of the first ``depthwise_conv``: weight, bias.
-        ffn1 (list[Tensor]): Of the first ``feed_forward``: both layers'
-            weights and biases.
-        ssm (list[Tensor]): Of the SSM with two directions: weight and bias of
-            the projection in and of the convolution, weight of the projection
-            of the scan's inputs, ``dt_weight`` ``(2, R, D)``, the other
-            parameters of ``scan_gate``, weight and bias of the projection out.
-        wavelet (Tensor, optional): Of ``mixer_conv``.
-        local (list[Tensor]): The other parameters of it, or none of them.
-        proj (list[Tensor]): Of the mixer's projection: weight, bias.
-        conv2 (list[Tensor]): As ``conv1``.
-        ffn2 (list[Tensor]): As ``ffn1``.
+        conv1 (ConvParameters): First depthwise convolution.
+        ffn1 (FFNParameters): First FFN.
+        ssm (SSMParameters): SSM of the mixer.
+        wavelet (Tensor, optional): ``wavelet_weight`` of :func:`mixer_conv`.
+        local (LocalParameters, optional): Local part of the mixer.
+        proj (LinearParameters): Projection of the mixer.
+        conv2 (ConvParameters): Second depthwise convolution.
+        ffn2 (FFNParameters): Second FFN.
         eps (float): Of the layer norm.
     """
 
-    conv1: list[Tensor]
-    ffn1: list[Tensor]
-    ssm: list[Tensor]
+    conv1: ConvParameters
+    ffn1: FFNParameters
+    ssm: SSMParameters
     wavelet: Tensor | None
-    local: list[Tensor]
-    proj: list[Tensor]
-    conv2: list[Tensor]
-    ffn2: list[Tensor]
+    local: LocalParameters | None
+    proj: LinearParameters
+    conv2: ConvParameters
+    ffn2: FFNParameters
     eps: float
+
+    def groups(self) -> list[list[Tensor]]:
+        """List the tensors of each part but the wavelet branch."""
+        parts = (
+            *(self.conv1, self.ffn1, self.ssm, self.local or ()),
+            *(self.proj, self.conv2, self.ffn2),
+        )
+        return [list(part) for part in parts]
 
 
 def block_is_compiled(x: Tensor, parameters: BlockParameters) -> bool:
@@ -53,11 +108,13 @@ def block_is_compiled(x: Tensor, parameters: BlockParameters) -> bool:
         bool: Whether it does; else the block is one of its layers' ops.
     """
     p = parameters
-    groups = (p.conv1, p.ffn1, p.ssm, p.local, p.proj, p.conv2, p.ffn2)
-    convs = (p.conv1[0], p.ssm[2], p.wavelet, *p.local[:1], p.conv2[0])
-    return compiled_without_gradient(
-        _DTYPES, x, p.wavelet, *(t for group in groups for t in group)
-    ) and all(map(compiled_kernel, convs))
+    tensors = [t for group in p.groups() for t in group]
+    kernels = [p.conv1.weight, p.ssm.conv_weight, p.wavelet, p.conv2.weight]
+    if p.local is not None:
+        kernels.append(p.local.weight)
+    return inference_op_serves(
+        x, p.wavelet, *tensors, dtypes=(torch.float32,), kernels=kernels
+    )
 
 
 def block(x: Tensor, parameters: BlockParameters) -> Tensor:
@@ -76,4 +133,8 @@ def block(x: Tensor, parameters: BlockParameters) -> Tensor:
     Raises:
         ValueError: If a shape does not fit.
     """
-    return torch.ops.mmmamba.block.default(x, *parameters)
+    conv1, ffn1, ssm, local, proj, conv2, ffn2 = parameters.groups()
+    return torch.ops.mmmamba.block.default(
+        *(x, conv1, ffn1, ssm, parameters.wavelet, local),
+        *(proj, conv2, ffn2, parameters.eps),
+    )

@@ -1,11 +1,19 @@
-"""Selective scan: the recurrence at the heart of a state-space model."""
+"""Selective scan: the recurrence at the heart of a state-space model.
+
+PyTorch's version serves where the compiled one is not there, on any device.
+It is exact: nothing is divided and no exponent is positive, so that strongly
+decaying channels (a state that underflows) and nearly non-decaying ones are
+computed alike. It takes O(log L) tensor operations and O(L) memory.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from . import scan_torch
 from .backend import backend_for
-from .checks import check_inputs
+from .shapes import Shapes
 
 
 def selective_scan(
@@ -48,126 +56,110 @@ def selective_scan(
             different devices.
         TypeError: If an input is not floating point.
     """
+    if backend_for(u.device) != 'torch':
+        op = torch.ops.mmmamba.selective_scan.default
+        return op(u, delta, A, B, C, D, delta_bias, delta_softplus)
     if not torch.jit.is_tracing():  # where a look at a shape is a warning
-        _check_selective_scan(u, delta, A, B, C, D, delta_bias)
-    if backend_for(u.device) == 'torch':
-        scan = scan_torch.selective_scan
-    else:
-        scan = torch.ops.mmmamba.selective_scan.default
-    return scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
+        _check(u, delta, A, B, C, D, delta_bias)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    # Elementwise operations on these are what they are under autocast too.
+    x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(dtype)[:, None]
+    if delta_softplus:
+        delta = F.softplus(delta)
 
-
-def bidirectional_scan(
-    x: Tensor,
-    projected: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor | None = None,
-) -> Tensor:
-    r"""Scan sequences in both directions and sum the results.
-
-    The fused form of what MobileMamba does (Sec. 3.2): for the directions
-    k = 0 (positions in order) and 1 (in reverse order), with
-    :math:`(\delta, B, C)` the rows of ``projected[:, k]``,
-
-    .. math::
-        \Delta = \mathrm{softplus}(W_k \delta + b_k), \qquad
-        y_k = \mathrm{scan}(x, \Delta, A_k, B, C, D_k), \qquad
-        y = y_0 + y_1
-
-    as :func:`selective_scan` defines it. All positions are in their natural
-    order. The compiled version stores neither :math:`\Delta` nor a reversed
-    copy of anything, and its backward recomputes the states.
-
-    Args:
-        x (Tensor): Input, ``(batch, D, L)``, floating point, of any strides;
-            channels-last sequences are as fast as contiguous ones.
-        projected (Tensor): ``(batch, 2, R + 2*N, L)``; of each direction, R
-            rows of what the step sizes are projected from, N of the input
-            projection B and N of the output projection C.
-        dt_weight (Tensor): Projection to the step sizes, ``(2, D, R)``.
-        dt_bias (Tensor): Added to the step sizes before softplus, ``(2, D)``.
-        A (Tensor): Decay rates, ``(2*D, N)``; negative for a stable state.
-        D (Tensor, optional): Skip connection, ``(2*D,)``. Defaults to None.
-
-    Returns:
-        Tensor: ``(batch, D, L)`` in the dtype of ``x``, computed in float64
-        for float64 inputs and in float32 for all others.
-
-    Raises:
-        ValueError: If a shape does not fit, L is 0, or the inputs are on
-            different devices.
-        TypeError: If an input is not floating point.
-    """
-    if not torch.jit.is_tracing():
-        _check_bidirectional_scan(x, projected, dt_weight, dt_bias, A, D)
-    if backend_for(x.device) == 'torch':
-        scan = scan_torch.bidirectional_scan
-    else:
-        scan = torch.ops.mmmamba.bidirectional_scan.default
-    return scan(x, projected, dt_weight, dt_bias, A, D)
-
-
-def _check_selective_scan(u, delta, A, B, C, D, delta_bias) -> None:
-    op = 'selective_scan'
-    _check_sequences(op, 'u', u, '(batch, K*D, L)')
-    batch, channels, length = u.shape
-    if A.dim() != 2 or A.shape[0] != channels:
-        raise ValueError(
-            f'{op}: A must be (K*D, N) with K*D = {channels}, got shape '
-            f'{tuple(A.shape)}'
-        )
-    if B.dim() != 4 or B.shape[1] == 0 or channels % B.shape[1]:
-        raise ValueError(
-            f'{op}: B must be (batch, K, N, L) with K dividing the '
-            f'{channels} channels of u, got shape {tuple(B.shape)}'
-        )
-    rows = (batch, B.shape[1], A.shape[1], length)
-    check_inputs(
-        op,
-        u,
-        delta=(delta, tuple(u.shape)),
-        A=(A, tuple(A.shape)),
-        B=(B, rows),
-        C=(C, rows),
-        D=(D, (channels,)),
-        delta_bias=(delta_bias, (channels,)),
-    )
-
-
-def _check_bidirectional_scan(x, projected, dt_weight, dt_bias, A, D) -> None:
-    op = 'bidirectional_scan'
-    _check_sequences(op, 'x', x, '(batch, D, L)')
+    # Position first: each step of the scan then reads whole rows.
     batch, channels, length = x.shape
-    if A.dim() != 2 or A.shape[0] != 2 * channels:
-        raise ValueError(
-            f'{op}: A must be (2*D, N) with 2*D = {2 * channels}, got shape '
-            f'{tuple(A.shape)}'
-        )
-    if dt_weight.dim() != 3 or dt_weight.shape[:2] != (2, channels):
-        raise ValueError(
-            f'{op}: dt_weight must be (2, D, R) with D = {channels}, got '
-            f'shape {tuple(dt_weight.shape)}'
-        )
-    rows = dt_weight.shape[2] + 2 * A.shape[1]
-    check_inputs(
-        op,
-        x,
-        projected=(projected, (batch, 2, rows, length)),
-        dt_weight=(dt_weight, tuple(dt_weight.shape)),
-        dt_bias=(dt_bias, (2, channels)),
-        A=(A, tuple(A.shape)),
-        D=(D, (2 * channels,)),
+    directions, d_state = B.shape[1:3]
+    shape = (length, batch, directions, channels // directions)
+    x = x.permute(2, 0, 1).contiguous().view(shape)
+    delta = delta.permute(2, 0, 1).contiguous().view(shape)
+    A = A.view(directions, channels // directions, d_state)
+    B, C = (t.permute(3, 0, 1, 2)[:, :, :, None] for t in (B, C))
+
+    # (L, batch, K, D, N): N states per channel and position
+    h = LinearRecurrence.apply(
+        torch.exp(delta[..., None] * A), (delta * x)[..., None] * B
     )
+    y = (h * C).sum(-1)
+    if D is not None:
+        y = y + D.to(dtype).view(directions, -1) * x
+    y = y.view(length, batch, channels).permute(1, 2, 0)
+    return y.to(u.dtype)
 
 
-def _check_sequences(op: str, name: str, x: Tensor, layout: str) -> None:
-    """Check the input that the shapes of all others follow from."""
-    if x.dim() != 3 or x.shape[-1] == 0:
-        raise ValueError(
-            f'{op}: {name} must be {layout} with L >= 1, got shape '
-            f'{tuple(x.shape)}'
-        )
-    if not x.is_floating_point():
-        raise TypeError(f'{op}: {name} must be floating point, got {x.dtype}')
+class LinearRecurrence(Function):
+    """``h_t = a_t * h_{t-1} + b_t`` along the first axis.
+
+    Stores the decays and the states only: the gradient obeys the same
+    recurrence run backwards, whatever the depth of the forward reduction.
+    """
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        """Return the states, of the shape of ``a`` and ``b``."""
+        h = _scan(a, b)
+        ctx.save_for_backward(a, h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the decays and of what drives the states."""
+        a, h = ctx.saved_tensors
+        # g_t = grad_h_t + a_{t+1} g_{t+1}, read from the end to the start;
+        # the first decay multiplies the zero state, so its value is free.
+        grad_b = _scan(a.roll(-1, 0).flip(0), grad_h.flip(0)).flip(0)
+        grad_a = torch.zeros_like(a)
+        torch.mul(grad_b[1:], h[:-1], out=grad_a[1:])
+        return grad_a, grad_b
+
+
+def _scan(a: Tensor, b: Tensor) -> Tensor:
+    """Solve ``h_t = a_t * h_{t-1} + b_t``, ``h_{-1} = 0``, on the first axis.
+
+    Odd-even reduction (Blelloch, "Prefix sums and their applications", 1990):
+    two neighbouring steps compose to one, so the states at odd positions obey
+    a recurrence of half the length; those at even positions follow from them.
+    """
+    length = a.shape[0]
+    if length == 1:
+        return b
+    pairs = 2 * (length // 2)
+    a_even, a_odd = a[0:pairs:2], a[1::2]
+    b_even, b_odd = b[0:pairs:2], b[1::2]
+    h_odd = _scan(a_even * a_odd, torch.addcmul(b_odd, a_odd, b_even))
+    h = torch.empty_like(b)
+    h[0] = b[0]
+    h[1::2] = h_odd
+    h[2::2] = torch.addcmul(b[2::2], a[2::2], h_odd[: (length - 1) // 2])
+    return h
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    shapes = Shapes('selective_scan')
+    shapes.check(
+        u=(u, 'batch KD L>=1'),
+        A=(A, 'KD N'),
+        delta=(delta, 'batch KD L'),
+        B=(B, 'batch K>=1 N L'),
+    )
+    shapes.require(
+        shapes['KD'] % shapes['K'] == 0,
+        f'B has {shapes["K"]} directions, which do not divide the '
+        f'{shapes["KD"]} channels of u',
+    )
+    shapes.check(
+        C=(C, 'batch K N L'),
+        D=(D, 'KD'),
+        delta_bias=(delta_bias, 'KD'),
+    )

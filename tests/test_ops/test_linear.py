@@ -79,12 +79,38 @@ def test_no_rows_and_nan():
     x[4, 7] = torch.nan
     found = linear(x, weight, bias, relu=True).isnan()
     assert found[4].all() and not found[[0, 3, 5, 8]].any()
-    # Of seven products instead of eight, up to 16 rows share one.
     x, weight, bias, _ = linear_inputs(333, 40, 283)
     x[100, 7] = torch.nan
     found = linear(x, weight, bias, relu=True).isnan()
     assert found[100].all()
-    assert not found[:85].any() and not found[116:].any()
+    assert not found[:100].any() and not found[101:].any()
+
+
+@pytest.mark.parametrize('width', [(40, 283), (64, 256), (200, 400)])
+@pytest.mark.parametrize(
+    'samples', [(1, 333), (8, 49), (5, 36), (3, 36), (17, 9), (9, 16), (2, 91)]
+)
+@pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
+@pytest.mark.usefixtures('op_backend')
+def test_samples_of_many_rows(samples, width, threads):
+    """Large products take two tiles of a sample together."""
+    rows = samples[0] * samples[1]
+    x, weight, bias, residual = linear_inputs(rows, *width)
+    # A part of a wider map, whose rows are farther apart.
+    wide = torch.randn(*samples, width[0] + 8)
+    wide[..., 4:-4] = x.view(*samples, -1)
+    residual = residual.view(*samples, -1)
+    found = linear(wide[..., 4:-4], weight, bias, True, residual)
+    expected = linear_reference(x, weight, bias, True, residual.flatten(0, 1))
+    check(found.flatten(0, 1), expected)
+    back, last = torch.randn(width[1], width[0]), torch.randn(width[0])
+    shortcut = torch.randn_like(x)
+    arguments = (weight, bias, back, last)
+    found = feed_forward(
+        x.view(*samples, -1), *arguments, shortcut.view(*samples, -1)
+    )
+    expected = feed_forward_reference(x, *arguments, shortcut)
+    check(found.flatten(0, 1), expected)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])

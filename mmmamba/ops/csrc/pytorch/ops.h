@@ -1,51 +1,117 @@
-// The implementations that ops.cpp's schemas dispatch to, one per device.
-// Shapes: batch b, directions K, channels D of one direction, state size N,
-// length L, rank R of the step sizes. Inputs were checked by check_* below.
+// The inputs of the ops, by name and in the order of their schemas. What each
+// of them means and its shape is in mmmamba/ops/<op>.py.
 #pragma once
-
-#include <ATen/ATen.h>
 
 #include <tuple>
 
-#include "../common/cpu/depthwise_conv.hpp"
+#include "op.h"
 
 namespace mmmamba {
 
-using at::Tensor;
-using OptionalTensor = c10::optional<Tensor>;  // std's since PyTorch 2.4
+struct SelectiveScan {
+  static constexpr auto kName = "mmmamba::selective_scan";
+  static constexpr auto kBackward = "mmmamba::selective_scan_backward";
+  using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&, const Tensor&, const OptionalTensor&,
+                           const OptionalTensor&, bool);
+  // In the order of the inputs; of an absent input an empty tensor.
+  using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                           Tensor>;
 
-// Gradients in the order of the inputs; of an absent input an empty tensor.
-using SelectiveGrads =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-using BidirectionalGrads =
-    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+  const Tensor &u, &delta, &A, &B, &C;
+  const OptionalTensor &D, &delta_bias;
+  bool delta_softplus;
+};
 
-// Raise ValueError or TypeError for inputs that do not fit each other.
-void check_selective_scan(const Tensor& u, const Tensor& delta,
-                          const Tensor& A, const Tensor& B, const Tensor& C,
-                          const OptionalTensor& D,
-                          const OptionalTensor& delta_bias);
-void check_bidirectional_scan(const Tensor& x, const Tensor& projected,
-                              const Tensor& dt_weight, const Tensor& dt_bias,
-                              const Tensor& A, const OptionalTensor& D);
-// The gradient that a backward is given.
-void check_gradient(const Tensor& grad, const Tensor& x);
-// Returns what `act` names.
-Act check_depthwise_conv(const Tensor& x, const Tensor& weight,
-                         const OptionalTensor& bias, int64_t stride,
-                         c10::string_view act);
-void check_mixer_conv(const Tensor& x, const Tensor& ssm,
-                      const OptionalTensor& wavelet_weight,
-                      const OptionalTensor& local_weight,
-                      const OptionalTensor& local_bias,
-                      const OptionalTensor& local_scale,
-                      const OptionalTensor& local_shift);
-void check_stem_conv(const Tensor& x, at::TensorList weights,
-                     at::TensorList biases);
-void check_scan_gate(const Tensor& x, const Tensor& projected,
-                     const Tensor& dt_weight, const Tensor& dt_bias,
-                     const Tensor& A, const Tensor& D,
-                     const Tensor& norm_weight, const Tensor& norm_bias,
-                     const Tensor& z);
+struct BidirectionalScan {
+  static constexpr auto kName = "mmmamba::bidirectional_scan";
+  static constexpr auto kBackward = "mmmamba::bidirectional_scan_backward";
+  using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&, const Tensor&,
+                           const OptionalTensor&);
+  using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+  const Tensor &x, &projected, &dt_weight, &dt_bias, &A;
+  const OptionalTensor& D;
+};
+
+// ---------------------------------------------------- for inference, on CPUs
+
+struct DepthwiseConv {
+  static constexpr auto kName = "mmmamba::depthwise_conv";
+  using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
+                           int64_t, c10::string_view);
+
+  const Tensor &x, &weight;
+  const OptionalTensor& bias;
+  int64_t stride;
+  c10::string_view act;
+};
+
+struct MixerConv {
+  static constexpr auto kName = "mmmamba::mixer_conv";
+  using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
+                           const OptionalTensor&, const OptionalTensor&,
+                           const OptionalTensor&, const OptionalTensor&);
+
+  const Tensor &x, &ssm;
+  const OptionalTensor &wavelet_weight, &local_weight, &local_bias,
+      &local_scale, &local_shift;
+};
+
+struct ScanGate {
+  static constexpr auto kName = "mmmamba::scan_gate";
+  using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&, const Tensor&, const Tensor&,
+                           double);
+
+  const Tensor &x, &projected, &dt_weight, &dt_bias, &A, &D, &norm_weight,
+      &norm_bias, &z;
+  double eps;
+};
+
+struct StemConv {
+  static constexpr auto kName = "mmmamba::stem_conv";
+  using Signature = Tensor(const Tensor&, at::TensorList, at::TensorList);
+
+  const Tensor& x;
+  at::TensorList weights, biases;
+};
+
+struct Linear {
+  static constexpr auto kName = "mmmamba::linear";
+  using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
+                           bool, const OptionalTensor&);
+
+  const Tensor &x, &weight;
+  const OptionalTensor& bias;
+  bool relu;
+  const OptionalTensor& residual;
+};
+
+struct FeedForward {
+  static constexpr auto kName = "mmmamba::feed_forward";
+  using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&, const Tensor&,
+                           const OptionalTensor&);
+
+  const Tensor &x, &weight1, &bias1, &weight2, &bias2;
+  const OptionalTensor& shortcut;
+};
+
+struct Block {
+  static constexpr auto kName = "mmmamba::block";
+  using Signature = Tensor(const Tensor&, at::TensorList, at::TensorList,
+                           at::TensorList, const OptionalTensor&,
+                           at::TensorList, at::TensorList, at::TensorList,
+                           at::TensorList, double);
+
+  const Tensor& x;
+  at::TensorList conv1, ffn1, ssm;
+  const OptionalTensor& wavelet;
+  at::TensorList local, proj, conv2, ffn2;
+  double eps;
+};
 
 }  // namespace mmmamba

@@ -1,12 +1,11 @@
-// The functions that inference needs on vectors, for the instruction set the
-// including file names. All exponentials are powers of 2, and the polynomials
-// are as short as an error of 2e-7 allows.
+// The functions that inference needs on vectors, for the instruction set that
+// the including file names. All exponentials are powers of 2, and the
+// polynomials are as short as an error of 2e-7 allows.
 #pragma once
 
 #include "simd.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA {
 
 constexpr float kLog2e = 1.44269504f;
 
@@ -90,5 +89,4 @@ inline FloatVec silu(FloatVec x) {
 
 inline FloatVec relu(FloatVec x) { return larger(FloatVec{}, x); }
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA

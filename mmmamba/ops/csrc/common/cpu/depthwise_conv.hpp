@@ -1,18 +1,12 @@
-// What the channels-last kernels take, and which instruction sets they exist
-// for. Channels are contiguous, and there are at least kMinChannels of each
-// part, the widest vector: where they are no multiple of a vector, the last
-// vector of a row overlaps the one before.
+// Depthwise convolutions of channels-last maps: what their kernels take.
 #pragma once
 
-#include <cstdint>
+#include "isa.hpp"
 
-#include "bfloat16.hpp"
+namespace mmmamba::depthwise_conv {
 
-namespace mmmamba {
-
-constexpr int64_t kMinChannels = 16;
-
-// A tensor (batch, height, width, channels); strides in elements.
+// A tensor (batch, height, width, channels) with contiguous channels, at least
+// kMinChannels of them; strides in elements.
 template <typename T>
 struct Map {
   T* data;
@@ -25,13 +19,13 @@ enum class Act {
   kNone,
   kRelu,
   kSilu,
-  kLocal,  // relu(scale * relu(x) + shift)
+  kLocal,  // relu(scale * relu(x) + shift), of the mixer
 };
 
-// A depthwise convolution with "same" padding. T is of the maps, float or
+// A convolution with "same" padding. T is the type of the maps, float or
 // BFloat16; parameters and sums are float.
 template <typename T>
-struct ConvArgs {
+struct Args {
   int64_t batch, height, width, channels;  // of the input
   int64_t kernel, stride;                  // 1, 3, 5 or 7; 1, or 2 for 3
   Map<const T> x;
@@ -41,38 +35,14 @@ struct ConvArgs {
   Map<T> y;
 };
 
-// The mixer: the three parts of the channels are those of the wavelet branch,
-// which may be absent, the local part and the rest.
+// run() runs the tasks [begin, end) of those that count_tasks() gives.
 template <typename T>
-struct MixerArgs {
-  ConvArgs<T> local;  // no channels if there is none
-  int64_t global_channels, rest_channels;
-  int64_t kernel;       // of the wavelet branch
-  const float* weight;  // (4, kernel, kernel, global_channels), or null
-  Map<const T> x, ssm;
-  Map<T> y;
+struct Kernels {
+  int64_t (*count_tasks)(const Args<T>&);
+  void (*run)(const Args<T>&, int64_t begin, int64_t end);
 };
 
-// Each runs the tasks [begin, end) of those that count_* gives.
-template <typename T>
-struct ConvKernels {
-  int64_t (*count_conv)(const ConvArgs<T>&);
-  void (*conv)(const ConvArgs<T>&, int64_t, int64_t);
-  int64_t (*count_mixer)(const MixerArgs<T>&);
-  void (*mixer)(const MixerArgs<T>&, int64_t, int64_t);
-};
+}  // namespace mmmamba::depthwise_conv
 
-namespace portable {
-template <typename T>
-ConvKernels<T> conv_kernels();
-}
-namespace avx2 {
-template <typename T>
-ConvKernels<T> conv_kernels();
-}
-namespace avx512 {
-template <typename T>
-ConvKernels<T> conv_kernels();
-}
-
-}  // namespace mmmamba
+MMMAMBA_DECLARE_KERNELS(depthwise_conv,
+                        template <typename T> Kernels<T> kernels())

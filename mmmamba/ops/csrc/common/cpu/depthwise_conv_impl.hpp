@@ -1,19 +1,14 @@
-// The channels-last kernels, for the instruction set the including file names.
-// The lanes of a vector are channels. A task works on one vector of channels
-// at a time, over some rows of a map, so that its weights and the rows of the
-// input that are in use stay in the first cache.
+// Depthwise convolutions, for the instruction set that the including file
+// names. The lanes of a vector are channels. A task works on one vector of
+// channels at a time, over some rows of a map, so that its weights and the rows
+// of the input that are in use stay in the first cache.
 #pragma once
 
-#include <algorithm>
-
 #include "activation.hpp"
-#include "arena.hpp"
 #include "depthwise_conv.hpp"
+#include "memory.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
-
-// -------------------------------------------------------------- convolutions
+namespace mmmamba::MMMAMBA_ISA::depthwise_conv {
 
 // A vector of channels of a depthwise convolution; rows are those of a whole
 // map, of which the rows [top, bottom) are there.
@@ -68,10 +63,10 @@ MMMAMBA_INLINE inline void add_row(const T* x, int64_t pixel,
   });
 }
 
-// Fetches pixels of the next row, to read or to write them: rows are far apart,
-// and no hardware foresees the next.
+// Prefetches pixels of the next row, to read or to write them: rows are too far
+// apart for the hardware to do it.
 template <int kWidth, typename T>
-MMMAMBA_INLINE inline void fetch(T* row, int64_t pixel) {
+MMMAMBA_INLINE inline void prefetch(T* row, int64_t pixel) {
   unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
     __builtin_prefetch(row + o * pixel, !std::is_const_v<T>);
   });
@@ -92,8 +87,8 @@ void convolve(const Window<T>& g) {
       const T* x = g.x + (above + begin - g.top) * g.row +
                        start * kStride * g.pixel;
       T* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
-      fetch<kWidth>(y + g.y_row, g.y_pixel);
-      if (kStride == 1) fetch<kWidth>(x + (kKernel - begin) * g.row, g.pixel);
+      prefetch<kWidth>(y + g.y_row, g.y_pixel);
+      if (kStride == 1) prefetch<kWidth>(x + (kKernel - begin) * g.row, g.pixel);
       const float* weight = g.weight + begin * kKernel * g.tap;
       const int64_t right = g.width - ((start + kWidth - 1) * kStride + 1);
       FloatVec sum[kWidth];
@@ -152,20 +147,20 @@ void convolve(int64_t kernel, int64_t stride, const Window<T>& g) {
   return convolve<7, 1>(g, widths);
 }
 
-// The rows of the output that are a task, and the vectors of channels: so many
-// that what is read of a pixel are neighbouring lines of the cache.
-constexpr int64_t kTaskRows = 4, kTaskBlocks = 8;
+// A task is some rows of the output and some vectors of channels, so many that
+// the cache lines read of a pixel are neighbours.
+constexpr int64_t kTaskRows = 4, kTaskVectors = 8;
 
 template <typename T>
-int64_t count_conv(const ConvArgs<T>& args) {
+int64_t count_tasks(const Args<T>& args) {
   return args.batch * ceil_div(ceil_div(args.height, args.stride), kTaskRows) *
-         ceil_div(count_blocks(args.channels), kTaskBlocks);
+         ceil_div(count_vectors(args.channels), kTaskVectors);
 }
 
 template <typename T>
-void conv(const ConvArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t blocks = count_blocks(args.channels);
-  const int64_t groups = ceil_div(blocks, kTaskBlocks);
+void run(const Args<T>& args, int64_t begin, int64_t end) {
+  const int64_t vectors = count_vectors(args.channels);
+  const int64_t groups = ceil_div(vectors, kTaskVectors);
   const int64_t height = ceil_div(args.height, args.stride);
   const int64_t chunks = ceil_div(height, kTaskRows);
   for (int64_t task = begin; task < end; ++task) {
@@ -197,199 +192,18 @@ void conv(const ConvArgs<T>& args, int64_t begin, int64_t end) {
       g.y = args.y.at(b, first) + c;
       convolve(args.kernel, args.stride, g);
     };
-    for (int64_t block = blocks * group / groups;
-         block < blocks * (group + 1) / groups; ++block)
-      for_vectors(args.channels, block, work);
-  }
-}
-
-// --------------------------------------------------------------------- mixer
-
-// Some rows of the four subbands of a vector of channels.
-struct Bands {
-  FloatVec* data;
-  int64_t rows, width;
-
-  FloatVec* at(int64_t band, int64_t row) const {
-    return data + (band * rows + row) * width;
-  }
-};
-
-// The Haar transform of 2x2 pixels in reading order, or of subbands back to
-// them, without its factor 1/2.
-inline void haar(FloatVec& a, FloatVec& b, FloatVec& c, FloatVec& d) {
-  const FloatVec upper = a + b, lower = c + d, left = a - b, right = c - d;
-  a = upper + lower;
-  b = upper - lower;
-  c = left + right;
-  d = left - right;
-}
-
-// Transforms the pairs of rows from `top` on; beyond the map there are zeros.
-template <typename T>
-void analyse(const MixerArgs<T>& args, const T* x, int64_t top,
-             const Bands& bands) {
-  const int64_t height = args.local.height, width = args.local.width;
-  for (int64_t i = 0; i < bands.rows; ++i) {
-    const T* upper = x + 2 * (top + i) * args.x.row;
-    const bool has_lower = 2 * (top + i) + 1 < height;
-    const auto pair = [&](int64_t j, bool has_right) MMMAMBA_INLINE {
-      const T* p = upper + 2 * j * args.x.pixel;
-      const T* q = p + args.x.row;
-      FloatVec v[4] = {load_float(p)};
-      if (has_right) v[1] = load_float(p + args.x.pixel);
-      if (has_lower) v[2] = load_float(q);
-      if (has_lower && has_right) v[3] = load_float(q + args.x.pixel);
-      haar(v[0], v[1], v[2], v[3]);
-      for (int band = 0; band < 4; ++band) bands.at(band, i)[j] = v[band];
-    };
-    for (int64_t j = 0; j < width / 2; ++j) pair(j, true);
-    if (width % 2) pair(width / 2, false);
-  }
-}
-
-// Transforms back to the pairs of rows from `first` on, adds the SSM.
-template <typename T>
-void synthesize(const MixerArgs<T>& args, const Bands& bands, const T* ssm,
-                T* y, int64_t first) {
-  const int64_t height = args.local.height, width = args.local.width;
-  for (int64_t i = 0; i < bands.rows; ++i) {
-    const int64_t row = 2 * (first + i);
-    for (int64_t j = 0; j < bands.width; ++j) {
-      FloatVec v[4];
-      for (int band = 0; band < 4; ++band) v[band] = bands.at(band, i)[j];
-      haar(v[0], v[1], v[2], v[3]);
-      const auto put = [&](int64_t dy, int64_t dx) MMMAMBA_INLINE {
-        const FloatVec s = load_float(ssm + (row + dy) * args.ssm.row +
-                                      (2 * j + dx) * args.ssm.pixel);
-        store_float(y + (row + dy) * args.y.row + (2 * j + dx) * args.y.pixel,
-                    relu(v[2 * dy + dx] * 0.25f + s));
-      };
-      const bool has_right = 2 * j + 1 < width, has_lower = row + 1 < height;
-      put(0, 0);
-      if (has_right) put(0, 1);
-      if (has_lower) put(1, 0);
-      if (has_right && has_lower) put(1, 1);
-    }
-  }
-}
-
-// Pairs of rows that are a task.
-constexpr int64_t kTaskPairs = 8;
-
-// The wavelet branch for the pairs of rows [first, last) of a vector of
-// channels: only what they depend on of the subbands is there at a time.
-template <typename T>
-void wavelet(const MixerArgs<T>& args, int64_t b, int64_t c, int64_t first,
-             int64_t last, FloatVec* memory) {
-  const int64_t height = ceil_div(args.local.height, 2);
-  const int64_t width = ceil_div(args.local.width, 2);
-  const int64_t top = std::max<int64_t>(0, first - args.kernel / 2);
-  const int64_t bottom = std::min(height, last + args.kernel / 2);
-  const Bands before = {memory, bottom - top, width};
-  const Bands after = {before.at(4, 0), last - first, width};
-  analyse(args, args.x.at(b, 0) + c, top, before);
-  for (int64_t band = 0; band < 4; ++band) {
-    Window<float> g = {};
-    g.x = reinterpret_cast<const float*>(before.at(band, 0));
-    g.row = width * kLanes<float>;
-    g.pixel = kLanes<float>;
-    g.top = top;
-    g.bottom = bottom;
-    g.width = width;
-    g.tap = args.global_channels;
-    g.weight =
-        args.weight + band * args.kernel * args.kernel * g.tap + c;
-    g.y = reinterpret_cast<float*>(after.at(band, 0));
-    g.y_row = g.row;
-    g.y_pixel = g.pixel;
-    g.first = first;
-    g.last = last;
-    g.y_width = width;
-    convolve(args.kernel, 1, g);
-  }
-  synthesize(args, after, args.ssm.at(b, 0) + c, args.y.at(b, 0) + c, first);
-}
-
-inline void copy_relu(const float* x, float* y) { *y = *x < 0 ? 0 : *x; }
-
-inline void copy_relu(const BFloat16* x, BFloat16* y) {
-  const bool negative = x->bits > 0x8000 && x->bits <= 0xFF80;  // -inf
-  *y = negative ? BFloat16{0} : *x;
-}
-
-// y = relu(x) for some of the channels of a sample.
-template <typename T>
-void copy(const MixerArgs<T>& args, const Map<const T>& x, int64_t b,
-          int64_t channel, int64_t channels) {
-  for (int64_t i = 0; i < args.local.height; ++i) {
-    const T* source = x.at(b, i);
-    T* target = args.y.at(b, i) + channel;
-    for (int64_t j = 0; j < args.local.width; ++j) {
-      int64_t c = 0;
-      for (; c + kLanes<float> <= channels; c += kLanes<float>)
-        store_float(target + c, relu(load_float(source + c)));
-      for (; c < channels; ++c) copy_relu(source + c, target + c);
-      source += x.pixel;
-      target += args.y.pixel;
-    }
+    for (int64_t vector = vectors * group / groups;
+         vector < vectors * (group + 1) / groups; ++vector)
+      for_vector(args.channels, vector, work);
   }
 }
 
 template <typename T>
-int64_t count_wavelet(const MixerArgs<T>& args) {
-  if (args.weight == nullptr) return 1;
-  return ceil_div(ceil_div(args.local.height, 2), kTaskPairs) *
-         count_blocks(args.global_channels);
+Kernels<T> kernels() {
+  return {count_tasks<T>, run<T>};
 }
 
-template <typename T>
-int64_t count_mixer(const MixerArgs<T>& args) {
-  return args.local.batch * (count_wavelet(args) + 1) +
-         count_conv(args.local);
-}
+template Kernels<float> kernels<float>();
+template Kernels<BFloat16> kernels<BFloat16>();
 
-// The tasks of a sample are those of the wavelet branch, those of the local
-// part, and the rest.
-template <typename T>
-void mixer(const MixerArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t global_tasks = count_wavelet(args);
-  const int64_t local_tasks = count_conv(args.local) / args.local.batch;
-  const int64_t tasks = global_tasks + local_tasks + 1;
-  const int64_t pairs = ceil_div(args.local.height, 2);
-  const int64_t blocks = count_blocks(args.global_channels);
-  Arena<float> arena(4 * (2 * kTaskPairs + args.kernel) *
-                     ceil_div(args.local.width, 2));
-  FloatVec* memory = arena.take(0);
-  for (int64_t index = begin; index < end; ++index) {
-    const int64_t b = index / tasks, task = index % tasks;
-    if (task < global_tasks && args.weight == nullptr) {
-      copy(args, args.ssm, b, 0, args.global_channels);
-    } else if (task < global_tasks) {
-      const int64_t first = task / blocks * kTaskPairs;
-      const int64_t last = std::min(first + kTaskPairs, pairs);
-      for_vectors(args.global_channels, task % blocks, [&](int64_t c) {
-        wavelet(args, b, c, first, last, memory);
-      });
-    } else if (task < global_tasks + local_tasks) {
-      const int64_t local = b * local_tasks + task - global_tasks;
-      conv(args.local, local, local + 1);
-    } else {
-      const int64_t done = args.global_channels + args.local.channels;
-      const Map<const T> x = {args.x.data + done, args.x.batch,
-                                  args.x.row, args.x.pixel};
-      copy(args, x, b, done, args.rest_channels);
-    }
-  }
-}
-
-template <typename T>
-ConvKernels<T> conv_kernels() {
-  return {count_conv<T>, conv<T>, count_mixer<T>, mixer<T>};
-}
-
-template ConvKernels<float> conv_kernels<float>();
-template ConvKernels<BFloat16> conv_kernels<BFloat16>();
-
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA::depthwise_conv

@@ -1,19 +1,16 @@
-// The sums of products that registers hold, for the instruction set the
+// The register tile of a matrix product, for the instruction set that the
 // including file names.
 #pragma once
 
 #include "simd.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA {
 
-// A product sums up so many rows of so many vectors at a time: with a row of
-// the weight and an element of x they fit into the registers, 32 of AVX-512,
-// else 16.
-constexpr int kSumRows = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
-constexpr int kSumVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
-
-constexpr int kPanel = kSumVectors * kLanes<float>;
+// A tile is MR rows by NR columns. Its sums, a row of the weight and an element
+// of x fit into the registers: 32 with AVX-512, else 16.
+constexpr int kMR = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
+constexpr int kNRVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
+constexpr int kNR = kNRVectors * kLanes<float>;
 
 // Some columns of a weight.
 struct Columns {
@@ -21,12 +18,11 @@ struct Columns {
   int64_t stride;  // between rows
 };
 
-// The block of a product that is being summed up.
 template <int kRows, int kVectors>
-struct Sums {
+struct Tile {
   FloatVec at[kRows][kVectors];
 
-  Sums& operator+=(const Sums& other) {
+  Tile& operator+=(const Tile& other) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
@@ -35,9 +31,9 @@ struct Sums {
   }
 };
 
-// sums += x * weight, over `in` elements of rows of x.
+// tile += x * weight, over `in` elements of rows of x.
 template <int kRows, int kVectors>
-MMMAMBA_INLINE inline void accumulate(Sums<kRows, kVectors>& sums,
+MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors>& tile,
                                       const float* x, int64_t x_stride,
                                       Columns weight, int64_t in) {
   for (int64_t i = 0; i < in; ++i, weight.data += weight.stride) {
@@ -49,10 +45,9 @@ MMMAMBA_INLINE inline void accumulate(Sums<kRows, kVectors>& sums,
     for (int r = 0; r < kRows; ++r) {
       const FloatVec element = broadcast(x[r * x_stride + i]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sums.at[r][v] += element * w[v];
+      for (int v = 0; v < kVectors; ++v) tile.at[r][v] += element * w[v];
     }
   }
 }
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA

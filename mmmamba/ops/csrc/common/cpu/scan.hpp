@@ -1,9 +1,9 @@
-// What the scan kernels take, and which instruction sets they exist for.
+// The scans with their gradients: what their kernels take.
 #pragma once
 
-#include <cstdint>
+#include "isa.hpp"
 
-namespace mmmamba {
+namespace mmmamba::scan {
 
 // A tensor (batch, rows, positions); strides in elements.
 template <typename T>
@@ -34,7 +34,7 @@ struct Sizes {
 // Parameters are contiguous, as are their gradients, which have a batch axis
 // in front; the caller sums over it. An absent one is null.
 template <typename T>
-struct ScanArgs {
+struct Args {
   Sizes sizes;
   Sequences<const T> x;      // (batch, K*D, L); bidirectional: (batch, D, L)
   Sequences<const T> delta;  // (batch, K*D, L); bidirectional: unused
@@ -54,25 +54,14 @@ struct ScanArgs {
 
 // Each runs the tasks [begin, end) of those that count_tasks() gives.
 template <typename T>
-struct ScanKernels {
+struct Kernels {
   int64_t lanes;
-  void (*selective_forward)(const ScanArgs<T>&, int64_t, int64_t);
-  void (*selective_backward)(const ScanArgs<T>&, int64_t, int64_t);
-  void (*bidirectional_forward)(const ScanArgs<T>&, int64_t, int64_t);
-  void (*bidirectional_backward)(const ScanArgs<T>&, int64_t, int64_t);
+  void (*selective_forward)(const Args<T>&, int64_t, int64_t);
+  void (*selective_backward)(const Args<T>&, int64_t, int64_t);
+  void (*bidirectional_forward)(const Args<T>&, int64_t, int64_t);
+  void (*bidirectional_backward)(const Args<T>&, int64_t, int64_t);
 };
 
-namespace portable {
-template <typename T>
-ScanKernels<T> scan_kernels();
-}
-namespace avx2 {
-template <typename T>
-ScanKernels<T> scan_kernels();
-}
-namespace avx512 {
-template <typename T>
-ScanKernels<T> scan_kernels();
-}
+}  // namespace mmmamba::scan
 
-}  // namespace mmmamba
+MMMAMBA_DECLARE_KERNELS(scan, template <typename T> Kernels<T> kernels())

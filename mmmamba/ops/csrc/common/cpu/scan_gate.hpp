@@ -1,12 +1,10 @@
-// What the kernel of the fused scan, layer norm and gate takes, and which
-// instruction sets it exists for.
+// The bidirectional scan with the layer norm and the gate that follow it: what
+// its kernels take.
 #pragma once
 
-#include <cstdint>
+#include "isa.hpp"
 
-#include "bfloat16.hpp"
-
-namespace mmmamba {
+namespace mmmamba::scan_gate {
 
 // A tensor (batch, positions, channels) with contiguous channels; strides in
 // elements.
@@ -21,7 +19,7 @@ struct Series {
 // T is of the maps, float or BFloat16; parameters, which are contiguous, and
 // the computation are float.
 template <typename T>
-struct ScanGateArgs {
+struct Args {
   int64_t batch, length, channels, d_state, rank;
   Series<const T> x, z;
   Series<const float> projected;  // 2 * (rank + 2 * d_state) channels
@@ -33,25 +31,14 @@ struct ScanGateArgs {
 };
 
 template <typename T>
-struct ScanGateKernels {
+struct Kernels {
   int64_t lanes;
-  // The blocks of `lanes` channels [begin, end) of all samples.
-  void (*scan)(const ScanGateArgs<T>&, int64_t, int64_t);
+  // The vectors of `lanes` channels [begin, end) of all samples.
+  void (*scan)(const Args<T>&, int64_t, int64_t);
   // Layer norm and gate of the positions [begin, end) of all samples.
-  void (*gate)(const ScanGateArgs<T>&, int64_t, int64_t);
+  void (*gate)(const Args<T>&, int64_t, int64_t);
 };
 
-namespace portable {
-template <typename T>
-ScanGateKernels<T> scan_gate_kernels();
-}
-namespace avx2 {
-template <typename T>
-ScanGateKernels<T> scan_gate_kernels();
-}
-namespace avx512 {
-template <typename T>
-ScanGateKernels<T> scan_gate_kernels();
-}
+}  // namespace mmmamba::scan_gate
 
-}  // namespace mmmamba
+MMMAMBA_DECLARE_KERNELS(scan_gate, template <typename T> Kernels<T> kernels())

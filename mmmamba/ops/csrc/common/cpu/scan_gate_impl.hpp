@@ -1,19 +1,15 @@
 // The bidirectional scan for inference with the layer norm and the gate after
-// it, for the instruction set the including file names. The lanes of a vector
-// are channels. Unlike in scan_impl.hpp, which has gradients too, positions
-// are read where they are, and all exponentials are powers of 2: step sizes
-// are in units of ln 2.
+// it, for the instruction set that the including file names. The lanes of a
+// vector are channels. Unlike in scan_impl.hpp, which has gradients too,
+// positions are read where they are, and all exponentials are powers of 2: step
+// sizes are in units of ln 2.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-
 #include "activation.hpp"
-#include "arena.hpp"
+#include "memory.hpp"
 #include "scan_gate.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA::scan_gate {
 
 constexpr float kLn2 = 0.693147181f;
 
@@ -82,7 +78,7 @@ constexpr int64_t kPositions = 256;
 
 // One vector of channels of a sample.
 template <typename T>
-void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
+void scan_channels(const Args<T>& args, int64_t b, int64_t c,
                    FloatVec* weight, FloatVec* state, FloatVec* steps,
                    FloatVec* y) {
   const int64_t N = args.d_state, R = args.rank, L = args.length;
@@ -118,14 +114,14 @@ void scan_channels(const ScanGateArgs<T>& args, int64_t b, int64_t c,
 }
 
 template <typename T>
-void scan(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t blocks = count_blocks(args.channels);
+void scan(const Args<T>& args, int64_t begin, int64_t end) {
+  const int64_t vectors = count_vectors(args.channels);
   Arena<float> arena(args.rank + args.d_state + kPositions + args.length);
   FloatVec *weight = arena.take(args.rank), *state = arena.take(args.d_state),
            *steps = arena.take(kPositions), *y = arena.take(args.length);
   for (int64_t task = begin; task < end; ++task)
-    for_vectors(args.channels, task % blocks, [&](int64_t c) {
-      scan_channels(args, task / blocks, c, weight, state, steps, y);
+    for_vector(args.channels, task % vectors, [&](int64_t c) {
+      scan_channels(args, task / vectors, c, weight, state, steps, y);
     });
 }
 
@@ -138,7 +134,7 @@ inline FloatVec totals(FloatVec* rows) {
 
 // As many positions at a time as a vector has lanes.
 template <typename T>
-void gate(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
+void gate(const Args<T>& args, int64_t begin, int64_t end) {
   constexpr int64_t W = kLanes<float>;
   const int64_t D = args.channels, whole = D / W * W;
   // The last vector overlaps the one before it; what both have counts once.
@@ -184,12 +180,11 @@ void gate(const ScanGateArgs<T>& args, int64_t begin, int64_t end) {
 }
 
 template <typename T>
-ScanGateKernels<T> scan_gate_kernels() {
+Kernels<T> kernels() {
   return {kLanes<float>, scan<T>, gate<T>};
 }
 
-template ScanGateKernels<float> scan_gate_kernels<float>();
-template ScanGateKernels<BFloat16> scan_gate_kernels<BFloat16>();
+template Kernels<float> kernels<float>();
+template Kernels<BFloat16> kernels<BFloat16>();
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA::scan_gate

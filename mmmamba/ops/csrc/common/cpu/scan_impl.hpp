@@ -1,28 +1,25 @@
-// The CPU kernels of the scan, for the instruction set the including file
-// names. The lanes of a vector are channels, so the recurrence along the
-// positions is elementwise; a task works on one block of kLanes channels at a
-// time, in a few arrays of one vector a position that stay in the cache.
+// The scans and their gradients, for the instruction set that the including
+// file names. The lanes of a vector are channels, so the recurrence along the
+// positions is elementwise; a task works on one vector of channels at a time,
+// in a few arrays of one vector a position that stay in the cache.
 #pragma once
 
-#include <algorithm>
-
-#include "arena.hpp"
+#include "memory.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA::scan {
 
 // ------------------------------------------------------------------ plumbing
 
-// The channels [channel, channel + lanes) of one direction.
-struct Block {
+// The channels [channel, channel + lanes) of one direction: those of a vector.
+struct Channels {
   int64_t channel;
   int lanes;
 };
 
 template <typename T>
-Block channel_block(const Sizes& sizes, int64_t index) {
+Channels channels_of(const Sizes& sizes, int64_t index) {
   const int64_t channel = index * kLanes<T>;
   return {channel, static_cast<int>(std::min<int64_t>(
                        kLanes<T>, sizes.channels - channel))};
@@ -37,7 +34,7 @@ inline void sweep(int64_t begin, int64_t end, bool reverse, Step step) {
     for (int64_t i = begin; i < end; ++i) step(i);
 }
 
-// One parameter of each channel of a block; 0 in the lanes beyond it.
+// One parameter of each channel of a vector; 0 in the lanes beyond them.
 template <typename T>
 inline Vec<T> gather(const T* source, int64_t stride, int lanes) {
   Vec<T> v = {};
@@ -51,7 +48,7 @@ inline void scatter(Vec<T> v, T* target, int64_t stride, int lanes) {
   for (int c = 0; c < lanes; ++c) target[c * stride] = v[c];
 }
 
-// `count` positions of a block of channels, one vector a position.
+// `count` positions of a vector of channels, one vector a position.
 template <typename T>
 void load_tile(const T* source, int64_t row, int64_t position, int lanes,
                int64_t count, Vec<T>* tile) {
@@ -116,13 +113,13 @@ class Panels {
  public:
   Panel<T> dt[2] = {}, B[2] = {}, C[2] = {};
 
-  static int64_t vectors(const ScanArgs<T>& args) {
+  static int64_t vectors(const Args<T>& args) {
     const bool contiguous = args.B.position == 1 && args.C.position == 1 &&
                             (args.sizes.rank == 0 || args.dt.position == 1);
     return contiguous ? 0 : ceil_div(2 * size(args.sizes), kLanes<T>);
   }
 
-  Panels(const ScanArgs<T>& args, Arena<T>& arena)
+  Panels(const Args<T>& args, Arena<T>& arena)
       : args_(args),
         copy_(reinterpret_cast<T*>(arena.take(vectors(args)))) {}
 
@@ -149,7 +146,7 @@ class Panels {
     return (s.rank + 2 * s.d_state) * s.length;
   }
 
-  const ScanArgs<T>& args_;
+  const Args<T>& args_;
   T* copy_;
   int64_t sample_ = -1;
 };
@@ -197,9 +194,9 @@ Vec<T> scan_state(const Vec<T>* x, const Vec<T>* delta, const T* B, const T* C,
 constexpr int64_t kChunk = 256;
 
 template <typename T>
-void selective_forward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
+void selective_forward(const Args<T>& args, int64_t begin, int64_t end) {
   const Sizes& sizes = args.sizes;
-  const int64_t blocks = ceil_div(sizes.channels, kLanes<T>);
+  const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
   const int64_t N = sizes.d_state;
   Arena<T> arena(3 * kChunk + 2 * N + Panels<T>::vectors(args));
   Vec<T>*x = arena.take(kChunk), *delta = arena.take(kChunk),
@@ -208,15 +205,15 @@ void selective_forward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
   int64_t loaded = -1;
 
   for (int64_t task = begin; task < end; ++task) {
-    const Block block = channel_block<T>(sizes, task % blocks);
-    const int64_t k = task / blocks % sizes.directions;
-    const int64_t b = task / blocks / sizes.directions;
-    if (task / blocks != loaded) panels.load(b, k);
-    loaded = task / blocks;
-    const int64_t channel = k * sizes.channels + block.channel;
+    const Channels c = channels_of<T>(sizes, task % vectors);
+    const int64_t k = task / vectors % sizes.directions;
+    const int64_t b = task / vectors / sizes.directions;
+    if (task / vectors != loaded) panels.load(b, k);
+    loaded = task / vectors;
+    const int64_t channel = k * sizes.channels + c.channel;
     const auto parameter = [&](const T* source, int64_t stride = 1) {
       return gather(source ? source + channel * stride : source, stride,
-                    block.lanes);
+                    c.lanes);
     };
     const Vec<T> skip = parameter(args.skip), bias = parameter(args.dt_bias);
     for (int64_t n = 0; n < N; ++n) {
@@ -226,9 +223,9 @@ void selective_forward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
     for (int64_t start = 0; start < sizes.length; start += kChunk) {
       const int64_t length = std::min(kChunk, sizes.length - start);
       load_tile(args.x.at(b, channel) + start * args.x.position, args.x.row,
-                args.x.position, block.lanes, length, x);
+                args.x.position, c.lanes, length, x);
       load_tile(args.delta.at(b, channel) + start * args.delta.position,
-                args.delta.row, args.delta.position, block.lanes, length,
+                args.delta.row, args.delta.position, c.lanes, length,
                 delta);
       for (int64_t i = 0; i < length; ++i) {
         delta[i] += bias;
@@ -240,16 +237,16 @@ void selective_forward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
                              panels.C[0].at(n) + start, A[n], h[n], false,
                              length, y);
       store_tile(y, args.y.at(b, channel) + start * args.y.position,
-                 args.y.row, args.y.position, block.lanes, length);
+                 args.y.row, args.y.position, c.lanes, length);
     }
   }
 }
 
 template <typename T>
-void bidirectional_forward(const ScanArgs<T>& args, int64_t begin,
+void bidirectional_forward(const Args<T>& args, int64_t begin,
                            int64_t end) {
   const Sizes& sizes = args.sizes;
-  const int64_t blocks = ceil_div(sizes.channels, kLanes<T>);
+  const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
   Arena<T> arena(2 * L + kChunk + R + 2 * N + Panels<T>::vectors(args));
   Vec<T>*x = arena.take(L), *y = arena.take(L), *delta = arena.take(kChunk),
@@ -257,17 +254,17 @@ void bidirectional_forward(const ScanArgs<T>& args, int64_t begin,
   Panels<T> panels(args, arena);
 
   for (int64_t task = begin; task < end; ++task) {
-    const Block block = channel_block<T>(sizes, task % blocks);
-    const int64_t b = task / blocks;
+    const Channels c = channels_of<T>(sizes, task % vectors);
+    const int64_t b = task / vectors;
     panels.load(b);
-    load_tile(args.x.at(b, block.channel), args.x.row, args.x.position,
-              block.lanes, L, x);
+    load_tile(args.x.at(b, c.channel), args.x.row, args.x.position,
+              c.lanes, L, x);
     std::fill(y, y + L, Vec<T>{});
     for (int64_t k = 0; k < 2; ++k) {
-      const int64_t channel = k * sizes.channels + block.channel;
+      const int64_t channel = k * sizes.channels + c.channel;
       const auto parameter = [&](const T* source, int64_t stride = 1) {
         return gather(source ? source + channel * stride : source, stride,
-                      block.lanes);
+                      c.lanes);
       };
       const Vec<T> skip = parameter(args.skip), bias = parameter(args.dt_bias);
       for (int64_t r = 0; r < R; ++r)
@@ -291,14 +288,14 @@ void bidirectional_forward(const ScanArgs<T>& args, int64_t begin,
                                length, y + start);
       });
     }
-    store_tile(y, args.y.at(b, block.channel), args.y.row, args.y.position,
-               block.lanes, L);
+    store_tile(y, args.y.at(b, c.channel), args.y.row, args.y.position,
+               c.lanes, L);
   }
 }
 
 // ------------------------------------------------------------- its gradients
 
-// One direction of a block of channels, over the whole sequence.
+// One direction of a vector of channels, over the whole sequence.
 template <typename T>
 struct Tiles {
   Vec<T>*x, *grad_y, *delta, *slope;  // slope: of the softplus
@@ -411,18 +408,18 @@ void project_steps_backward(const Vec<T>* grad_z, Panel<T> dt, int64_t rank,
 }
 
 // The tasks of the backward are parts of the channels of a sample rather than
-// blocks, and their number is fixed: what all channels add to the gradients of
+// vectors, and their number is fixed: what all channels add to the gradients of
 // dt, B and C is summed in the same order by any number of threads.
 template <typename T, typename Work>
-inline void for_blocks(const Sizes& sizes, int64_t split, Work work) {
-  const int64_t blocks = ceil_div(sizes.channels, kLanes<T>);
-  const int64_t stop = blocks * (split + 1) / sizes.splits;
-  for (int64_t i = blocks * split / sizes.splits; i < stop; ++i)
-    work(channel_block<T>(sizes, i));
+inline void for_channels(const Sizes& sizes, int64_t split, Work work) {
+  const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
+  const int64_t stop = vectors * (split + 1) / sizes.splits;
+  for (int64_t i = vectors * split / sizes.splits; i < stop; ++i)
+    work(channels_of<T>(sizes, i));
 }
 
 template <typename T>
-void selective_backward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
+void selective_backward(const Args<T>& args, int64_t begin, int64_t end) {
   const Sizes& sizes = args.sizes;
   const int64_t N = sizes.d_state, L = sizes.length;
   Arena<T> arena(Tiles<T>::kCount * L + Panels<T>::vectors(args));
@@ -436,21 +433,21 @@ void selective_backward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
     T* grad_B = args.grad_rows + task * 2 * N * L;
     T* grad_C = grad_B + N * L;
     panels.load(b, k);
-    for_blocks<T>(sizes, split, [&](Block block) {
+    for_channels<T>(sizes, split, [&](Channels c) {
       const int64_t channels = sizes.directions * sizes.channels;
-      const int64_t channel = k * sizes.channels + block.channel;
+      const int64_t channel = k * sizes.channels + c.channel;
       const auto parameter = [&](const T* source, int64_t stride = 1) {
         return gather(source ? source + channel * stride : source, stride,
-                      block.lanes);
+                      c.lanes);
       };
       const auto gradient = [&](Vec<T> v, T* target, int64_t stride = 1) {
         if (target != nullptr)
           scatter(v, target + (b * channels + channel) * stride, stride,
-                  block.lanes);
+                  c.lanes);
       };
       const auto tile = [&](const Sequences<const T>& source, Vec<T>* target) {
         load_tile(source.at(b, channel), source.row, source.position,
-                  block.lanes, L, target);
+                  c.lanes, L, target);
       };
       tile(args.x, t.x);
       tile(args.grad_y, t.grad_y);
@@ -482,16 +479,16 @@ void selective_backward(const ScanArgs<T>& args, int64_t begin, int64_t end) {
       gradient(grad_skip, args.grad_skip);
       gradient(grad_bias, args.grad_dt_bias);
       store_tile(t.grad_x, args.grad_x.at(b, channel), args.grad_x.row,
-                 args.grad_x.position, block.lanes, L);
+                 args.grad_x.position, c.lanes, L);
       store_tile(t.grad_delta, args.grad_delta.at(b, channel),
-                 args.grad_delta.row, args.grad_delta.position, block.lanes,
+                 args.grad_delta.row, args.grad_delta.position, c.lanes,
                  L);
     });
   }
 }
 
 template <typename T>
-void bidirectional_backward(const ScanArgs<T>& args, int64_t begin,
+void bidirectional_backward(const Args<T>& args, int64_t begin,
                             int64_t end) {
   const Sizes& sizes = args.sizes;
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
@@ -505,24 +502,24 @@ void bidirectional_backward(const ScanArgs<T>& args, int64_t begin,
     const int64_t split = task % sizes.splits;
     const int64_t b = task / sizes.splits;
     panels.load(b);
-    for_blocks<T>(sizes, split, [&](Block block) {
-      load_tile(args.x.at(b, block.channel), args.x.row, args.x.position,
-                block.lanes, L, t.x);
-      load_tile(args.grad_y.at(b, block.channel), args.grad_y.row,
-                args.grad_y.position, block.lanes, L, t.grad_y);
+    for_channels<T>(sizes, split, [&](Channels c) {
+      load_tile(args.x.at(b, c.channel), args.x.row, args.x.position,
+                c.lanes, L, t.x);
+      load_tile(args.grad_y.at(b, c.channel), args.grad_y.row,
+                args.grad_y.position, c.lanes, L, t.grad_y);
       std::fill(t.grad_x, t.grad_x + L, Vec<T>{});
       Vec<T> grad_skip = {};
       for (int64_t i = 0; i < L; ++i) grad_skip += t.grad_y[i] * t.x[i];
       for (int64_t k = 0; k < 2; ++k) {
-        const int64_t channel = k * sizes.channels + block.channel;
+        const int64_t channel = k * sizes.channels + c.channel;
         const auto parameter = [&](const T* source, int64_t stride = 1) {
           return gather(source ? source + channel * stride : source, stride,
-                        block.lanes);
+                        c.lanes);
         };
         const auto gradient = [&](Vec<T> v, T* target, int64_t stride = 1) {
           if (target != nullptr)
             scatter(v, target + (b * 2 * sizes.channels + channel) * stride,
-                    stride, block.lanes);
+                    stride, c.lanes);
         };
         T* grad_dt = args.grad_rows +
                      ((b * 2 + k) * sizes.splits + split) * rows * L;
@@ -552,27 +549,26 @@ void bidirectional_backward(const ScanArgs<T>& args, int64_t begin,
           grad_bias += t.grad_delta[i];
         }
         project_steps_backward<T>(t.grad_delta, panels.dt[k], R,
-                                  args.dt_weight + channel * R, block.lanes,
+                                  args.dt_weight + channel * R, c.lanes,
                                   L, grad_dt, weight);
         for (int64_t r = 0; r < R; ++r)
           gradient(weight[r], args.grad_dt_weight + r, R);
         gradient(grad_bias, args.grad_dt_bias);
         gradient(grad_skip, args.grad_skip);
       }
-      store_tile(t.grad_x, args.grad_x.at(b, block.channel), args.grad_x.row,
-                 args.grad_x.position, block.lanes, L);
+      store_tile(t.grad_x, args.grad_x.at(b, c.channel), args.grad_x.row,
+                 args.grad_x.position, c.lanes, L);
     });
   }
 }
 
 template <typename T>
-ScanKernels<T> scan_kernels() {
+Kernels<T> kernels() {
   return {kLanes<T>, selective_forward<T>, selective_backward<T>,
           bidirectional_forward<T>, bidirectional_backward<T>};
 }
 
-template ScanKernels<float> scan_kernels<float>();
-template ScanKernels<double> scan_kernels<double>();
+template Kernels<float> kernels<float>();
+template Kernels<double> kernels<double>();
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA::scan

@@ -1,23 +1,18 @@
-// Vectors of one instruction set, and the functions the scan needs on them.
+// Vectors of one instruction set, and the functions that the scan needs on them.
 //
-// Included by a file that defines MMMAMBA_ISA, the namespace all of it goes
-// to, and MMMAMBA_SIMD_BYTES, the width of a register. The vector extension of
-// GCC and Clang is all it uses, so one source serves AVX-512, AVX2, SSE2, NEON.
+// The including file defines MMMAMBA_ISA, the namespace of all this, and
+// MMMAMBA_SIMD_BYTES, the width of a register. Only the vector extension of GCC
+// and Clang is used, so that one source serves AVX-512, AVX2, SSE2 and NEON.
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include "isa.hpp"
+#include "target.hpp"
 
-#include "bfloat16.hpp"
-
-// For lambdas: those in templates do not take over the target of what they
-// are in, and so are to have no code of their own.
+// For lambdas: in templates they do not inherit the target of the function
+// around them, so they must have no code of their own.
 #define MMMAMBA_INLINE __attribute__((always_inline))
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA {
 
 template <typename T>
 struct VecTypes;
@@ -218,5 +213,4 @@ inline Softplus<T> softplus(Vec<T> x) {
   return {value, (positive ? one : e) / (one + e)};
 }
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA

@@ -1,13 +1,12 @@
-// What the kernels of the first convolutions take, and which instruction sets
-// they exist for.
+// The convolutions of the stem: what their kernel takes.
 #pragma once
 
-#include <cstdint>
+#include "isa.hpp"
 
-namespace mmmamba {
+namespace mmmamba::stem_conv {
 
 // A 3x3 convolution of stride 2, to at least kMinChannels.
-struct StemLayer {
+struct Layer {
   int64_t in, out;
   const float *weight, *bias;  // (3, 3, in, out), (out)
   bool relu;
@@ -15,33 +14,25 @@ struct StemLayer {
 };
 
 // Such convolutions in a row; strides in elements.
-struct StemConvArgs {
+struct Args {
   int64_t batch, height, width;
   const float* x;  // (batch, in, height, width)
   int64_t x_batch, x_channel, x_row, x_column;
-  const StemLayer* layers;
+  const Layer* layers;
   int64_t depth;
   float* y;       // (batch, y_height, y_width, out), contiguous
   int64_t bands;  // that the rows of each sample's result are cut into
 };
 
-struct StemKernels {
+struct Kernels {
   // Panels that a layer takes its weight in, 0 for none, and elements of each.
-  int64_t (*count_panels)(const StemLayer&);
-  int64_t (*panel_size)(const StemLayer&);
-  void (*pack)(const StemLayer&, int64_t panel, float* target);
+  int64_t (*count_panels)(const Layer&);
+  int64_t (*panel_size)(const Layer&);
+  void (*pack)(const Layer&, int64_t panel, float* target);
   // Computes the bands [begin, end) of the batch * bands there are.
-  void (*stem_conv)(const StemConvArgs&, int64_t begin, int64_t end);
+  void (*run)(const Args&, int64_t begin, int64_t end);
 };
 
-namespace portable {
-StemKernels stem_kernels();
-}
-namespace avx2 {
-StemKernels stem_kernels();
-}
-namespace avx512 {
-StemKernels stem_kernels();
-}
+}  // namespace mmmamba::stem_conv
 
-}  // namespace mmmamba
+MMMAMBA_DECLARE_KERNELS(stem_conv, Kernels kernels())

@@ -1,15 +1,11 @@
-// The first convolutions, for the instruction set the including file names.
-// They have few channels and large maps: rows of a map are made when the next
-// convolution needs them, and are read while they are cached.
+// The convolutions of the stem, for the instruction set that the including file
+// names. They have few channels and large maps: a convolution makes rows of its
+// map when the next one needs them, in a ring buffer that stays in the cache.
 #pragma once
-
-#include <algorithm>
-#include <vector>
 
 #include "stem_conv_winograd_impl.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA::stem_conv {
 
 // Outputs from which on reading the weight costs little.
 constexpr int64_t kStemPixels = 128;
@@ -23,8 +19,8 @@ inline int64_t rows_at_once(int64_t height, int64_t width) {
 
 // The image and what each convolution makes of it; the last is no such map,
 // since all of it is stored.
-inline std::vector<Rows> layout(const StemConvArgs& args) {
-  std::vector<Rows> maps;
+inline std::vector<RingBuffer> layout(const Args& args) {
+  std::vector<RingBuffer> maps;
   int64_t height = args.height, width = args.width;
   for (int64_t i = 0; i < args.depth; ++i) {
     const int64_t y_height = ceil_div(height, 2), y_width = ceil_div(width, 2);
@@ -42,12 +38,12 @@ inline std::vector<Rows> layout(const StemConvArgs& args) {
 }
 
 // Elements of a map's memory, in vectors.
-inline int64_t count_vectors(const Rows& map) {
+inline int64_t count_vectors(const RingBuffer& map) {
   return ceil_div((map.capacity + 1) * map.length, kLanes<float>);
 }
 
 // Gives a map its memory, and the zeros, which nothing else writes to.
-inline void place(Rows& map, Arena<float>& arena) {
+inline void place(RingBuffer& map, Arena<float>& arena) {
   map.data = reinterpret_cast<float*>(arena.take(count_vectors(map)));
   for (int64_t i = 0; i < map.capacity; ++i) {
     float* row = map.at(i);
@@ -57,8 +53,8 @@ inline void place(Rows& map, Arena<float>& arena) {
   std::fill_n(map.data + map.capacity * map.length, map.length, 0.0f);
 }
 
-inline void load_row(const StemConvArgs& args, int64_t b, int64_t row,
-                     const Rows& map) {
+inline void load_row(const Args& args, int64_t b, int64_t row,
+                     const RingBuffer& map) {
   const float* x = args.x + b * args.x_batch + row * args.x_row;
   float* target = map.at(row) + map.channels;
   if (args.x_channel == 1 && args.x_column == map.channels) {
@@ -85,7 +81,7 @@ inline HalfVec load_half(const float* source) {
 // vector if kHalf. In memory the three pixels that a row of the kernel covers
 // are neighbours, so that each output is a sum over three runs of the input.
 template <int kWidth, int kVectors, bool kHalf>
-void stem_outputs(const StemLayer& layer, const float* const* rows,
+void stem_outputs(const Layer& layer, const float* const* rows,
                   int64_t start, const PanelChannels& channels, float* y) {
   const int64_t in = layer.in, out = layer.out;
   const int64_t* at = channels.at;
@@ -133,20 +129,20 @@ void stem_outputs(const StemLayer& layer, const float* const* rows,
 // The rows [first, last) of the output. The last outputs and the last channels
 // overlap those before where their number is no multiple.
 template <int kWidth>
-void output_rows(const StemLayer& layer, const Rows& input, int64_t first,
+void output_rows(const Layer& layer, const RingBuffer& input, int64_t first,
                  int64_t last, const Target& target, float*) {
   constexpr decltype(&stem_outputs<kWidth, 1, false>) kFunctions[] = {
       stem_outputs<kWidth, 0, true>, stem_outputs<kWidth, 1, false>,
       stem_outputs<kWidth, 1, true>, stem_outputs<kWidth, 2, false>,
       // Of three vectors, where they are as many.
-      stem_outputs<kWidth, kSumVectors - 1, true>,
-      stem_outputs<kWidth, kSumVectors, false>};
+      stem_outputs<kWidth, kNRVectors - 1, true>,
+      stem_outputs<kWidth, kNRVectors, false>};
   constexpr int64_t kHalf = kLanes<float> / 2;
   const int64_t width = ceil_div(input.width, 2);
-  for (int64_t panel = 0; panel * kPanel < layer.out; ++panel) {
+  for (int64_t panel = 0; panel * kNR < layer.out; ++panel) {
     PanelChannels channels(panel, layer.out);
     const int64_t halves =
-        std::min(ceil_div(layer.out - panel * kPanel, kHalf), kPanel / kHalf);
+        std::min(ceil_div(layer.out - panel * kNR, kHalf), kNR / kHalf);
     if (halves % 2) channels.at[channels.count - 1] = layer.out - kHalf;
     const auto outputs = kFunctions[halves - 1];
     for (int64_t i = first; i < last; ++i) {
@@ -159,35 +155,35 @@ void output_rows(const StemLayer& layer, const Rows& input, int64_t first,
   }
 }
 
-// The rows [first, last) of the output, in the widest blocks that a row has
-// equal shares of.
+// The rows [first, last) of the output, as many pixels at a time as divide
+// a row most evenly.
 template <int... kWidth>
-void stem_rows(const StemLayer& layer, const Rows& input, int64_t first,
+void stem_rows(const Layer& layer, const RingBuffer& input, int64_t first,
                int64_t last, const Target& target, float* buffer,
                std::integer_sequence<int, kWidth...>) {
-  using Function = void (*)(const StemLayer&, const Rows&, int64_t, int64_t,
+  using Function = void (*)(const Layer&, const RingBuffer&, int64_t, int64_t,
                             const Target&, float*);
   constexpr Function kOutputs[] = {output_rows<kWidth + 1>...};
   constexpr Function kTiles[] = {tile_rows<kWidth + 1>...};
   const int64_t outputs = ceil_div(input.width, 2);
   const int64_t width = layer.packed ? ceil_div(outputs, 2) : outputs;
-  const int64_t block = ceil_div(width, ceil_div(width, kSumRows));
+  const int64_t pixels = ceil_div(width, ceil_div(width, kMR));
   const Function* functions = layer.packed ? kTiles : kOutputs;
-  functions[block - 1](layer, input, first, last, target, buffer);
+  functions[pixels - 1](layer, input, first, last, target, buffer);
 }
 
 // Makes the rows of a map up to `end`, and first those that they depend on.
-inline void make_rows(const StemConvArgs& args, int64_t b,
-                      std::vector<Rows>& maps, int64_t level, int64_t end,
+inline void make_rows(const Args& args, int64_t b,
+                      std::vector<RingBuffer>& maps, int64_t level, int64_t end,
                       float* buffer) {
-  const auto widths = std::make_integer_sequence<int, kSumRows>();
-  Rows& map = maps[level];
+  const auto widths = std::make_integer_sequence<int, kMR>();
+  RingBuffer& map = maps[level];
   if (level == 0) {
     for (; map.done < end; ++map.done) load_row(args, b, map.done, map);
     return;
   }
-  const StemLayer& layer = args.layers[level - 1];
-  const Rows& input = maps[level - 1];
+  const Layer& layer = args.layers[level - 1];
+  const RingBuffer& input = maps[level - 1];
   while (map.done < end) {
     const int64_t first = map.done;
     const int64_t last =
@@ -205,12 +201,12 @@ inline void make_rows(const StemConvArgs& args, int64_t b,
   }
 }
 
-void stem_conv(const StemConvArgs& args, int64_t begin, int64_t end) {
-  std::vector<Rows> maps = layout(args);
+void run(const Args& args, int64_t begin, int64_t end) {
+  std::vector<RingBuffer> maps = layout(args);
   int64_t vectors = 0, room = 0;
   for (int64_t i = 0; i < args.depth; ++i) {
     vectors += count_vectors(maps[i]);
-    const Rows& y = maps[i + 1];
+    const RingBuffer& y = maps[i + 1];
     if (args.layers[i].packed != nullptr)
       room = std::max(room, transformed_size(maps[i].channels, y.width,
                                              rows_at_once(y.height, y.width)));
@@ -233,9 +229,8 @@ void stem_conv(const StemConvArgs& args, int64_t begin, int64_t end) {
   }
 }
 
-StemKernels stem_kernels() {
-  return {count_tile_panels, tile_weight_size, pack_tile_weight, stem_conv};
+Kernels kernels() {
+  return {count_tile_panels, tile_weight_size, pack_tile_weight, run};
 }
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA::stem_conv

@@ -1,5 +1,5 @@
 // 3x3 convolutions of stride 2 with 25 multiplications instead of 36, for the
-// instruction set the including file names. Two neighbouring outputs of one
+// instruction set that the including file names. Two neighbouring outputs of one
 // dimension are sums over five inputs, of which the middle one is shared
 // (Winograd's F(2, 2) on every other input):
 //
@@ -13,23 +13,22 @@
 #pragma once
 
 #include "activation.hpp"
-#include "arena.hpp"
-#include "stem_conv.hpp"
-#include "stem_conv_rows_impl.hpp"
 #include "gemm_tile.hpp"
+#include "memory.hpp"
+#include "stem_conv.hpp"
+#include "stem_conv_ring_impl.hpp"
 
-namespace mmmamba {
-namespace MMMAMBA_ISA {
+namespace mmmamba::MMMAMBA_ISA::stem_conv {
 
 // The first channels of the vectors of a panel: the last vector overlaps the
 // one before it where there are no channels left.
 struct PanelChannels {
   int64_t count = 0;
-  int64_t at[kSumVectors];
+  int64_t at[kNRVectors];
 
   PanelChannels(int64_t panel, int64_t channels) {
     constexpr int64_t W = kLanes<float>;
-    for (int64_t c = panel * kPanel; count < kSumVectors && c < channels;
+    for (int64_t c = panel * kNR; count < kNRVectors && c < channels;
          c += W)
       at[count++] = std::min(c, channels - W);
   }
@@ -38,23 +37,23 @@ struct PanelChannels {
 // ------------------------------------------------------------ weight and input
 
 // Panels of the weight; none where channels of the input fill no vector.
-inline int64_t count_tile_panels(const StemLayer& layer) {
-  return layer.in < kLanes<float> ? 0 : ceil_div(layer.out, kPanel);
+inline int64_t count_tile_panels(const Layer& layer) {
+  return layer.in < kLanes<float> ? 0 : ceil_div(layer.out, kNR);
 }
 
-// The weight of a panel is (4, 4, in, kPanel): of both dimensions w0, w1, w2
+// The weight of a panel is (4, 4, in, kNR): of both dimensions w0, w1, w2
 // and w0 + w2.
-inline int64_t tile_weight_size(const StemLayer& layer) {
-  return 16 * layer.in * kPanel;
+inline int64_t tile_weight_size(const Layer& layer) {
+  return 16 * layer.in * kNR;
 }
 
-inline void pack_tile_weight(const StemLayer& layer, int64_t panel,
+inline void pack_tile_weight(const Layer& layer, int64_t panel,
                              float* target) {
   const PanelChannels channels(panel, layer.out);
   const int64_t size = layer.in * layer.out;
   for (int64_t k = 0; k < 16; ++k) {
     const int64_t row = k / 4, column = k % 4;
-    for (int64_t i = 0; i < layer.in; ++i, target += kPanel) {
+    for (int64_t i = 0; i < layer.in; ++i, target += kNR) {
       for (int64_t v = 0; v < channels.count; ++v) {
         const float* w = layer.weight + i * layer.out + channels.at[v];
         const auto along = [&](int64_t r) MMMAMBA_INLINE {
@@ -70,7 +69,7 @@ inline void pack_tile_weight(const StemLayer& layer, int64_t panel,
 }
 
 // The tiles' inputs for a pair of the output's rows, (5, tiles, 5, in).
-inline void transform_rows(const Rows& input, int64_t pair, int64_t tiles,
+inline void transform_rows(const RingBuffer& input, int64_t pair, int64_t tiles,
                            float* target) {
   const int64_t in = input.channels, length = tiles * 5 * in;
   const float* x[5];
@@ -103,38 +102,38 @@ inline void transform_rows(const Rows& input, int64_t pair, int64_t tiles,
 
 // -------------------------------------------------------------------- product
 
-// Sums of kTiles neighbouring tiles in a row.
+// Tile of kTiles neighbouring tiles in a row.
 template <int kTiles, int kVectors>
-struct TileSums {
-  using Block = Sums<kTiles, kVectors>;
+struct WinogradTile {
+  using Sums = Tile<kTiles, kVectors>;
   int64_t in, length;
   const float *x, *weight;
 
   // Adds what a row of the inputs gives to the left, to the right or to both
   // of the outputs.
-  MMMAMBA_INLINE void left(Block& sums, int row) const {
+  MMMAMBA_INLINE void left(Sums& sums, int row) const {
     add(sums, row, 0, 0, 2 * in);
   }
-  MMMAMBA_INLINE void right(Block& sums, int row) const {
+  MMMAMBA_INLINE void right(Sums& sums, int row) const {
     add(sums, row, 3 * in, in, 2 * in);
   }
-  MMMAMBA_INLINE void both(Block& sums, int row) const {
+  MMMAMBA_INLINE void both(Sums& sums, int row) const {
     add(sums, row, 2 * in, 3 * in, in);
   }
 
  private:
-  MMMAMBA_INLINE void add(Block& sums, int row, int64_t x_offset,
+  MMMAMBA_INLINE void add(Sums& sums, int row, int64_t x_offset,
                           int64_t w_offset, int64_t count) const {
     constexpr int kWeightRow[] = {0, 1, 3, 1, 2};
-    const float* w = weight + (kWeightRow[row] * 4 * in + w_offset) * kPanel;
-    accumulate(sums, x + row * length + x_offset, 5 * in, {w, kPanel}, count);
+    const float* w = weight + (kWeightRow[row] * 4 * in + w_offset) * kNR;
+    accumulate(sums, x + row * length + x_offset, 5 * in, {w, kNR}, count);
   }
 };
 
 template <int kTiles, int kVectors>
-MMMAMBA_INLINE inline void store_tiles(const StemLayer& layer,
+MMMAMBA_INLINE inline void store_tiles(const Layer& layer,
                                        const PanelChannels& channels,
-                                       const Sums<kTiles, kVectors>& sums,
+                                       const Tile<kTiles, kVectors>& sums,
                                        int64_t column, int64_t width,
                                        float* y) {
 #pragma GCC unroll 8
@@ -152,24 +151,24 @@ MMMAMBA_INLINE inline void store_tiles(const StemLayer& layer,
 // The outputs of kTiles tiles, from `tile` on, in rows of which the second may
 // be null.
 template <int kTiles, int kVectors>
-void tile_outputs(const StemLayer& layer, const PanelChannels& channels,
+void tile_outputs(const Layer& layer, const PanelChannels& channels,
                   const float* weight, const float* x, int64_t length,
                   int64_t tile, int64_t width, float* const* rows) {
-  using Block = Sums<kTiles, kVectors>;
-  const TileSums<kTiles, kVectors> tiles = {
+  using Sums = Tile<kTiles, kVectors>;
+  const WinogradTile<kTiles, kVectors> tiles = {
       layer.in, length, x + tile * 5 * layer.in, weight};
-  Block shared = {};
+  Sums shared = {};
   tiles.both(shared, 2);
-  Block left = shared, right = shared;
+  Sums left = shared, right = shared;
   tiles.left(left, 2);
   tiles.right(right, 2);
   for (int k = 0; k < 2; ++k) {
     if (rows[k] == nullptr) continue;
     const int first = 3 * k, second = first + 1;
-    Block both = {};
+    Sums both = {};
     tiles.both(both, first);
     tiles.both(both, second);
-    Block sums = left;
+    Sums sums = left;
     sums += both;
     tiles.left(sums, first);
     tiles.left(sums, second);
@@ -189,16 +188,16 @@ inline int64_t transformed_size(int64_t in, int64_t width, int64_t rows) {
 
 // The rows [first, last) of the output, from an even one on.
 template <int kTiles>
-void tile_rows(const StemLayer& layer, const Rows& input, int64_t first,
+void tile_rows(const Layer& layer, const RingBuffer& input, int64_t first,
                int64_t last, const Target& target, float* buffer) {
   constexpr decltype(&tile_outputs<kTiles, 1>) kFunctions[] = {
       tile_outputs<kTiles, 1>, tile_outputs<kTiles, 2>,
-      tile_outputs<kTiles, kSumVectors>};
+      tile_outputs<kTiles, kNRVectors>};
   const int64_t width = ceil_div(input.width, 2), tiles = ceil_div(width, 2);
   const int64_t length = tiles * 5 * layer.in;
   for (int64_t i = first; i < last; i += 2)
     transform_rows(input, i / 2, tiles, buffer + (i - first) / 2 * 5 * length);
-  for (int64_t panel = 0; panel * kPanel < layer.out; ++panel) {
+  for (int64_t panel = 0; panel * kNR < layer.out; ++panel) {
     const PanelChannels channels(panel, layer.out);
     const float* weight = layer.packed + panel * tile_weight_size(layer);
     for (int64_t i = first; i < last; i += 2) {
@@ -212,5 +211,4 @@ void tile_rows(const StemLayer& layer, const Rows& input, int64_t first,
   }
 }
 
-}  // namespace MMMAMBA_ISA
-}  // namespace mmmamba
+}  // namespace mmmamba::MMMAMBA_ISA::stem_conv

@@ -1,0 +1,37 @@
+// The instruction sets that the kernels are compiled for, and their types.
+//
+// The interface of a kernel family, say gemm.hpp, is in mmmamba::gemm. Its
+// kernels are compiled once for each instruction set, in
+// mmmamba::portable::gemm, mmmamba::avx2::gemm and mmmamba::avx512::gemm.
+#pragma once
+
+#include <cstdint>
+
+// Declares what a family offers, in each of its namespaces.
+#define MMMAMBA_DECLARE_KERNELS(family, ...)                         \
+  namespace mmmamba::portable::family {                              \
+  using namespace ::mmmamba::family;                                 \
+  __VA_ARGS__;                                                       \
+  }                                                                  \
+  namespace mmmamba::avx2::family {                                  \
+  using namespace ::mmmamba::family;                                 \
+  __VA_ARGS__;                                                       \
+  }                                                                  \
+  namespace mmmamba::avx512::family {                                \
+  using namespace ::mmmamba::family;                                 \
+  __VA_ARGS__;                                                       \
+  }
+
+namespace mmmamba {
+
+// The upper half of a float32.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// The fewest channels that the inference kernels take: one vector of the
+// widest instruction set. Where channels are no multiple of a vector, the last
+// vector of a pixel overlaps the one before.
+constexpr int64_t kMinChannels = 16;
+
+}  // namespace mmmamba

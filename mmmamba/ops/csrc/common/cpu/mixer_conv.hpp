@@ -1,0 +1,31 @@
+// The mixer's convolutions: what their kernel takes.
+#pragma once
+
+#include "depthwise_conv.hpp"
+
+namespace mmmamba::mixer_conv {
+
+using depthwise_conv::Map;
+
+// The channels are those of the wavelet branch, which may be absent, then those
+// of the local part, then the rest.
+template <typename T>
+struct Args {
+  depthwise_conv::Args<T> local;  // no channels if there is no local part
+  int64_t global_channels, rest_channels;
+  int64_t kernel;       // of the wavelet branch
+  const float* weight;  // (4, kernel, kernel, global_channels), or null
+  Map<const T> x, ssm;
+  Map<T> y;
+};
+
+// run() runs the tasks [begin, end) of those that count_tasks() gives.
+template <typename T>
+struct Kernels {
+  int64_t (*count_tasks)(const Args<T>&);
+  void (*run)(const Args<T>&, int64_t begin, int64_t end);
+};
+
+}  // namespace mmmamba::mixer_conv
+
+MMMAMBA_DECLARE_KERNELS(mixer_conv, template <typename T> Kernels<T> kernels())

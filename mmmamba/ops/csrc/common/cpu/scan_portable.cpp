@@ -1,4 +1,0 @@
-// The scan for any CPU: 16-byte vectors, which every compiler target can do.
-#define MMMAMBA_ISA portable
-#define MMMAMBA_SIMD_BYTES 16
-#include "scan_impl.hpp"

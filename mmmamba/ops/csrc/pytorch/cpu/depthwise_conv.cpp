@@ -1,0 +1,45 @@
+#include "../../common/cpu/depthwise_conv.hpp"
+
+#include "launch.h"
+#include "maps.h"
+#include "ops.h"
+
+namespace mmmamba::cpu {
+namespace {
+
+template <typename T>
+const auto& kernels() {
+  static const auto chosen =
+      MMMAMBA_FOR_THIS_CPU(depthwise_conv::kernels<T>());
+  return chosen;
+}
+
+mmmamba::depthwise_conv::Act act(c10::string_view name) {
+  using mmmamba::depthwise_conv::Act;
+  return name == "none" ? Act::kNone : name == "relu" ? Act::kRelu : Act::kSilu;
+}
+
+}  // namespace
+
+void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
+  const Tensor x = channels_last(in.x, in.x.scalar_type()),
+               weight = parameter(in.weight), bias = parameter(in.bias);
+  dispatch("depthwise_conv", x, [&](auto type) {
+    using T = decltype(type);
+    mmmamba::depthwise_conv::Args<T> args = {};
+    args.batch = x.size(0);
+    args.height = x.size(1);
+    args.width = x.size(2);
+    args.channels = x.size(3);
+    args.kernel = weight.size(0);
+    args.stride = in.stride;
+    args.x = map<const T>(x);
+    args.weight = pointer(weight);
+    args.bias = pointer(bias);
+    args.act = act(in.act);
+    args.y = map<T>(y);
+    run(kernels<T>().run, args, kernels<T>().count_tasks(args));
+  });
+}
+
+}  // namespace mmmamba::cpu

@@ -1,0 +1,37 @@
+#include "gemm.h"
+#include "ops.h"
+
+namespace mmmamba::cpu {
+
+void feed_forward(const FeedForward& in, const Tensor& y) {
+  const Tensor x = rows("feed_forward", in.x),
+               shortcut = rows("feed_forward", in.shortcut),
+               weight1 = parameter(in.weight1), bias1 = parameter(in.bias1),
+               weight2 = parameter(in.weight2), bias2 = parameter(in.bias2);
+  gemm::Args first = {}, second = {};
+  first.in = second.out = weight1.size(0);
+  first.out = second.in = weight1.size(1);
+  first.sample = second.sample = sample_rows(in.x);
+  first.x = second.residual = matrix(x);
+  first.weight = pointer(weight1);
+  first.bias = pointer(bias1);
+  first.relu = true;
+  second.weight = pointer(weight2);
+  second.bias = pointer(bias2);
+  second.shortcut = matrix(shortcut);
+  second.y = {pointer(y), second.out};
+  const int64_t count = x.size(0);
+  if (count < kRowsOfThread * num_threads()) {
+    const Tensor hidden = at::empty({count, first.out}, x.options());
+    first.y = matrix<float>(hidden);
+    second.x = matrix(hidden);
+    run(first, count);
+    run(second, count);
+  } else {
+    share_rows(count, first.sample, [&](int64_t begin, int64_t end) {
+      gemm_kernels().feed_forward(first, second, begin, end);
+    });
+  }
+}
+
+}  // namespace mmmamba::cpu

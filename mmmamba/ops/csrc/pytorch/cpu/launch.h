@@ -1,0 +1,75 @@
+// From tensors to the arguments of kernels, and from tasks to threads.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+
+#include <string>
+
+#include "../../common/cpu/isa.hpp"
+#include "../op.h"
+
+// The value of an expression in the namespace of the widest instruction set of
+// this CPU, as PyTorch's own kernels choose it; ATEN_CPU_CAPABILITY overrides
+// both.
+#if defined(__x86_64__)
+#define MMMAMBA_FOR_THIS_CPU(expression)                     \
+  [] {                                                       \
+    const std::string capability = at::get_cpu_capability(); \
+    if (capability == "AVX512") return avx512::expression;   \
+    if (capability == "AVX2") return avx2::expression;       \
+    return portable::expression;                             \
+  }()
+#else
+#define MMMAMBA_FOR_THIS_CPU(expression) portable::expression
+#endif
+
+namespace mmmamba::cpu {
+
+inline int64_t num_threads() {
+  return at::in_parallel_region() ? 1 : at::get_num_threads();
+}
+
+// A parameter as kernels take it; undefined if it is absent. Asks before it
+// converts, which would take microseconds of a small network's time.
+inline Tensor parameter(const OptionalTensor& t,
+                        at::ScalarType dtype = at::kFloat) {
+  if (!t) return Tensor();
+  if (t->scalar_type() == dtype && t->is_contiguous()) return *t;
+  return t->to(dtype).contiguous();
+}
+
+template <typename T = float>
+T* pointer(const Tensor& t) {
+  return t.defined() ? t.data_ptr<T>() : nullptr;
+}
+
+// A tensor whose channels are contiguous; a copy only where it is not.
+inline Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
+  if (t.scalar_type() != dtype) return t.to(dtype).contiguous();
+  return t.stride(-1) == 1 ? t : t.contiguous();
+}
+
+// Calls body with a value of the type of a map.
+template <typename Body>
+void dispatch(const char* op, const Tensor& x, Body body) {
+  const auto dtype = x.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kBFloat16, op,
+                   ": x must be float32 or bfloat16, got ", dtype);
+  if (dtype == at::kFloat)
+    body(float());
+  else
+    body(BFloat16());
+}
+
+// Threads share the tasks of a kernel.
+template <typename Args>
+void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
+         int64_t tasks) {
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    kernel(args, begin, end);
+  });
+}
+
+}  // namespace mmmamba::cpu

@@ -1,0 +1,57 @@
+#include "../../common/cpu/mixer_conv.hpp"
+
+#include "launch.h"
+#include "maps.h"
+#include "ops.h"
+
+namespace mmmamba::cpu {
+namespace {
+
+template <typename T>
+const auto& kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(mixer_conv::kernels<T>());
+  return chosen;
+}
+
+}  // namespace
+
+void mixer_conv(const MixerConv& in, const Tensor& y) {
+  const auto dtype = in.x.scalar_type();
+  const Tensor x = channels_last(in.x, dtype), ssm = channels_last(in.ssm, dtype),
+               wavelet = parameter(in.wavelet_weight),
+               weight = parameter(in.local_weight),
+               bias = parameter(in.local_bias),
+               scale = parameter(in.local_scale),
+               shift = parameter(in.local_shift);
+  dispatch("mixer_conv", x, [&](auto type) {
+    using T = decltype(type);
+    mmmamba::mixer_conv::Args<T> args = {};
+    args.x = map<const T>(x);
+    args.ssm = map<const T>(ssm);
+    args.y = map<T>(y);
+    args.weight = pointer(wavelet);
+    args.kernel = wavelet.defined() ? wavelet.size(1) : 1;
+    args.global_channels = ssm.size(3);
+
+    auto& local = args.local;
+    local.batch = x.size(0);
+    local.height = x.size(1);
+    local.width = x.size(2);
+    local.channels = weight.defined() ? weight.size(2) : 0;
+    local.kernel = weight.defined() ? weight.size(0) : 1;
+    local.stride = 1;
+    local.x = args.x;
+    local.x.data += args.global_channels;
+    local.weight = pointer(weight);
+    local.bias = pointer(bias);
+    local.scale = pointer(scale);
+    local.shift = pointer(shift);
+    local.act = mmmamba::depthwise_conv::Act::kLocal;
+    local.y = args.y;
+    local.y.data += args.global_channels;
+    args.rest_channels = x.size(3) - args.global_channels - local.channels;
+    run(kernels<T>().run, args, kernels<T>().count_tasks(args));
+  });
+}
+
+}  // namespace mmmamba::cpu

@@ -1,0 +1,31 @@
+// The ops of a deployed network on the CPU, as their own op and `block` call
+// them: inside a parallel region they run in the thread that calls. Inputs are
+// checked already. The result y is contiguous and does not overlap the inputs,
+// unless said otherwise.
+#pragma once
+
+#include "../ops.h"
+
+namespace mmmamba::cpu {
+
+void block(const Block& in, const Tensor& y);
+void depthwise_conv(const DepthwiseConv& in, const Tensor& y);
+void mixer_conv(const MixerConv& in, const Tensor& y);
+void stem_conv(const StemConv& in, const Tensor& y);
+// Only the channels of y are contiguous.
+void scan_gate(const ScanGate& in, const Tensor& y);
+// y may be the residual.
+void linear(const Linear& in, const Tensor& y);
+// y may be x.
+void feed_forward(const FeedForward& in, const Tensor& y);
+
+// An op as it is registered: checks the inputs, allocates the result, computes.
+template <typename Op, Tensor (*kResult)(const Op&),
+          void (*kCompute)(const Op&, const Tensor&)>
+Tensor computed(const Op& in) {
+  const Tensor y = kResult(in);
+  kCompute(in, y);
+  return y;
+}
+
+}  // namespace mmmamba::cpu

@@ -1,0 +1,76 @@
+#include "../../common/cpu/scan_gate.hpp"
+
+#include "launch.h"
+#include "ops.h"
+
+namespace mmmamba::cpu {
+namespace {
+
+template <typename T>
+const auto& kernels() {
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate::kernels<T>());
+  return chosen;
+}
+
+template <typename T>
+mmmamba::scan_gate::Series<T> series(const Tensor& x) {
+  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1)};
+}
+
+// (2, N, D), as dt_weight is (2, R, D).
+Tensor decay(const Tensor& A) {
+  if (A.size(1) == 1) return parameter(A);
+  return parameter(A.reshape({2, -1, A.size(1)}).transpose(1, 2));
+}
+
+}  // namespace
+
+void scan_gate(const ScanGate& in, const Tensor& y) {
+  const Tensor x = channels_last(in.x, in.x.scalar_type()),
+               z = channels_last(in.z, in.x.scalar_type()),
+               projected = channels_last(in.projected, at::kFloat),
+               weight = parameter(in.dt_weight.transpose(1, 2)),
+               bias = parameter(in.dt_bias), A = decay(in.A),
+               skip = parameter(in.D), scale = parameter(in.norm_weight),
+               shift = parameter(in.norm_bias);
+  const Tensor scanned = x.scalar_type() == at::kFloat
+                             ? y
+                             : at::empty(x.sizes(), projected.options());
+  dispatch("scan_gate", x, [&](auto type) {
+    using T = decltype(type);
+    mmmamba::scan_gate::Args<T> args = {};
+    args.batch = x.size(0);
+    args.length = x.size(1);
+    args.channels = x.size(2);
+    args.d_state = in.A.size(1);
+    args.rank = in.dt_weight.size(2);
+    args.x = series<const T>(x);
+    args.z = series<const T>(z);
+    args.projected = series<const float>(projected);
+    args.dt_weight = pointer(weight);
+    args.dt_bias = pointer(bias);
+    args.A = pointer(A);
+    args.skip = pointer(skip);
+    args.norm_weight = pointer(scale);
+    args.norm_bias = pointer(shift);
+    args.eps = static_cast<float>(in.eps);
+    args.scanned = series<float>(scanned);
+    args.y = series<T>(y);
+    const auto& k = kernels<T>();
+    const int64_t vectors = args.channels / k.lanes;
+    if (args.batch % num_threads() != 0) {
+      run(k.scan, args, args.batch * vectors);
+      run(k.gate, args, args.batch * args.length);
+      return;
+    }
+    // A thread has whole samples, and finishes them while they are cached.
+    at::parallel_for(0, args.batch, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        k.scan(args, b * vectors, (b + 1) * vectors);
+        k.gate(args, b * args.length, (b + 1) * args.length);
+      }
+    });
+  });
+}
+
+}  // namespace mmmamba::cpu

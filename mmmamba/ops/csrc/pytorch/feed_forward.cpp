@@ -1,0 +1,42 @@
+#include "cpu/ops.h"
+#include "shapes.h"
+
+namespace mmmamba {
+namespace {
+
+// Checks the inputs and allocates the result, on the meta device too.
+Tensor result(const FeedForward& in) {
+  Shapes shapes("feed_forward");
+  shapes.require(in.x.dim() >= 2, "x must have 2 axes or more, got ",
+                 in.x.sym_sizes());
+  shapes.check("x", in.x, "... C>=1");
+  shapes.check("weight1", in.weight1, "C hidden>=1");
+  shapes.check("bias1", in.bias1, "hidden");
+  shapes.check("weight2", in.weight2, "hidden C");
+  shapes.check("bias2", in.bias2, "C");
+  shapes.check("shortcut", in.shortcut, "... C");
+  return at::empty_symint(in.x.sym_sizes(), in.x.options());
+}
+
+using Signature = FeedForward::Signature;
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
+  m.def(
+      "feed_forward(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, "
+      "Tensor bias2, Tensor? shortcut) -> Tensor",
+      kTags);
+}
+
+TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
+  m.impl("feed_forward",
+         &Function<Signature,
+                   cpu::computed<FeedForward, result, cpu::feed_forward>>::call);
+}
+
+TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
+  m.impl("feed_forward", &Function<Signature, result>::call);
+}
+
+}  // namespace mmmamba

@@ -1,0 +1,42 @@
+#include "cpu/ops.h"
+#include "shapes.h"
+
+namespace mmmamba {
+namespace {
+
+// Checks the inputs and allocates the result, on the meta device too.
+Tensor result(const Linear& in) {
+  Shapes shapes("linear");
+  shapes.require(in.x.dim() >= 2, "x must have 2 axes or more, got ",
+                 in.x.sym_sizes());
+  shapes.check("x", in.x, "... C>=1");
+  shapes.check("weight", in.weight, "C C_out");
+  shapes.check("bias", in.bias, "C_out");
+  shapes.check("residual", in.residual, "... C_out");
+  auto shape = in.x.sym_sizes().vec();
+  shape.back() = shapes["C_out"];
+  return at::empty_symint(shape, in.x.options());
+}
+
+using Signature = Linear::Signature;
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
+  m.def(
+      "linear(Tensor x, Tensor weight, Tensor? bias, bool relu, "
+      "Tensor? residual) -> Tensor",
+      kTags);
+}
+
+TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
+  m.impl("linear",
+         &Function<Signature,
+                   cpu::computed<Linear, result, cpu::linear>>::call);
+}
+
+TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
+  m.impl("linear", &Function<Signature, result>::call);
+}
+
+}  // namespace mmmamba

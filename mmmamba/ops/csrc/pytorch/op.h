@@ -1,0 +1,44 @@
+// What every op is made of: its inputs as one struct, and how the dispatcher
+// calls a function that takes them.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <vector>
+
+namespace mmmamba {
+
+using at::Tensor;
+using OptionalTensor = c10::optional<Tensor>;  // std's since PyTorch 2.4
+
+// The tags of all schemas.
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 2
+inline const std::vector<at::Tag> kTags = {};
+#else
+inline const std::vector<at::Tag> kTags = {at::Tag::pt2_compliant_tag};
+#endif
+
+// The dispatcher passes the inputs of an op one by one, as its Signature has
+// them. Function<Signature, f>::call passes them on to f as one struct.
+template <typename Signature, auto kFunction>
+struct Function;
+
+template <typename Result, typename... Inputs, auto kFunction>
+struct Function<Result(Inputs...), kFunction> {
+  static Result call(Inputs... inputs) { return kFunction({inputs...}); }
+};
+
+// The same for the backward of an op, which takes the gradient first.
+template <typename Signature, auto kFunction>
+struct Backward;
+
+template <typename Result, typename... Inputs, auto kFunction>
+struct Backward<Result(Inputs...), kFunction> {
+  static auto call(const Tensor& grad, Inputs... inputs) {
+    return kFunction(grad, {inputs...});
+  }
+};
+
+}  // namespace mmmamba

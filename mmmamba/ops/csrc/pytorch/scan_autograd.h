@@ -1,0 +1,109 @@
+// The gradient of a scan, from the schema of its op and of its backward's op.
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "ops.h"
+
+namespace mmmamba {
+
+template <typename Op, typename Signature = typename Op::Signature>
+struct ScanAutograd;
+
+template <typename Op, typename... Inputs>
+struct ScanAutograd<Op, Tensor(Inputs...)> {
+  using Context = torch::autograd::AutogradContext;
+  using List = torch::autograd::variable_list;
+  using Grads = typename Op::Grads;
+
+  static Tensor call(Inputs... inputs) { return Forward::apply(inputs...); }
+
+  static Grads backward(const Tensor& grad, Inputs... inputs) {
+    return as_tuple(Second::apply(grad, inputs...),
+                    std::make_index_sequence<std::tuple_size_v<Grads>>());
+  }
+
+ private:
+  template <typename F>
+  static const auto& find(const char* name) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<F>();
+    return op;
+  }
+
+  static Grads call_backward(const Tensor& grad, Inputs... inputs) {
+    return find<Grads(const Tensor&, Inputs...)>(Op::kBackward)
+        .call(grad, inputs...);
+  }
+
+  template <size_t... I>
+  static Grads as_tuple(const List& grads, std::index_sequence<I...>) {
+    return {grads[I]...};
+  }
+
+  static List as_list(const Grads& grads) {
+    return std::apply([](const auto&... g) { return List{g...}; }, grads);
+  }
+
+  // Tensors are saved, absent ones as undefined; the rest is one flag.
+  static Tensor saved(Context*, const Tensor& t) { return t; }
+  static Tensor saved(Context*, const OptionalTensor& t) {
+    return t.value_or(Tensor());
+  }
+  static Tensor saved(Context* ctx, bool flag) {
+    ctx->saved_data["flag"] = flag;
+    return {};
+  }
+
+  template <typename T>
+  static T restored(Context* ctx, const Tensor& t) {
+    if constexpr (std::is_same_v<T, bool>)
+      return ctx->saved_data["flag"].toBool();
+    else if constexpr (std::is_same_v<T, OptionalTensor>)
+      return t.defined() ? OptionalTensor(t) : OptionalTensor();
+    else
+      return t;
+  }
+
+  template <size_t... I>
+  static Grads backward_of(Context* ctx, const Tensor& grad, const List& t,
+                           std::index_sequence<I...>) {
+    return call_backward(grad, restored<std::decay_t<Inputs>>(ctx, t[I])...);
+  }
+
+  struct Forward : torch::autograd::Function<Forward> {
+    static Tensor forward(Context* ctx, Inputs... inputs) {
+      at::AutoDispatchBelowADInplaceOrView guard;
+      ctx->save_for_backward({saved(ctx, inputs)...});
+      return find<Tensor(Inputs...)>(Op::kName).call(inputs...);
+    }
+
+    static List backward(Context* ctx, List grads) {
+      const List inputs = ctx->get_saved_variables();
+      List result =
+          as_list(backward_of(ctx, grads[0], inputs,
+                              std::index_sequence_for<Inputs...>()));
+      result.resize(inputs.size());  // a flag has no gradient
+      for (size_t i = 0; i < inputs.size(); ++i)
+        if (!inputs[i].defined()) result[i] = Tensor();
+      return result;
+    }
+  };
+
+  // Asking for a second derivative is an error rather than a silent zero.
+  struct Second : torch::autograd::Function<Second> {
+    static List forward(Context*, const Tensor& grad, Inputs... inputs) {
+      at::AutoDispatchBelowADInplaceOrView guard;
+      return as_list(call_backward(grad, inputs...));
+    }
+
+    static List backward(Context*, List) {
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          false, "mmmamba: the scans have no second derivative");
+    }
+  };
+};
+
+}  // namespace mmmamba

@@ -1,0 +1,54 @@
+// Shapes as patterns such as "B H W C": how the ops check their inputs, so that
+// no kernel reads beyond them. The twin in Python is mmmamba/ops/shapes.py,
+// which describes the patterns; both word their errors alike.
+#pragma once
+
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "op.h"
+
+namespace mmmamba {
+
+class Shapes {
+ public:
+  explicit Shapes(const char* op) : op_(op) {}
+
+  // Raises ValueError or TypeError unless the input fits the pattern, is
+  // floating point and on the device of the first input.
+  void check(const char* name, const Tensor& t, const char* pattern);
+  void check(const char* name, const OptionalTensor& t, const char* pattern) {
+    if (t) check(name, *t, pattern);
+  }
+
+  // As check(), for a depthwise kernel: its size `k` is one that is compiled.
+  void check_kernel(const char* name, const Tensor& t, const char* pattern,
+                    const char* k);
+
+  // The value of a symbol, or 0 where no input had it.
+  c10::SymInt operator[](std::string_view symbol) const;
+
+  // Gives the value of a symbol to another one and forgets it.
+  void rename(std::string_view symbol, std::string_view other);
+
+  template <typename... Message>
+  void require(bool condition, const Message&... message) const {
+    TORCH_CHECK_VALUE(condition, op_, ": ", message...);
+  }
+
+ private:
+  // Patterns are literals, so that views of them stay valid.
+  using Symbol = std::pair<std::string_view, c10::SymInt>;
+
+  bool fits(const Tensor& t, std::string_view pattern);
+  bool fits_axis(std::string_view axis, const c10::SymInt& size);
+  c10::SymInt value(std::string_view axis) const;
+  const c10::SymInt* find(std::string_view symbol) const;
+
+  const char* op_;
+  std::vector<Symbol> symbols_;
+  const Tensor* first_ = nullptr;  // the input the others are compared with
+};
+
+}  // namespace mmmamba

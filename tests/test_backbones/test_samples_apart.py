@@ -1,0 +1,87 @@
+"""What one sample holds never changes the outputs of another.
+
+Batch norms in training mode mix samples by definition; all else must not, in
+any mode, with any number of threads.
+"""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.ops import feed_forward, linear
+
+# Wide enough for every kernel that large products take; 13 x 7 positions in
+# stage 1 are no multiple of a tile.
+ARCH = dict(base='t2', channels=(128, 256, 272), depths=(1, 1, 1))
+BATCH, HEIGHT, WIDTH = 6, 207, 111
+BAD = (float('nan'), float('inf'), 1e30)
+
+
+@cache
+def make_model(deployed: bool, dtype: torch.dtype) -> MobileMamba:
+    torch.manual_seed(0)
+    model = MobileMamba(ARCH).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith('bn.weight') and not parameter.any():
+            # The last norms of residual branches start at 0.
+            torch.nn.init.uniform_(parameter, 0.5, 1)
+    if deployed:
+        model.switch_to_deploy()
+    return model.to(dtype)
+
+
+def poisoned(x: Tensor, position: int, value: float) -> Tensor:
+    """Put the value into some pixels of one sample."""
+    x = x.clone()
+    x[position, ..., 1::40] = value
+    return x
+
+
+def check_others(run, x: Tensor, position: int, value: float) -> None:
+    """The other samples' results stay the same, to the last bit."""
+    others = [i for i in range(len(x)) if i != position]
+    before, after = run(x), run(poisoned(x, position, value))
+    for clean, changed in zip(before, after):
+        assert clean[others].isfinite().all()
+        assert torch.equal(clean[others], changed[others])
+        assert not torch.equal(clean[position], changed[position])
+
+
+@pytest.mark.parametrize('threads', [1, 2], indirect=True)
+@pytest.mark.parametrize('value', BAD)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('deployed', [False, True])
+@pytest.mark.slow
+@torch.inference_mode()
+def test_backbone(deployed, dtype, value, threads, op_backend):
+    model = make_model(deployed, dtype)
+    x = torch.randn(BATCH, 3, HEIGHT, WIDTH).to(dtype)
+    # Every position, in the mode whose kernels take samples together.
+    positions = range(BATCH) if deployed and op_backend == 'cpp' else (2,)
+    for position in positions:
+        check_others(model, x, position, value)
+
+
+@pytest.mark.parametrize('threads', [1, 2], indirect=True)
+@pytest.mark.parametrize('value', BAD)
+@pytest.mark.parametrize(
+    'batch, rows', [(8, 9), (9, 36), (8, 49), (6, 91), (4, 196), (4, 333)]
+)
+@torch.inference_mode()
+def test_matrix_products(batch, rows, value, threads, op_backend):
+    x = torch.randn(batch, rows, 40)
+    weight, back = torch.randn(40, 283), torch.randn(283, 40)
+    bias = torch.randn(283)
+    for position in range(batch):
+        check_others(
+            lambda x: (
+                linear(x, weight, bias, relu=True),
+                feed_forward(x, weight, bias, back, bias[:40], x),
+            ),
+            x,
+            position,
+            value,
+        )
