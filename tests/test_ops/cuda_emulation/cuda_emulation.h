@@ -41,7 +41,7 @@ struct Thread {
   dim3 index;
   int lane;
   Waiting waiting;
-  int shuffles;          // how many it came to, all lanes of a warp alike
+  int shuffles;           // how many it came to, all lanes of a warp alike
   uint64_t exchanged[2];  // by the last two shuffles
 };
 

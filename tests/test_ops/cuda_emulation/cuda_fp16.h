@@ -29,7 +29,7 @@ inline __half __float2half_rn(float value) {
   if (size < 0x1p-14f)  // no leading 1; may round up to the least with one
     return {uint16_t(sign | int(std::nearbyint(std::ldexp(size, 24))))};
   int exponent;
-  const float fraction = std::frexp(size, &exponent);  // [0.5, 1)
+  const float fraction = std::frexp(size, &exponent);            // [0.5, 1)
   const int rounded = std::nearbyint(std::ldexp(fraction, 11));  // may carry
   return {uint16_t(sign | (((exponent + 13) << 10) + rounded))};
 }

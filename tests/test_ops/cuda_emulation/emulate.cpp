@@ -14,10 +14,9 @@ using namespace mmmamba::cuda;
 // Contiguous positions are aligned as the launchers would find them.
 template <typename T>
 Sequences<T> sequences(const void* data, const int64_t* strides) {
-  const bool aligned = strides[2] == 1 && strides[1] % kItems == 0 &&
-                       strides[0] % kItems == 0 &&
-                       reinterpret_cast<uintptr_t>(data) %
-                               alignof(Vector<T>) == 0;
+  const bool aligned =
+      strides[2] == 1 && strides[1] % kItems == 0 && strides[0] % kItems == 0 &&
+      reinterpret_cast<uintptr_t>(data) % alignof(Vector<T>) == 0;
   return {static_cast<T*>(const_cast<void*>(data)), strides[0], strides[1],
           strides[2], aligned};
 }
@@ -40,12 +39,12 @@ extern "C" {
 struct Call {
   int64_t batch, directions, channels, states, length, rank;
   int64_t softplus, processors;
-  const void *x, *delta, *B, *C;         // projected: B, C null
+  const void *x, *delta, *B, *C;  // projected: B, C null
   const void *A, *D, *bias, *weight;
-  const void *projected;
-  const void *dy;                        // null: forward
+  const void* projected;
+  const void* dy;  // null: forward
   void *y, *dx, *d_delta, *rows, *parameters, *summary;
-  int64_t x_strides[3], y_strides[3];    // y: of dy and dx as well
+  int64_t x_strides[3], y_strides[3];  // y: of dy and dx as well
 };
 
 }  // extern "C"
@@ -81,8 +80,7 @@ Scan<T> make_scan(const Call& call) {
     scan.weight = static_cast<const F*>(call.weight);
     scan.dt = rows<T>(call.projected, 0, per_batch, per_direction, L);
     scan.B = rows<T>(call.projected, R * L, per_batch, per_direction, L);
-    scan.C = rows<T>(call.projected, (R + N) * L, per_batch, per_direction,
-                     L);
+    scan.C = rows<T>(call.projected, (R + N) * L, per_batch, per_direction, L);
   } else {
     scan.delta = sequences<const T>(call.delta, delta_strides);
     scan.B = rows<T>(call.B, 0, K * N * L, N * L, L);
@@ -94,8 +92,7 @@ Scan<T> make_scan(const Call& call) {
 template <bool kBidirectional, typename T>
 Plan plan_of(const Call& call) {
   const auto scan = make_scan<kBidirectional, T>(call);
-  return make_plan<kBidirectional>(scan, call.dy != nullptr,
-                                   call.processors);
+  return make_plan<kBidirectional>(scan, call.dy != nullptr, call.processors);
 }
 
 template <bool kBidirectional, typename T>

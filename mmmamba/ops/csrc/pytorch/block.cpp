@@ -80,8 +80,7 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
   m.impl("block",
-         &Function<Signature,
-                   cpu::computed<Block, result, cpu::block>>::call);
+         &Function<Signature, cpu::computed<Block, result, cpu::block>>::call);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {

@@ -39,8 +39,8 @@ Parameters named(at::TensorList list, std::index_sequence<I...>) {
 template <typename Parameters>
 Parameters named(const char* name, at::TensorList list) {
   constexpr size_t kCount = sizeof(Parameters) / sizeof(const Tensor*);
-  TORCH_CHECK_VALUE(list.size() == kCount, "block: ", name, " must be ",
-                    kCount, " tensors, got ", list.size());
+  TORCH_CHECK_VALUE(list.size() == kCount, "block: ", name, " must be ", kCount,
+                    " tensors, got ", list.size());
   return named<Parameters>(list, std::make_index_sequence<kCount>());
 }
 

@@ -15,10 +15,9 @@ Tensor result(const DepthwiseConv& in) {
                  "stride must be 1, or 2 with 3x3 weights, got ", stride);
   shapes.require(in.act == "none" || in.act == "relu" || in.act == "silu",
                  "act must be none, relu or silu, got ", in.act);
-  return at::empty_symint(
-      {shapes["B"], (shapes["H"] + stride - 1) / stride,
-       (shapes["W"] + stride - 1) / stride, shapes["C"]},
-      in.x.options());
+  return at::empty_symint({shapes["B"], (shapes["H"] + stride - 1) / stride,
+                           (shapes["W"] + stride - 1) / stride, shapes["C"]},
+                          in.x.options());
 }
 
 using Signature = DepthwiseConv::Signature;
@@ -34,8 +33,8 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
   m.impl("depthwise_conv",
-         &Function<Signature,
-                   cpu::computed<DepthwiseConv, result, cpu::depthwise_conv>>::call);
+         &Function<Signature, cpu::computed<DepthwiseConv, result,
+                                            cpu::depthwise_conv>>::call);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {

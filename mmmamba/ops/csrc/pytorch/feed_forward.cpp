@@ -30,9 +30,10 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("feed_forward",
-         &Function<Signature,
-                   cpu::computed<FeedForward, result, cpu::feed_forward>>::call);
+  m.impl(
+      "feed_forward",
+      &Function<Signature,
+                cpu::computed<FeedForward, result, cpu::feed_forward>>::call);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {

@@ -30,9 +30,9 @@ TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("linear",
-         &Function<Signature,
-                   cpu::computed<Linear, result, cpu::linear>>::call);
+  m.impl(
+      "linear",
+      &Function<Signature, cpu::computed<Linear, result, cpu::linear>>::call);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {

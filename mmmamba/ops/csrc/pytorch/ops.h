@@ -15,8 +15,8 @@ struct SelectiveScan {
                            const Tensor&, const Tensor&, const OptionalTensor&,
                            const OptionalTensor&, bool);
   // In the order of the inputs; of an absent input an empty tensor.
-  using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                           Tensor>;
+  using Grads =
+      std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
   const Tensor &u, &delta, &A, &B, &C;
   const OptionalTensor &D, &delta_bias;
@@ -27,8 +27,7 @@ struct BidirectionalScan {
   static constexpr auto kName = "mmmamba::bidirectional_scan";
   static constexpr auto kBackward = "mmmamba::bidirectional_scan_backward";
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
-                           const Tensor&, const Tensor&,
-                           const OptionalTensor&);
+                           const Tensor&, const Tensor&, const OptionalTensor&);
   using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
   const Tensor &x, &projected, &dt_weight, &dt_bias, &A;
@@ -63,8 +62,7 @@ struct ScanGate {
   static constexpr auto kName = "mmmamba::scan_gate";
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&, const Tensor&, const Tensor&,
-                           const Tensor&, const Tensor&, const Tensor&,
-                           double);
+                           const Tensor&, const Tensor&, const Tensor&, double);
 
   const Tensor &x, &projected, &dt_weight, &dt_bias, &A, &D, &norm_weight,
       &norm_bias, &z;
@@ -93,8 +91,7 @@ struct Linear {
 struct FeedForward {
   static constexpr auto kName = "mmmamba::feed_forward";
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
-                           const Tensor&, const Tensor&,
-                           const OptionalTensor&);
+                           const Tensor&, const Tensor&, const OptionalTensor&);
 
   const Tensor &x, &weight1, &bias1, &weight2, &bias2;
   const OptionalTensor& shortcut;

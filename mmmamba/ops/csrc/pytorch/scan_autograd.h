@@ -82,9 +82,8 @@ struct ScanAutograd<Op, Tensor(Inputs...)> {
 
     static List backward(Context* ctx, List grads) {
       const List inputs = ctx->get_saved_variables();
-      List result =
-          as_list(backward_of(ctx, grads[0], inputs,
-                              std::index_sequence_for<Inputs...>()));
+      List result = as_list(backward_of(ctx, grads[0], inputs,
+                                        std::index_sequence_for<Inputs...>()));
       result.resize(inputs.size());  // a flag has no gradient
       for (size_t i = 0; i < inputs.size(); ++i)
         if (!inputs[i].defined()) result[i] = Tensor();

@@ -30,9 +30,8 @@ using Signature = StemConv::Signature;
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "stem_conv(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor",
-      kTags);
+  m.def("stem_conv(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor",
+        kTags);
 }
 
 TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {

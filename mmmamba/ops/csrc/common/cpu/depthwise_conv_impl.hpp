@@ -17,7 +17,7 @@ struct Window {
   const T* x;  // the row `top`
   int64_t row, pixel, top, bottom, width;
   const float* weight;
-  int64_t tap;  // from one tap of the weight to the next
+  int64_t tap;                        // from one tap of the weight to the next
   const float *bias, *scale, *shift;  // absent ones are null
   Act act;
   T* y;  // the row `first` of the output
@@ -34,14 +34,12 @@ inline FloatVec load_or_zero(const float* source) {
 template <int kKernel, int kStride, int kWidth, typename T>
 MMMAMBA_INLINE inline void add_row(const T* x, int64_t pixel,
                                    const float* weight, int64_t tap,
-                                   int64_t left, int64_t right,
-                                   FloatVec* sum) {
+                                   int64_t left, int64_t right, FloatVec* sum) {
   constexpr int kPad = kKernel / 2;
   constexpr int kInner = kStride * (kWidth - 1) + 1;
   FloatVec w[kKernel];
-  unroll<kKernel>([&](auto k) MMMAMBA_INLINE {
-    w[k] = load(weight + k * tap);
-  });
+  unroll<kKernel>([&](auto k)
+                      MMMAMBA_INLINE { w[k] = load(weight + k * tap); });
   const auto add_column = [&](auto column) MMMAMBA_INLINE {
     constexpr int kColumn = decltype(column)::value;
     const FloatVec v = load_float(x + kColumn * pixel);
@@ -84,11 +82,12 @@ void convolve(const Window<T>& g) {
     const int64_t end = std::min<int64_t>(kKernel, g.bottom - above);
     for (int64_t j = 0; j < g.y_width; j += kWidth) {
       const int64_t start = std::min(j, g.y_width - kWidth);
-      const T* x = g.x + (above + begin - g.top) * g.row +
-                       start * kStride * g.pixel;
+      const T* x =
+          g.x + (above + begin - g.top) * g.row + start * kStride * g.pixel;
       T* y = g.y + (i - g.first) * g.y_row + start * g.y_pixel;
       prefetch<kWidth>(y + g.y_row, g.y_pixel);
-      if (kStride == 1) prefetch<kWidth>(x + (kKernel - begin) * g.row, g.pixel);
+      if (kStride == 1)
+        prefetch<kWidth>(x + (kKernel - begin) * g.row, g.pixel);
       const float* weight = g.weight + begin * kKernel * g.tap;
       const int64_t right = g.width - ((start + kWidth - 1) * kStride + 1);
       FloatVec sum[kWidth];
@@ -117,9 +116,8 @@ void convolve(const Window<T>& g) {
           break;
         case Act::kLocal: {
           const FloatVec scale = load(g.scale), shift = load(g.shift);
-          finish([&](FloatVec& v) MMMAMBA_INLINE {
-            v = relu(scale * relu(v) + shift);
-          });
+          finish([&](FloatVec& v)
+                     MMMAMBA_INLINE { v = relu(scale * relu(v) + shift); });
         }
       }
     }

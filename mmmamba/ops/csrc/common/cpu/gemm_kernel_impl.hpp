@@ -97,8 +97,8 @@ MMMAMBA_INLINE inline void epilogue(
     const Args& args, int64_t row, int64_t column, const float* bias,
     const Tile<kRows, kVectors>& tile,
     const Tile<kRows, kVectors>* more = nullptr) {
-  const FloatVec least = broadcast(
-      args.relu ? 0.0f : -std::numeric_limits<float>::infinity());
+  const FloatVec least =
+      broadcast(args.relu ? 0.0f : -std::numeric_limits<float>::infinity());
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -153,8 +153,7 @@ __attribute__((noinline)) void edge_epilogue(const Args& args,
       FloatVec y = load(tile);
       if (args.relu) y = y < zero ? zero : y;
       for (const auto* added : {&args.residual, &args.shortcut})
-        if (added->data != nullptr)
-          y += load_some(added->at(r, column), count);
+        if (added->data != nullptr) y += load_some(added->at(r, column), count);
       store_some(args.y.at(r, column), y, count);
     }
   }

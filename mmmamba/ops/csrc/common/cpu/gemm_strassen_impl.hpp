@@ -86,7 +86,7 @@ inline PanelPair sum_panels(const Args& args, int64_t column, int64_t rows,
   const bool packs = rows >= kPackRows;
   float* const packed = target;
   const auto take = [&](int i) -> Columns { return {packed + i * size, kNR}; };
-  PanelPair pair = {left,     right,   width,   {w11, out}, {w21, out},
+  PanelPair pair = {left,       right,   width,   {w11, out}, {w21, out},
                     {w22, out}, take(0), take(1), take(2),    take(3)};
   if (packs) pair.w11 = take(4), pair.w21 = take(5), pair.w22 = take(6);
   for (int64_t i = 0; i < half; ++i, target += kNR) {
@@ -169,8 +169,8 @@ inline void strassen_panels(const Args& args, const PanelPair& pair,
 }
 
 // The rows of each sample that fill no pair of tiles, in the columns
-// [column, last_column). Of whole samples, the last row of each are a matrix, as
-// are those before them.
+// [column, last_column). Of whole samples, the last row of each are a matrix,
+// as are those before them.
 inline void multiply_rest(const Args& args, int64_t begin, int64_t end,
                           int64_t column, int64_t last_column, float* buffer) {
   const int64_t rest = args.sample % kPairRows;
@@ -210,9 +210,10 @@ inline void strassen(const Args& args, int64_t begin, int64_t end,
     pair.right_bias = args.bias ? args.bias + pair.right : zeros;
     Prefetch prefetch = next;
     if (column + kNR < half)
-      prefetch = {{args.weight + pair.left + kNR,
-                   args.weight + pair.right + kNR},
-                  args.out, args.in};
+      prefetch = {
+          {args.weight + pair.left + kNR, args.weight + pair.right + kNR},
+          args.out,
+          args.in};
     if (spread(prefetch, ceil_div(rows, kPairRows), 7, args.in / 2))
       strassen_panels<true>(args, pair, begin, end, buffer, prefetch);
     else

@@ -8,18 +8,18 @@
 #include <cstdint>
 
 // Declares what a family offers, in each of its namespaces.
-#define MMMAMBA_DECLARE_KERNELS(family, ...)                         \
-  namespace mmmamba::portable::family {                              \
-  using namespace ::mmmamba::family;                                 \
-  __VA_ARGS__;                                                       \
-  }                                                                  \
-  namespace mmmamba::avx2::family {                                  \
-  using namespace ::mmmamba::family;                                 \
-  __VA_ARGS__;                                                       \
-  }                                                                  \
-  namespace mmmamba::avx512::family {                                \
-  using namespace ::mmmamba::family;                                 \
-  __VA_ARGS__;                                                       \
+#define MMMAMBA_DECLARE_KERNELS(family, ...) \
+  namespace mmmamba::portable::family {      \
+  using namespace ::mmmamba::family;         \
+  __VA_ARGS__;                               \
+  }                                          \
+  namespace mmmamba::avx2::family {          \
+  using namespace ::mmmamba::family;         \
+  __VA_ARGS__;                               \
+  }                                          \
+  namespace mmmamba::avx512::family {        \
+  using namespace ::mmmamba::family;         \
+  __VA_ARGS__;                               \
   }
 
 namespace mmmamba {

@@ -30,8 +30,7 @@ inline void haar(FloatVec& a, FloatVec& b, FloatVec& c, FloatVec& d) {
 
 // Transforms the pairs of rows from `top` on; beyond the map there are zeros.
 template <typename T>
-void analyse(const Args<T>& args, const T* x, int64_t top,
-             const Bands& bands) {
+void analyse(const Args<T>& args, const T* x, int64_t top, const Bands& bands) {
   const int64_t height = args.local.height, width = args.local.width;
   for (int64_t i = 0; i < bands.rows; ++i) {
     const T* upper = x + 2 * (top + i) * args.x.row;
@@ -53,8 +52,8 @@ void analyse(const Args<T>& args, const T* x, int64_t top,
 
 // Transforms back to the pairs of rows from `first` on, adds the SSM.
 template <typename T>
-void synthesize(const Args<T>& args, const Bands& bands, const T* ssm,
-                T* y, int64_t first) {
+void synthesize(const Args<T>& args, const Bands& bands, const T* ssm, T* y,
+                int64_t first) {
   const int64_t height = args.local.height, width = args.local.width;
   for (int64_t i = 0; i < bands.rows; ++i) {
     const int64_t row = 2 * (first + i);
@@ -101,8 +100,7 @@ void wavelet(const Args<T>& args, int64_t b, int64_t c, int64_t first,
     g.bottom = bottom;
     g.width = width;
     g.tap = args.global_channels;
-    g.weight =
-        args.weight + band * args.kernel * args.kernel * g.tap + c;
+    g.weight = args.weight + band * args.kernel * args.kernel * g.tap + c;
     g.y = reinterpret_cast<float*>(after.at(band, 0));
     g.y_row = g.row;
     g.y_pixel = g.pixel;
@@ -171,9 +169,8 @@ void run(const Args<T>& args, int64_t begin, int64_t end) {
     } else if (task < global_tasks) {
       const int64_t first = task / vectors * kTaskPairs;
       const int64_t last = std::min(first + kTaskPairs, pairs);
-      for_vector(args.global_channels, task % vectors, [&](int64_t c) {
-        wavelet(args, b, c, first, last, memory);
-      });
+      for_vector(args.global_channels, task % vectors,
+                 [&](int64_t c) { wavelet(args, b, c, first, last, memory); });
     } else if (task < global_tasks + local_tasks) {
       const int64_t local = b * local_tasks + task - global_tasks;
       depthwise_conv::run(args.local, local, local + 1);

@@ -20,9 +20,7 @@ struct Rows {
   T* data;
   int64_t batch, direction, row, position;
 
-  T* at(int64_t b, int64_t k) const {
-    return data + b * batch + k * direction;
-  }
+  T* at(int64_t b, int64_t k) const { return data + b * batch + k * direction; }
 };
 
 struct Sizes {

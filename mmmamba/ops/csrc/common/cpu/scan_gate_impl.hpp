@@ -78,9 +78,8 @@ constexpr int64_t kPositions = 256;
 
 // One vector of channels of a sample.
 template <typename T>
-void scan_channels(const Args<T>& args, int64_t b, int64_t c,
-                   FloatVec* weight, FloatVec* state, FloatVec* steps,
-                   FloatVec* y) {
+void scan_channels(const Args<T>& args, int64_t b, int64_t c, FloatVec* weight,
+                   FloatVec* state, FloatVec* steps, FloatVec* y) {
   const int64_t N = args.d_state, R = args.rank, L = args.length;
   const int64_t D = args.channels, rows = R + 2 * N;
   const Series<const T> x = {args.x.at(b, 0) + c, 0, args.x.position};
@@ -94,20 +93,20 @@ void scan_channels(const Args<T>& args, int64_t b, int64_t c,
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const int64_t begin = (k ? chunks - 1 - chunk : chunk) * kPositions;
       const int64_t length = std::min(kPositions, L - begin);
-      const Series<const float> dt = {args.projected.at(b, begin) + k * rows,
-                                      0, args.projected.position};
+      const Series<const float> dt = {args.projected.at(b, begin) + k * rows, 0,
+                                      args.projected.position};
       step_sizes(dt, R, weight, bias, length, steps);
       for (int64_t n = 0; n < N; ++n) {
         const auto sum = k == 0 && n == 0       ? scan_state<Sum::kFirst, T>
                          : k == 1 && n == N - 1 ? scan_state<Sum::kLast, T>
                                                 : scan_state<Sum::kMore, T>;
-        state[n] = sum({x.at(0, begin), 0, x.position}, steps,
-                       {dt.data + R + n, 0, dt.position},
-                       {dt.data + R + N + n, 0, dt.position},
-                       load(args.A + (k * N + n) * D + c), state[n], length,
-                       k == 1, y + begin, skip,
-                       {args.scanned.at(b, begin) + c, 0,
-                        args.scanned.position});
+        state[n] =
+            sum({x.at(0, begin), 0, x.position}, steps,
+                {dt.data + R + n, 0, dt.position},
+                {dt.data + R + N + n, 0, dt.position},
+                load(args.A + (k * N + n) * D + c), state[n], length, k == 1,
+                y + begin, skip,
+                {args.scanned.at(b, begin) + c, 0, args.scanned.position});
       }
     }
   }

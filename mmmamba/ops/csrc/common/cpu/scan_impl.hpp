@@ -21,8 +21,8 @@ struct Channels {
 template <typename T>
 Channels channels_of(const Sizes& sizes, int64_t index) {
   const int64_t channel = index * kLanes<T>;
-  return {channel, static_cast<int>(std::min<int64_t>(
-                       kLanes<T>, sizes.channels - channel))};
+  return {channel, static_cast<int>(
+                       std::min<int64_t>(kLanes<T>, sizes.channels - channel))};
 }
 
 // Calls step(i) for each position in the order of the scan.
@@ -120,8 +120,7 @@ class Panels {
   }
 
   Panels(const Args<T>& args, Arena<T>& arena)
-      : args_(args),
-        copy_(reinterpret_cast<T*>(arena.take(vectors(args)))) {}
+      : args_(args), copy_(reinterpret_cast<T*>(arena.take(vectors(args)))) {}
 
   // Both directions of the sample b, unless they are there already.
   void load(int64_t b) {
@@ -155,21 +154,19 @@ class Panels {
 
 // z_i = bias + sum over r of weight_r * dt_ri
 template <typename T>
-void project_steps(Panel<T> dt, int64_t rank, const Vec<T>* weight,
-                   Vec<T> bias, int64_t length, Vec<T>* z) {
+void project_steps(Panel<T> dt, int64_t rank, const Vec<T>* weight, Vec<T> bias,
+                   int64_t length, Vec<T>* z) {
   constexpr int kUnroll = 4;  // positions that share a load of the weight
   int64_t i = 0;
   for (; i + kUnroll <= length; i += kUnroll) {
     Vec<T> sum[kUnroll] = {bias, bias, bias, bias};
     for (int64_t r = 0; r < rank; ++r)
-      for (int j = 0; j < kUnroll; ++j)
-        sum[j] += weight[r] * dt.at(r)[i + j];
+      for (int j = 0; j < kUnroll; ++j) sum[j] += weight[r] * dt.at(r)[i + j];
     for (int j = 0; j < kUnroll; ++j) z[i + j] = sum[j];
   }
   for (; i < length; ++i) {
     z[i] = bias;
-    for (int64_t r = 0; r < rank; ++r)
-      z[i] += weight[r] * dt.at(r)[i];
+    for (int64_t r = 0; r < rank; ++r) z[i] += weight[r] * dt.at(r)[i];
   }
 }
 
@@ -181,8 +178,7 @@ inline Vec<T> advance(Decay<T> a, Vec<T> h, Vec<T> drive) {
 // Adds the output of one state of each channel to y.
 template <typename T>
 Vec<T> scan_state(const Vec<T>* x, const Vec<T>* delta, const T* B, const T* C,
-                  Vec<T> A, Vec<T> h, bool reverse, int64_t length,
-                  Vec<T>* y) {
+                  Vec<T> A, Vec<T> h, bool reverse, int64_t length, Vec<T>* y) {
   sweep(0, length, reverse, [&](int64_t i) {
     h = advance(decay(delta[i] * A), h, delta[i] * x[i] * B[i]);
     y[i] += C[i] * h;
@@ -200,7 +196,7 @@ void selective_forward(const Args<T>& args, int64_t begin, int64_t end) {
   const int64_t N = sizes.d_state;
   Arena<T> arena(3 * kChunk + 2 * N + Panels<T>::vectors(args));
   Vec<T>*x = arena.take(kChunk), *delta = arena.take(kChunk),
-        *y = arena.take(kChunk), *A = arena.take(N), *h = arena.take(N);
+  *y = arena.take(kChunk), *A = arena.take(N), *h = arena.take(N);
   Panels<T> panels(args, arena);
   int64_t loaded = -1;
 
@@ -225,8 +221,7 @@ void selective_forward(const Args<T>& args, int64_t begin, int64_t end) {
       load_tile(args.x.at(b, channel) + start * args.x.position, args.x.row,
                 args.x.position, c.lanes, length, x);
       load_tile(args.delta.at(b, channel) + start * args.delta.position,
-                args.delta.row, args.delta.position, c.lanes, length,
-                delta);
+                args.delta.row, args.delta.position, c.lanes, length, delta);
       for (int64_t i = 0; i < length; ++i) {
         delta[i] += bias;
         if (args.softplus) delta[i] = softplus<T>(delta[i]).value;
@@ -236,29 +231,28 @@ void selective_forward(const Args<T>& args, int64_t begin, int64_t end) {
         h[n] = scan_state<T>(x, delta, panels.B[0].at(n) + start,
                              panels.C[0].at(n) + start, A[n], h[n], false,
                              length, y);
-      store_tile(y, args.y.at(b, channel) + start * args.y.position,
-                 args.y.row, args.y.position, c.lanes, length);
+      store_tile(y, args.y.at(b, channel) + start * args.y.position, args.y.row,
+                 args.y.position, c.lanes, length);
     }
   }
 }
 
 template <typename T>
-void bidirectional_forward(const Args<T>& args, int64_t begin,
-                           int64_t end) {
+void bidirectional_forward(const Args<T>& args, int64_t begin, int64_t end) {
   const Sizes& sizes = args.sizes;
   const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
   Arena<T> arena(2 * L + kChunk + R + 2 * N + Panels<T>::vectors(args));
   Vec<T>*x = arena.take(L), *y = arena.take(L), *delta = arena.take(kChunk),
-        *weight = arena.take(R), *A = arena.take(N), *h = arena.take(N);
+  *weight = arena.take(R), *A = arena.take(N), *h = arena.take(N);
   Panels<T> panels(args, arena);
 
   for (int64_t task = begin; task < end; ++task) {
     const Channels c = channels_of<T>(sizes, task % vectors);
     const int64_t b = task / vectors;
     panels.load(b);
-    load_tile(args.x.at(b, c.channel), args.x.row, args.x.position,
-              c.lanes, L, x);
+    load_tile(args.x.at(b, c.channel), args.x.row, args.x.position, c.lanes, L,
+              x);
     std::fill(y, y + L, Vec<T>{});
     for (int64_t k = 0; k < 2; ++k) {
       const int64_t channel = k * sizes.channels + c.channel;
@@ -288,8 +282,8 @@ void bidirectional_forward(const Args<T>& args, int64_t begin,
                                length, y + start);
       });
     }
-    store_tile(y, args.y.at(b, c.channel), args.y.row, args.y.position,
-               c.lanes, L);
+    store_tile(y, args.y.at(b, c.channel), args.y.row, args.y.position, c.lanes,
+               L);
   }
 }
 
@@ -335,9 +329,8 @@ void add_lane_sums(const Vec<T>* rows, int64_t length, T* sums) {
 // Adds the gradients that flow through one state of each channel to grad_x,
 // grad_delta and to the rows grad_B and grad_C; returns that of A.
 template <typename T>
-Vec<T> scan_state_backward(const Tiles<T>& t, const T* B, const T* C,
-                           Vec<T> A, bool reverse, int64_t length, T* grad_B,
-                           T* grad_C) {
+Vec<T> scan_state_backward(const Tiles<T>& t, const T* B, const T* C, Vec<T> A,
+                           bool reverse, int64_t length, T* grad_B, T* grad_C) {
   Vec<T> h = {};
   sweep(0, length, reverse, [&](int64_t i) {
     const Decay<T> a = decay(t.delta[i] * A);
@@ -387,8 +380,7 @@ void project_steps_backward(const Vec<T>* grad_z, Panel<T> dt, int64_t rank,
   int64_t r = 0;
   for (; r + 4 <= rank; r += 4)
     weight_gradients<4>(grad_z, dt, r, length, grad_weight);
-  for (; r < rank; ++r)
-    weight_gradients<1>(grad_z, dt, r, length, grad_weight);
+  for (; r < rank; ++r) weight_gradients<1>(grad_z, dt, r, length, grad_weight);
 
   for (int64_t i = 0; i < length; i += W) {
     const int count = static_cast<int>(std::min<int64_t>(W, length - i));
@@ -446,8 +438,8 @@ void selective_backward(const Args<T>& args, int64_t begin, int64_t end) {
                   c.lanes);
       };
       const auto tile = [&](const Sequences<const T>& source, Vec<T>* target) {
-        load_tile(source.at(b, channel), source.row, source.position,
-                  c.lanes, L, target);
+        load_tile(source.at(b, channel), source.row, source.position, c.lanes,
+                  L, target);
       };
       tile(args.x, t.x);
       tile(args.grad_y, t.grad_y);
@@ -467,10 +459,9 @@ void selective_backward(const Args<T>& args, int64_t begin, int64_t end) {
         grad_skip += t.grad_y[i] * t.x[i];
       }
       for (int64_t n = 0; n < N; ++n)
-        gradient(scan_state_backward<T>(
-                     t, panels.B[0].at(n), panels.C[0].at(n),
-                     parameter(args.A + n, N), false, L, grad_B + n * L,
-                     grad_C + n * L),
+        gradient(scan_state_backward<T>(t, panels.B[0].at(n), panels.C[0].at(n),
+                                        parameter(args.A + n, N), false, L,
+                                        grad_B + n * L, grad_C + n * L),
                  args.grad_A + n, N);
       for (int64_t i = 0; i < L; ++i) {
         t.grad_delta[i] *= t.slope[i];
@@ -481,15 +472,13 @@ void selective_backward(const Args<T>& args, int64_t begin, int64_t end) {
       store_tile(t.grad_x, args.grad_x.at(b, channel), args.grad_x.row,
                  args.grad_x.position, c.lanes, L);
       store_tile(t.grad_delta, args.grad_delta.at(b, channel),
-                 args.grad_delta.row, args.grad_delta.position, c.lanes,
-                 L);
+                 args.grad_delta.row, args.grad_delta.position, c.lanes, L);
     });
   }
 }
 
 template <typename T>
-void bidirectional_backward(const Args<T>& args, int64_t begin,
-                            int64_t end) {
+void bidirectional_backward(const Args<T>& args, int64_t begin, int64_t end) {
   const Sizes& sizes = args.sizes;
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
   const int64_t rows = R + 2 * N;
@@ -503,8 +492,8 @@ void bidirectional_backward(const Args<T>& args, int64_t begin,
     const int64_t b = task / sizes.splits;
     panels.load(b);
     for_channels<T>(sizes, split, [&](Channels c) {
-      load_tile(args.x.at(b, c.channel), args.x.row, args.x.position,
-                c.lanes, L, t.x);
+      load_tile(args.x.at(b, c.channel), args.x.row, args.x.position, c.lanes,
+                L, t.x);
       load_tile(args.grad_y.at(b, c.channel), args.grad_y.row,
                 args.grad_y.position, c.lanes, L, t.grad_y);
       std::fill(t.grad_x, t.grad_x + L, Vec<T>{});
@@ -521,8 +510,8 @@ void bidirectional_backward(const Args<T>& args, int64_t begin,
             scatter(v, target + (b * 2 * sizes.channels + channel) * stride,
                     stride, c.lanes);
         };
-        T* grad_dt = args.grad_rows +
-                     ((b * 2 + k) * sizes.splits + split) * rows * L;
+        T* grad_dt =
+            args.grad_rows + ((b * 2 + k) * sizes.splits + split) * rows * L;
         T* grad_B = grad_dt + R * L;
         T* grad_C = grad_B + N * L;
         const Vec<T> skip = parameter(args.skip);
@@ -538,19 +527,19 @@ void bidirectional_backward(const Args<T>& args, int64_t begin,
           t.grad_delta[i] = Vec<T>{};
         }
         for (int64_t n = 0; n < N; ++n)
-          gradient(scan_state_backward<T>(
-                       t, panels.B[k].at(n), panels.C[k].at(n),
-                       parameter(args.A + n, N), k == 1, L, grad_B + n * L,
-                       grad_C + n * L),
-                   args.grad_A + n, N);
+          gradient(
+              scan_state_backward<T>(t, panels.B[k].at(n), panels.C[k].at(n),
+                                     parameter(args.A + n, N), k == 1, L,
+                                     grad_B + n * L, grad_C + n * L),
+              args.grad_A + n, N);
         Vec<T> grad_bias = {};
         for (int64_t i = 0; i < L; ++i) {
           t.grad_delta[i] *= t.slope[i];
           grad_bias += t.grad_delta[i];
         }
         project_steps_backward<T>(t.grad_delta, panels.dt[k], R,
-                                  args.dt_weight + channel * R, c.lanes,
-                                  L, grad_dt, weight);
+                                  args.dt_weight + channel * R, c.lanes, L,
+                                  grad_dt, weight);
         for (int64_t r = 0; r < R; ++r)
           gradient(weight[r], args.grad_dt_weight + r, R);
         gradient(grad_bias, args.grad_dt_bias);

@@ -1,4 +1,5 @@
-// Vectors of one instruction set, and the functions that the scan needs on them.
+// Vectors of one instruction set, and the functions that the scan needs on
+// them.
 //
 // The including file defines MMMAMBA_ISA, the namespace of all this, and
 // MMMAMBA_SIMD_BYTES, the width of a register. Only the vector extension of GCC
@@ -112,9 +113,8 @@ inline void transpose(Vec<T>* rows) {
   if constexpr (kDistance < kLanes<T>) {
     for (int i = 0; i < kLanes<T>; ++i)
       if (!(i & kDistance))
-        exchange<T, kDistance>(
-            rows[i], rows[i + kDistance],
-            std::make_integer_sequence<int, kLanes<T>>());
+        exchange<T, kDistance>(rows[i], rows[i + kDistance],
+                               std::make_integer_sequence<int, kLanes<T>>());
     transpose<T, 2 * kDistance>(rows);
   }
 }

@@ -32,8 +32,8 @@ inline std::vector<RingBuffer> layout(const Args& args) {
     height = y_height;
     width = y_width;
   }
-  maps.push_back({height, width, args.layers[args.depth - 1].out, 0, 0, 0,
-                  nullptr});
+  maps.push_back(
+      {height, width, args.layers[args.depth - 1].out, 0, 0, 0, nullptr});
   return maps;
 }
 
@@ -81,16 +81,15 @@ inline HalfVec load_half(const float* source) {
 // vector if kHalf. In memory the three pixels that a row of the kernel covers
 // are neighbours, so that each output is a sum over three runs of the input.
 template <int kWidth, int kVectors, bool kHalf>
-void stem_outputs(const Layer& layer, const float* const* rows,
-                  int64_t start, const PanelChannels& channels, float* y) {
+void stem_outputs(const Layer& layer, const float* const* rows, int64_t start,
+                  const PanelChannels& channels, float* y) {
   const int64_t in = layer.in, out = layer.out;
   const int64_t* at = channels.at;
   FloatVec sums[kVectors + 1][kWidth];  // a half may be all there is
   HalfVec halves[kWidth];
   unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
-    unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-      sums[v][o] = load(layer.bias + at[v]);
-    });
+    unroll<kVectors>(
+        [&](auto v) MMMAMBA_INLINE { sums[v][o] = load(layer.bias + at[v]); });
     if constexpr (kHalf) halves[o] = load_half(layer.bias + at[kVectors]);
   });
   const float* weight = layer.weight;
@@ -99,15 +98,13 @@ void stem_outputs(const Layer& layer, const float* const* rows,
     for (int64_t i = 0; i < 3 * in; ++i, ++x, weight += out) {
       FloatVec w[kVectors + 1];
       HalfVec w_half;
-      unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-        w[v] = load(weight + at[v]);
-      });
+      unroll<kVectors>([&](auto v)
+                           MMMAMBA_INLINE { w[v] = load(weight + at[v]); });
       if constexpr (kHalf) w_half = load_half(weight + at[kVectors]);
       unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
         const float input = x[2 * o * in];
-        unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-          sums[v][o] += w[v] * input;
-        });
+        unroll<kVectors>([&](auto v)
+                             MMMAMBA_INLINE { sums[v][o] += w[v] * input; });
         if constexpr (kHalf) halves[o] += w_half * input;
       });
     }
@@ -119,9 +116,8 @@ void stem_outputs(const Layer& layer, const float* const* rows,
   };
   unroll<kWidth>([&](auto o) MMMAMBA_INLINE {
     float* target = y + (start + o) * out;
-    unroll<kVectors>([&](auto v) MMMAMBA_INLINE {
-      put(sums[v][o], target + at[v]);
-    });
+    unroll<kVectors>([&](auto v)
+                         MMMAMBA_INLINE { put(sums[v][o], target + at[v]); });
     if constexpr (kHalf) put(halves[o], target + at[kVectors]);
   });
 }

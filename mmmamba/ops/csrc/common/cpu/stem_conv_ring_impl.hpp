@@ -1,5 +1,5 @@
-// The rows of maps that a convolution of the stem passes on to the next, for the
-// instruction set that the including file names.
+// The rows of maps that a convolution of the stem passes on to the next, for
+// the instruction set that the including file names.
 #pragma once
 
 #include "simd.hpp"

@@ -1,6 +1,6 @@
 // 3x3 convolutions of stride 2 with 25 multiplications instead of 36, for the
-// instruction set that the including file names. Two neighbouring outputs of one
-// dimension are sums over five inputs, of which the middle one is shared
+// instruction set that the including file names. Two neighbouring outputs of
+// one dimension are sums over five inputs, of which the middle one is shared
 // (Winograd's F(2, 2) on every other input):
 //
 //   y0 = x0 w0 + x1 w1 + x2 w2 = (x0 - x2) w0 + x1 w1 + x2 (w0 + w2)
@@ -28,8 +28,7 @@ struct PanelChannels {
 
   PanelChannels(int64_t panel, int64_t channels) {
     constexpr int64_t W = kLanes<float>;
-    for (int64_t c = panel * kNR; count < kNRVectors && c < channels;
-         c += W)
+    for (int64_t c = panel * kNR; count < kNRVectors && c < channels; c += W)
       at[count++] = std::min(c, channels - W);
   }
 };
@@ -47,8 +46,7 @@ inline int64_t tile_weight_size(const Layer& layer) {
   return 16 * layer.in * kNR;
 }
 
-inline void pack_tile_weight(const Layer& layer, int64_t panel,
-                             float* target) {
+inline void pack_tile_weight(const Layer& layer, int64_t panel, float* target) {
   const PanelChannels channels(panel, layer.out);
   const int64_t size = layer.in * layer.out;
   for (int64_t k = 0; k < 16; ++k) {

@@ -23,9 +23,9 @@
 
 #define MMMAMBA_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
-#define MMMAMBA_BEGIN_TARGET(features)                                 \
-  MMMAMBA_PRAGMA(clang attribute push(                                 \
-      __attribute__((target(features))), apply_to = function))
+#define MMMAMBA_BEGIN_TARGET(features)                                   \
+  MMMAMBA_PRAGMA(clang attribute push(__attribute__((target(features))), \
+                                      apply_to = function))
 #define MMMAMBA_END_TARGET _Pragma("clang attribute pop")
 #else
 #define MMMAMBA_BEGIN_TARGET(features) \

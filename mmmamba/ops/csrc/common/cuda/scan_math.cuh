@@ -98,9 +98,7 @@ __device__ inline float softplus(float x) {
 }
 
 // The derivative of softplus in terms of its value: 1 - exp(-value).
-__device__ inline double softplus_slope(double value) {
-  return -expm1(-value);
-}
+__device__ inline double softplus_slope(double value) { return -expm1(-value); }
 __device__ inline float softplus_slope(float value) {
   const auto rest = decay(-value);
   return (1 - rest.high) - rest.low;
@@ -133,8 +131,8 @@ __device__ inline Step<F> compose(Step<F> first, Step<F> second) {
   const auto a = first.decay, b = second.decay;
   const F high = a.high * b.high;
   const F rounded_off = multiply_add(a.high, b.high, -high);
-  const F low = multiply_add(a.high, b.low,
-                             multiply_add(a.low, b.high, rounded_off));
+  const F low =
+      multiply_add(a.high, b.low, multiply_add(a.low, b.high, rounded_off));
   return {{high, low}, advance(b, first.b, second.b)};
 }
 

@@ -38,21 +38,14 @@ struct Rows {
   bool aligned;
 
   __device__ T* at(int batch, int direction, int64_t offset) const {
-    return data + batch * batch_stride + direction * direction_stride +
-           offset;
+    return data + batch * batch_stride + direction * direction_stride + offset;
   }
 };
 
 // The composed steps of all chunks, in the order of the scan and, from the
 // gradient, against it: (quantity, chunk, batch, K*D, N). Both have the same
 // decays.
-enum Quantity {
-  kDecayHigh,
-  kDecayLow,
-  kState,
-  kStateGradient,
-  kQuantities
-};
+enum Quantity { kDecayHigh, kDecayLow, kState, kStateGradient, kQuantities };
 
 template <typename F>
 struct Summary {
@@ -174,12 +167,12 @@ Plan make_plan(const Scan<T>& scan, bool backward, int processors) {
 // What a team is to do.
 struct Task {
   int batch;
-  int direction;      // the only one, or the first of both
+  int direction;  // the only one, or the first of both
   int tile;
   int first_channel;  // of the direction; past the last one if nothing to do
   int chunk;
-  int position;       // the thread's first one
-  int count;          // the thread's positions, 0 to kItems
+  int position;  // the thread's first one
+  int count;     // the thread's positions, 0 to kItems
 
   template <typename T>
   __device__ Task(const Scan<T>& scan, const Plan& plan, int groups) {
@@ -192,13 +185,11 @@ struct Task {
     team /= plan.chunks;
     const bool idle = team >= unsigned(scan.batch);
     batch = idle ? 0 : team;
-    first_channel =
-        idle ? scan.channels : tile * plan.rounds * kChannels;
+    first_channel = idle ? scan.channels : tile * plan.rounds * kChannels;
 
     const int start = chunk * plan.chunk_length;
     position = start + threadIdx.x * kItems;
-    const int end = plan.chunks == 1 ? scan.length
-                                     : start + plan.chunk_length;
+    const int end = plan.chunks == 1 ? scan.length : start + plan.chunk_length;
     const int left = (end < scan.length ? end : scan.length) - position;
     count = idle || left < 0 ? 0 : left < kItems ? left : kItems;
   }
@@ -221,9 +212,8 @@ __device__ inline void load_tile(const Sequences<const T>& from,
 }
 
 template <typename T, typename F>
-__device__ inline void store_tile(const Tile<F>& from,
-                                  const Task& task, int first, int end,
-                                  const Sequences<T>& to) {
+__device__ inline void store_tile(const Tile<F>& from, const Task& task,
+                                  int first, int end, const Sequences<T>& to) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
     store(from[c], to.at(task.batch, first + c, task.position),
@@ -235,16 +225,15 @@ __device__ inline void load_row(const Rows<const T>& rows, int row,
                                 const Scan<T>& scan, const Task& task,
                                 int direction, F (&to)[kItems]) {
   const int64_t offset = int64_t(row) * scan.length + task.position;
-  load(rows.at(task.batch, direction, offset), 1, rows.aligned, task.count,
-       to);
+  load(rows.at(task.batch, direction, offset), 1, rows.aligned, task.count, to);
 }
 
 // The channels of one direction that a team works on in one round.
 struct Round {
   int direction;
-  int first;       // channel, counted over all directions as A, D and bias
-  int end;         // of the direction's channels, counted likewise
-  int sequence;    // of x, that of the first channel
+  int first;     // channel, counted over all directions as A, D and bias
+  int end;       // of the direction's channels, counted likewise
+  int sequence;  // of x, that of the first channel
   int sequence_end;
 
   template <typename T>
@@ -262,8 +251,7 @@ struct Round {
 // delta = weight @ dt, the step sizes before bias and softplus.
 template <typename T, typename F>
 __device__ inline void project(const Scan<T>& scan, const Task& task,
-                               const Round& round,
-                               Tile<F>& delta) {
+                               const Round& round, Tile<F>& delta) {
   const F* weights[kChannels];
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
@@ -289,8 +277,7 @@ __device__ inline void project(const Scan<T>& scan, const Task& task,
 // Step sizes; 0 past the end, so that nothing happens there.
 template <bool kBidirectional, typename T, typename F>
 __device__ inline void step_sizes(const Scan<T>& scan, const Task& task,
-                                  const Round& round,
-                                  Tile<F>& delta) {
+                                  const Round& round, Tile<F>& delta) {
   if (kBidirectional)
     project(scan, task, round, delta);
   else
@@ -311,12 +298,11 @@ __device__ inline void step_sizes(const Scan<T>& scan, const Task& task,
 // A parameter of each channel, 0 past the last one.
 template <typename F>
 __device__ inline void load_parameter(const F* from, int stride,
-                                      const Round& round,
-                                      F (&to)[kChannels]) {
+                                      const Round& round, F (&to)[kChannels]) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
-    to[c] = from && round.has(c) ? from[int64_t(round.first + c) * stride]
-                                 : F(0);
+    to[c] =
+        from && round.has(c) ? from[int64_t(round.first + c) * stride] : F(0);
 }
 
 template <typename F>
@@ -326,15 +312,13 @@ __device__ inline void compute_decays(const Tile<F>& delta,
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
 #pragma unroll
-    for (int i = 0; i < kItems; ++i)
-      decays[c][i] = decay(delta[c][i] * A[c]);
+    for (int i = 0; i < kItems; ++i) decays[c][i] = decay(delta[c][i] * A[c]);
 }
 
 // The steps of a state, composed over this thread's positions.
 template <bool kReverse, typename F>
 __device__ inline void compose_state(const Decays<F>& decays,
-                                     const Tile<F>& delta,
-                                     const Tile<F>& x,
+                                     const Tile<F>& delta, const Tile<F>& x,
                                      const F (&B)[kItems],
                                      Step<F> (&steps)[kChannels]) {
 #pragma unroll
@@ -350,8 +334,7 @@ __device__ inline void compose_state(const Decays<F>& decays,
 // The same of a state's gradient, which runs against the scan.
 template <bool kReverse, typename F>
 __device__ inline void compose_gradient(const Decays<F>& decays,
-                                        const Tile<F>& dy,
-                                        const F (&C)[kItems],
+                                        const Tile<F>& dy, const F (&C)[kItems],
                                         Step<F> (&steps)[kChannels]) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
@@ -379,11 +362,10 @@ __device__ inline void start_values(const Scan<T>& scan, const Task& task,
     const int64_t which = scan.series(task.batch, round.first + c, state);
     F h = 0;
 #pragma unroll 1
-    for (int k = first; k != task.chunk && round.has(c);
-         k += kReverse ? -1 : 1)
-      h = advance({summary.at(kDecayHigh, k, which),
-                   summary.at(kDecayLow, k, which)},
-                  h, summary.at(quantity, k, which));
+    for (int k = first; k != task.chunk && round.has(c); k += kReverse ? -1 : 1)
+      h = advance(
+          {summary.at(kDecayHigh, k, which), summary.at(kDecayLow, k, which)},
+          h, summary.at(quantity, k, which));
     start[c] = apply(before[c], h);
   }
 }
@@ -411,10 +393,8 @@ __device__ inline void store_summary(const Scan<T>& scan, const Task& task,
 template <bool kReverse, bool kBidirectional, bool kGradient, typename T,
           typename F>
 __device__ inline void summarize_direction(const Scan<T>& scan,
-                                           const Task& task,
-                                           const Round& round,
-                                           const Tile<F>& x,
-                                           const Tile<F>& dy,
+                                           const Task& task, const Round& round,
+                                           const Tile<F>& x, const Tile<F>& dy,
                                            int& phase) {
   Tile<F> delta;
   Decays<F> decays;
@@ -439,8 +419,7 @@ __device__ inline void summarize_direction(const Scan<T>& scan,
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) before[c] = own[c];
     exclusive_scan<!kReverse>(before, phase);
-    store_summary<!kReverse>(scan, task, round, n, kStateGradient, before,
-                             own);
+    store_summary<!kReverse>(scan, task, round, n, kStateGradient, before, own);
   }
 }
 
@@ -461,20 +440,19 @@ __global__ void __launch_bounds__(kMaxThreads)
     load_tile(scan.x, task, round.sequence, round.sequence_end, x);
     if (kGradient)
       load_tile(dy_in, task, round.sequence, round.sequence_end, dy);
-    summarize_direction<false, kBidirectional, kGradient>(scan, task, round,
-                                                          x, dy, phase);
+    summarize_direction<false, kBidirectional, kGradient>(scan, task, round, x,
+                                                          dy, phase);
     if (kBidirectional) {
       const Round back(scan, task, 1, channel);
-      summarize_direction<true, kBidirectional, kGradient>(scan, task, back,
-                                                           x, dy, phase);
+      summarize_direction<true, kBidirectional, kGradient>(scan, task, back, x,
+                                                           dy, phase);
     }
   }
 }
 
 template <bool kReverse, bool kBidirectional, typename T, typename F>
 __device__ inline void scan_direction(const Scan<T>& scan, const Task& task,
-                                      const Round& round,
-                                      const Tile<F>& x,
+                                      const Round& round, const Tile<F>& x,
                                       Tile<F>& y, int& phase) {
   Tile<F> delta;
   Decays<F> decays;
@@ -561,8 +539,7 @@ template <typename T, typename F>
 __device__ inline void store_parameter(const F (&grad)[kChannels],
                                        F* parameters, int index,
                                        const Scan<T>& scan, const Plan& plan,
-                                       const Task& task,
-                                       const Round& round) {
+                                       const Task& task, const Round& round) {
   const int warps = (blockDim.x + kWarp - 1) / kWarp;
   const int64_t part =
       (int64_t(task.batch) * plan.chunks + task.chunk) * warps +
@@ -579,10 +556,9 @@ __device__ inline void store_parameter(const F (&grad)[kChannels],
 
 template <bool kReverse, bool kBidirectional, typename T, typename F>
 __device__ inline void differentiate_direction(
-    const Scan<T>& scan, const Plan& plan, const Task& task,
-    const Round& round, const Gradients<T>& grads,
-    const Tile<F>& x, const Tile<F>& dy,
-    Tile<F>& dx, bool first_time, int& phase) {
+    const Scan<T>& scan, const Plan& plan, const Task& task, const Round& round,
+    const Gradients<T>& grads, const Tile<F>& x, const Tile<F>& dy, Tile<F>& dx,
+    bool first_time, int& phase) {
   Tile<F> delta, d_delta = {};
   Decays<F> decays;
   step_sizes<kBidirectional>(scan, task, round, delta);
@@ -597,8 +573,7 @@ __device__ inline void differentiate_direction(
         dx[c][i] = multiply_add(D[c], dy[c][i], dx[c][i]);
         dD[c] = multiply_add(dy[c][i], x[c][i], dD[c]);
       }
-    store_parameter(dD, grads.parameters, scan.states, scan, plan, task,
-                    round);
+    store_parameter(dD, grads.parameters, scan.states, scan, plan, task, round);
   }
 
 #pragma unroll 1
@@ -643,8 +618,7 @@ __device__ inline void differentiate_direction(
         dB[i] = multiply_add(g_delta, x[c][i], dB[i]);
         dx[c][i] = multiply_add(g_delta, B[i], dx[c][i]);
         d_delta[c][i] = multiply_add(
-            g, multiply_add(A[c], decayed[i], B[i] * x[c][i]),
-            d_delta[c][i]);
+            g, multiply_add(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
         p = advance(decays[c][i], g, F(0));
       }
     }
@@ -707,8 +681,8 @@ void run_forward(Scan<T> scan, const Plan& plan, compute_t<T>* summary,
                  const Sequences<T>& y, Launch launch) {
   scan.summary = {summary, scan.series(scan.batch, 0, 0), plan.chunks};
   if (plan.chunks > 1)
-    launch(summary_kernel<kBidirectional, false, T>, plan, scan,
-           plan, Sequences<const T>{});
+    launch(summary_kernel<kBidirectional, false, T>, plan, scan, plan,
+           Sequences<const T>{});
   launch(forward_kernel<kBidirectional, T>, plan, scan, plan, y);
 }
 
@@ -717,10 +691,8 @@ void run_backward(Scan<T> scan, const Plan& plan, compute_t<T>* summary,
                   const Gradients<T>& grads, Launch launch) {
   scan.summary = {summary, scan.series(scan.batch, 0, 0), plan.chunks};
   if (plan.chunks > 1)
-    launch(summary_kernel<kBidirectional, true, T>, plan, scan,
-           plan, grads.y);
-  launch(backward_kernel<kBidirectional, T>, plan, scan, plan,
-         grads);
+    launch(summary_kernel<kBidirectional, true, T>, plan, scan, plan, grads.y);
+  launch(backward_kernel<kBidirectional, T>, plan, scan, plan, grads);
 }
 
 }  // namespace mmmamba::cuda

@@ -12,8 +12,8 @@
 
 namespace mmmamba::cuda {
 
-constexpr int kItems = 4;         // positions of a thread
-constexpr int kChannels = 2;      // that a team does at a time
+constexpr int kItems = 4;     // positions of a thread
+constexpr int kChannels = 2;  // that a team does at a time
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 512;  // threads of a block
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -92,9 +92,8 @@ __device__ inline F warp_sum(F value) {
 // The value of the lane that is `offset` earlier in the order of the scan.
 template <bool kReverse, typename F>
 __device__ inline F earlier_lane(F value, int offset) {
-  return kReverse
-             ? __shfl_down_sync(kAllLanes, value, offset, team_lanes())
-             : __shfl_up_sync(kAllLanes, value, offset, team_lanes());
+  return kReverse ? __shfl_down_sync(kAllLanes, value, offset, team_lanes())
+                  : __shfl_up_sync(kAllLanes, value, offset, team_lanes());
 }
 
 template <bool kReverse, typename F>
@@ -109,8 +108,7 @@ __device__ inline Step<F> earlier_lane(Step<F> step, int offset) {
 // `phase` alternates between calls: what one scan left in shared memory may
 // still be read while the next one writes, so that one barrier is enough.
 template <bool kReverse, typename F>
-__device__ inline void exclusive_scan(Step<F> (&steps)[kChannels],
-                                      int& phase) {
+__device__ inline void exclusive_scan(Step<F> (&steps)[kChannels], int& phase) {
   const int lane = threadIdx.x % kWarp;
   const int order = kReverse ? team_lanes() - 1 - lane : lane;
 #pragma unroll

@@ -21,8 +21,7 @@ constexpr int64_t kPixels = 280;
 
 // Calls an op, which the profiler names, as it does those that Python calls.
 template <typename Op>
-void call(void (*op)(const Op&, const Tensor&), const Op& in,
-          const Tensor& y) {
+void call(void (*op)(const Op&, const Tensor&), const Op& in, const Tensor& y) {
   RECORD_FUNCTION(Op::kName, c10::ArrayRef<const c10::IValue>());
   op(in, y);
 }
@@ -61,11 +60,11 @@ Tensor ssm(const SsmParameters& p, double eps, const Tensor& input) {
   conv({p.conv_weight, p.conv_bias}, before, x, "silu");
   // The scan writes over what the convolution has read.
   const Tensor sequence = x.flatten(1, 2), y = before.flatten(1, 2);
-  call<ScanGate>(scan_gate,
-                 {sequence, product(sequence, p.x_proj),
-                  p.dt_weight.transpose(1, 2), p.dt_bias, p.A, p.D,
-                  p.norm_weight, p.norm_bias, z, eps},
-                 y);
+  call<ScanGate>(
+      scan_gate,
+      {sequence, product(sequence, p.x_proj), p.dt_weight.transpose(1, 2),
+       p.dt_bias, p.A, p.D, p.norm_weight, p.norm_bias, z, eps},
+      y);
   return product(before, p.out_weight, p.out_bias);
 }
 
@@ -109,8 +108,7 @@ void for_samples(int64_t batch, int64_t pixels, Work work) {
     const int64_t count = end - begin;
     const int64_t parts = std::max<int64_t>(count * pixels / kPixels, 1);
     const int64_t step = (count + parts - 1) / parts;
-    for (; begin < end; begin += step)
-      work(begin, std::min(step, end - begin));
+    for (; begin < end; begin += step) work(begin, std::min(step, end - begin));
   });
 }
 

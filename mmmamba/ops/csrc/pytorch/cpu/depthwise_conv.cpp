@@ -9,8 +9,7 @@ namespace {
 
 template <typename T>
 const auto& kernels() {
-  static const auto chosen =
-      MMMAMBA_FOR_THIS_CPU(depthwise_conv::kernels<T>());
+  static const auto chosen = MMMAMBA_FOR_THIS_CPU(depthwise_conv::kernels<T>());
   return chosen;
 }
 

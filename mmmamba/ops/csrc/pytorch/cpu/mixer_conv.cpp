@@ -17,7 +17,8 @@ const auto& kernels() {
 
 void mixer_conv(const MixerConv& in, const Tensor& y) {
   const auto dtype = in.x.scalar_type();
-  const Tensor x = channels_last(in.x, dtype), ssm = channels_last(in.ssm, dtype),
+  const Tensor x = channels_last(in.x, dtype),
+               ssm = channels_last(in.ssm, dtype),
                wavelet = parameter(in.wavelet_weight),
                weight = parameter(in.local_weight),
                bias = parameter(in.local_bias),

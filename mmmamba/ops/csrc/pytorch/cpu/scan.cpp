@@ -25,8 +25,7 @@ Sequences<Pointer> sequences(const Tensor& t) {
 
 template <typename T>
 Rows<const T> rows(const Tensor& t) {
-  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2),
-          t.stride(3)};
+  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
 }
 
 template <typename T>
@@ -99,9 +98,9 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
   g.dt_bias = per_sample(in.dt_bias);
   g.A = per_sample(in.A);
   g.skip = per_sample(in.skip);
-  g.rows = at::zeros({sizes.batch, sizes.directions, sizes.splits, row_count,
-                      sizes.length},
-                     options);
+  g.rows = at::zeros(
+      {sizes.batch, sizes.directions, sizes.splits, row_count, sizes.length},
+      options);
 
   dispatch(in, [&](auto type) {
     using T = decltype(type);

@@ -17,8 +17,13 @@ ScanInputs inputs(const SelectiveScan& in) {
   scan.softplus = in.delta_softplus;
   scan.bidirectional = false;
   const int64_t directions = in.B.size(1);
-  scan.sizes = {in.u.size(0), directions, in.u.size(1) / directions,
-                in.A.size(1), in.u.size(2), 0, 0};
+  scan.sizes = {in.u.size(0),
+                directions,
+                in.u.size(1) / directions,
+                in.A.size(1),
+                in.u.size(2),
+                0,
+                0};
   return scan;
 }
 

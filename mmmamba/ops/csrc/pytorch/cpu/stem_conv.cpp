@@ -53,10 +53,12 @@ void stem_conv(const StemConv& in, const Tensor& y) {
   const int64_t threads = num_threads();
   const int64_t bands =
       std::min(threads / std::gcd(threads, x.size(0)), y.size(1));
-  const Args args = {x.size(0), x.size(2), x.size(3),
-                     pointer(x), x.stride(0), x.stride(1),
-                     x.stride(2), x.stride(3), layers.data(),
-                     static_cast<int64_t>(layers.size()), pointer(y), bands};
+  const Args args = {x.size(0),     x.size(2),
+                     x.size(3),     pointer(x),
+                     x.stride(0),   x.stride(1),
+                     x.stride(2),   x.stride(3),
+                     layers.data(), static_cast<int64_t>(layers.size()),
+                     pointer(y),    bands};
   run(kernels().run, args, args.batch * bands);
 }
 

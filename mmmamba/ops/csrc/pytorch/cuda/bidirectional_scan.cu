@@ -28,14 +28,14 @@ BidirectionalScan::Grads bidirectional_scan_backward(
              N = in.A.size(1);
   const auto per_direction = out.delta.unflatten(1, {2, scan.channels()});
   auto d_projected = at::empty_like(in.projected);
-  d_projected.narrow(2, 0, rank).copy_(at::matmul(
-      scan.weight.to(scan.type).transpose(1, 2), per_direction));
+  d_projected.narrow(2, 0, rank)
+      .copy_(
+          at::matmul(scan.weight.to(scan.type).transpose(1, 2), per_direction));
   d_projected.narrow(2, rank, 2 * N).copy_(out.rows);
-  const auto d_weight =
-      at::bmm(per_direction.flatten(0, 1),
-              scan.dt.flatten(0, 1).transpose(1, 2))
-          .view({batch, 2, scan.channels(), rank})
-          .sum(0, false, compute_type(scan.type));
+  const auto d_weight = at::bmm(per_direction.flatten(0, 1),
+                                scan.dt.flatten(0, 1).transpose(1, 2))
+                            .view({batch, 2, scan.channels(), rank})
+                            .sum(0, false, compute_type(scan.type));
   return {out.x.to(in.x.scalar_type()),
           d_projected,
           gradient_of(in.dt_weight, d_weight),

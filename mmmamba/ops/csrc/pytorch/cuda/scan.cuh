@@ -53,8 +53,7 @@ Sequences<T> sequences_of(const Tensor& tensor) {
   const bool aligned = tensor.stride(2) == 1 &&
                        tensor.stride(1) % kItems == 0 &&
                        tensor.stride(0) % kItems == 0 && is_aligned(data);
-  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2),
-          aligned};
+  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), aligned};
 }
 
 // `tensor` has contiguous positions.
@@ -67,8 +66,7 @@ Rows<const T> rows_of(const Tensor& tensor) {
 
 template <typename F>
 const F* data_of(const Tensor& tensor) {
-  return tensor.defined() ? static_cast<const F*>(tensor.data_ptr())
-                          : nullptr;
+  return tensor.defined() ? static_cast<const F*>(tensor.data_ptr()) : nullptr;
 }
 
 inline Tensor parameter(const OptionalTensor& tensor, at::ScalarType type) {
@@ -155,7 +153,8 @@ struct LaunchOnStream {
   template <typename... Parameters, typename... Arguments>
   void operator()(void (*kernel)(Parameters...), const Plan& plan,
                   const Arguments&... arguments) const {
-    TORCH_CHECK_VALUE(plan.fits(), "mmmamba: too many sequences for one "
+    TORCH_CHECK_VALUE(plan.fits(),
+                      "mmmamba: too many sequences for one "
                       "scan on a GPU; split the batch");
     const dim3 block(plan.team, plan.teams);
     kernel<<<dim3(plan.blocks), block, 0, stream>>>(arguments...);
@@ -174,9 +173,9 @@ void forward_as(const Inputs& in, const Tensor& y) {
   const auto plan = make_plan<kBidirectional>(scan, false, processors());
   const auto summary =
       at::empty({summary_size(scan, plan)}, in.compute_options());
-  run_forward<kBidirectional>(
-      scan, plan, static_cast<compute_t<T>*>(summary.data_ptr()),
-      sequences_of<T>(y), LaunchOnStream());
+  run_forward<kBidirectional>(scan, plan,
+                              static_cast<compute_t<T>*>(summary.data_ptr()),
+                              sequences_of<T>(y), LaunchOnStream());
 }
 
 template <bool kBidirectional>
@@ -210,9 +209,8 @@ Outputs backward_as(const Inputs& in, const Tensor& dy) {
   const auto summary = at::empty({summary_size(scan, plan)}, options);
   Outputs out;
   out.x = at::empty_like(in.x);
-  out.delta = kBidirectional
-                  ? at::empty({batch, channels, L}, in.x.options())
-                  : at::empty_like(in.delta);
+  out.delta = kBidirectional ? at::empty({batch, channels, L}, in.x.options())
+                             : at::empty_like(in.delta);
   auto rows = at::empty({plan.row_parts(), batch, K, 2 * N, L}, options);
   auto parameters =
       at::empty({plan.parameter_parts(batch), channels, N + 2}, options);
@@ -222,9 +220,8 @@ Outputs backward_as(const Inputs& in, const Tensor& dy) {
   grads.delta = sequences_of<T>(out.delta);
   grads.rows = static_cast<F*>(rows.data_ptr());
   grads.parameters = static_cast<F*>(parameters.data_ptr());
-  run_backward<kBidirectional>(scan, plan,
-                               static_cast<F*>(summary.data_ptr()), grads,
-                               LaunchOnStream());
+  run_backward<kBidirectional>(scan, plan, static_cast<F*>(summary.data_ptr()),
+                               grads, LaunchOnStream());
 
   out.rows = rows.size(0) == 1 ? rows[0] : rows.sum(0);
   out.parameters = parameters.sum(0);
@@ -237,10 +234,10 @@ Outputs backward(const Inputs& in, const Tensor& grad) {
   if (in.x.numel() == 0) {
     const auto options = in.compute_options();
     out.x = at::empty_like(in.x);
-    out.delta = at::empty({in.x.size(0), in.A.size(0), in.length()},
-                          in.x.options());
-    out.rows = at::zeros({in.x.size(0), in.directions(), 2 * in.states(),
-                          in.length()}, options);
+    out.delta =
+        at::empty({in.x.size(0), in.A.size(0), in.length()}, in.x.options());
+    out.rows = at::zeros(
+        {in.x.size(0), in.directions(), 2 * in.states(), in.length()}, options);
     out.parameters = at::zeros({in.A.size(0), in.states() + 2}, options);
     return out;
   }
@@ -257,8 +254,8 @@ inline Tensor gradient_of(const Tensor& input, const Tensor& grad) {
 }
 
 // The gradient of a parameter with one number per channel.
-inline Tensor column(const Outputs& out, int64_t index, const OptionalTensor& like,
-              const Tensor& absent) {
+inline Tensor column(const Outputs& out, int64_t index,
+                     const OptionalTensor& like, const Tensor& absent) {
   if (!like) return at::empty({0}, absent.options());
   return gradient_of(*like,
                      out.parameters.select(1, index).reshape(like->sizes()));
