@@ -2,7 +2,7 @@
 # make test       run the whole test suite
 # make test-fast  run what takes under a minute: no compiler, no other process
 # make env        only create the environment all of them use
-# make lint       ruff and mypy, as CI runs them
+# make lint       ruff, mypy and clang-format, as CI runs them
 #
 # JOBS=N       the processes that tests are shared by (default 2)
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
@@ -37,6 +37,9 @@ lint: env
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	git ls-files '*.cpp' '*.hpp' '*.h' '*.cu' '*.cuh' | \
+		xargs $(PY) -c 'from clang_format import *; clang_format()' \
+		--dry-run -Werror
 
 ifeq ($(VENV),)
 env:

@@ -110,7 +110,15 @@ def test_number_of_parameters(arch, millions):
 
 
 @pytest.mark.parametrize('size', [(64, 64), (65, 97), (66, 127), (113, 80)])
-@pytest.mark.parametrize('arch', MobileMamba.arch_zoo)
+@pytest.mark.parametrize(
+    'arch',
+    ['t2']
+    + [
+        pytest.param(arch, marks=pytest.mark.slow)
+        for arch in MobileMamba.arch_zoo
+        if arch != 't2'
+    ],
+)
 @torch.no_grad()
 def test_output_sizes(arch, size):
     model = fresh_model(arch)

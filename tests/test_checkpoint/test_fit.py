@@ -103,6 +103,7 @@ def test_load_whole_detector(tiny, layout, load_nested, save):
 
 
 @each_loader
+@pytest.mark.slow
 def test_whole_detector_of_another_arch_is_refused(load_nested, save):
     """Also where mmengine would only log what does not fit."""
     model = Detector('t2')
@@ -216,12 +217,14 @@ def address(tmp_path, monkeypatch):
     [False, pytest.param(True, marks=needs_safe_globals)],
     ids=['weights', 'of a runner'],
 )
+@pytest.mark.slow
 def test_pretrained_address(tiny, runner, save, address):
     logged = dict(message_hub=dict(loss=HistoryBuffer([1.0], [1])))
     save(dict(state_dict=tiny, meta={}, **(logged if runner else {})))
     assert_holds(pretrained(address), tiny)
 
 
+@pytest.mark.slow
 def test_pretrained_address_of_another_file(save, address):
     save(b'<html>Please log in</html>')
     with pytest.raises(CheckpointError, match=re.escape(address)):

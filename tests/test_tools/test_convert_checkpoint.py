@@ -15,6 +15,8 @@ from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import from_published, load_from_local, to_published
 from mmmamba.utils.cli import run_tool
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = (
     Path(__file__).parents[2] / 'tools/model_converters/convert_checkpoint.py'
 )

@@ -19,6 +19,8 @@ from mmmamba.backbones import MobileMamba
 from mmmamba.backbones.arch import resolve_arch
 from mmmamba.checkpoint import from_published, load_from_local
 
+pytestmark = pytest.mark.slow
+
 TOOL = 'model_converters/publish_model.py'
 ARCH = dict(base='t2', channels=[16, 32, 48], depths=[1, 1, 1])
 
