@@ -124,6 +124,8 @@ void convolve(const Window<T>& g) {
   }
 }
 
+// Outputs of a row at a time: their sums, the taps of a row and a column fit
+// into the registers of AVX-512.
 constexpr int kMaxWidth = 8;
 
 template <int kKernel, int kStride, typename T, int... kWidth>
@@ -146,7 +148,8 @@ void convolve(int64_t kernel, int64_t stride, const Window<T>& g) {
 }
 
 // A task is some rows of the output and some vectors of channels, so many that
-// the cache lines read of a pixel are neighbours.
+// the cache lines read of a pixel are neighbours. On Zen 4, one thread, shapes
+// of S6 and B1: 2 and 8 rows take 0.96 to 1.06 of the time.
 constexpr int64_t kTaskRows = 4, kTaskVectors = 8;
 
 template <typename T>

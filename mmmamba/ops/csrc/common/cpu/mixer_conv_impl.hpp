@@ -76,7 +76,8 @@ void synthesize(const Args<T>& args, const Bands& bands, const T* ssm, T* y,
   }
 }
 
-// Pairs of rows that are a task.
+// Pairs of rows that are a task. On Zen 4, one thread, shapes of S6 and B1: no
+// difference between 4, 8 and 16 beyond the noise.
 constexpr int64_t kTaskPairs = 8;
 
 // The wavelet branch for the pairs of rows [first, last) of a vector of

@@ -73,7 +73,9 @@ FloatVec scan_state(Series<const T> x, const FloatVec* steps,
   return h;
 }
 
-// Positions the step sizes are computed for at a time.
+// Positions that the step sizes are computed for at a time: 16 kB of AVX-512
+// vectors. On Zen 4, one thread, lengths 196 and 1024: no difference between
+// 128, 256 and 512 beyond the noise.
 constexpr int64_t kPositions = 256;
 
 // One vector of channels of a sample.

@@ -186,7 +186,8 @@ Vec<T> scan_state(const Vec<T>* x, const Vec<T>* delta, const T* B, const T* C,
   return h;
 }
 
-// Positions the step sizes are computed for at a time.
+// Positions that the step sizes are computed for at a time; as in
+// scan_gate_impl.hpp.
 constexpr int64_t kChunk = 256;
 
 template <typename T>
