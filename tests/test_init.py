@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from mmmamba.backbones import MobileMamba
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +34,24 @@ def test_ops_need_torch_alone():
 
 def test_deployed_layers_need_torch_alone():
     result = run(PROGRAM, 'deploy')
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize('deployed', [False, True])
+@torch.no_grad()
+def test_exported_program_needs_torch_alone(deployed, tmp_path):
+    arch = dict(base='t2', channels=(16, 32, 48), depths=(1, 1, 1))
+    model = MobileMamba(arch).eval()
+    if deployed:
+        model.switch_to_deploy()
+    x = torch.randn(2, 3, 65, 80)
+    torch.save((x, model(x)), tmp_path / 'example.pth')
+    program = torch.export.export(model, (x,))
+    torch.export.save(program, tmp_path / 'program.pt2')
+    result = run(
+        *(PROGRAM, 'program', tmp_path / 'program.pt2'),
+        tmp_path / 'example.pth',
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -1,6 +1,7 @@
 """Use mmmamba where PyTorch is installed and OpenMMLab is not.
 
-Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy}``.
+Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy}``, or
+``without_openmmlab.py program FILE EXAMPLE`` for an exported program.
 """
 
 import sys
@@ -44,7 +45,18 @@ def use_deployed_layers():
     assert layer.weight.tolist() == [[1.0], [2.0]], layer.weight
 
 
+def run_program(file, example):
+    import mmmamba.ops  # noqa: F401  (the ops that the program names)
+
+    x, expected = torch.load(example)
+    found = torch.export.load(file).module()(x)
+    for y, reference in zip(found, expected):
+        error = (y - reference).abs().max() / reference.abs().max()
+        assert error <= 1e-6, error
+
+
 sys.meta_path[:] = [WithoutOpenMMLab(sys.meta_path[:])]
-dict(ops=use_ops, deploy=use_deployed_layers)[sys.argv[1]]()
+uses = dict(ops=use_ops, deploy=use_deployed_layers, program=run_program)
+uses[sys.argv[1]](*sys.argv[2:])
 found = sorted(set(ABSENT) & set(sys.modules))
 assert not found, found
