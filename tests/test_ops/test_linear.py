@@ -88,7 +88,10 @@ def test_no_rows_and_nan():
 
 @pytest.mark.parametrize('width', [(40, 283), (64, 256), (200, 400)])
 @pytest.mark.parametrize(
-    'samples', [(1, 333), (8, 49), (5, 36), (3, 36), (17, 9), (9, 16), (2, 91)]
+    'samples',
+    [(1, 333), (8, 49), (5, 36), (3, 36), (17, 9), (9, 16), (2, 91)]
+    # Which threads cut where nothing is left for a pair of tiles, and where.
+    + [(1, 256), (3, 144), (1, 520), (4, 131)],
 )
 @pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
 @pytest.mark.usefixtures('op_backend')

@@ -177,8 +177,9 @@ inline void multiply_rest(const Args& args, int64_t begin, int64_t end,
   const int64_t first = begin / args.sample, last = end / args.sample;
   if (begin % args.sample || end % args.sample || last - first <= rest)
     return for_samples(args, begin, end, [&](int64_t row, int64_t stop) {
-      multiply_columns(args, stop - (stop - row) % kPairRows, stop, column,
-                       last_column, buffer);
+      row = stop - (stop - row) % kPairRows;
+      if (row < stop)
+        multiply_columns(args, row, stop, column, last_column, buffer);
     });
   for (int64_t row = args.sample - rest; row < args.sample; ++row) {
     Args rows = args;
