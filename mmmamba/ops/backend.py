@@ -87,7 +87,7 @@ def _check() -> None:
         warnings.warn(
             f"mmmamba's compiled ops are not used: {_problem}. The slower ops "
             f'in PyTorch serve. Build them with {_BUILD}; or set '
-            'MMMAMBA_OP_BACKEND=torch, which is to say that this is intended.',
+            'MMMAMBA_OP_BACKEND=torch, to silence this warning.',
             stacklevel=2,
         )
 

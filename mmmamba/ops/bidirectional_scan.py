@@ -57,7 +57,14 @@ def bidirectional_scan(
         op = torch.ops.mmmamba.bidirectional_scan.default
         return op(x, projected, dt_weight, dt_bias, A, D)
     if not torch.jit.is_tracing():
-        _check(x, projected, dt_weight, dt_bias, A, D)
+        Shapes('bidirectional_scan').check(
+            x=(x, 'batch D L>=1'),
+            dt_weight=(dt_weight, '2 D R'),
+            dt_bias=(dt_bias, '2 D'),
+            A=(A, '2*D N'),
+            D=(D, '2*D'),
+            projected=(projected, 'batch 2 R+2*N L'),
+        )
     dtype = torch.promote_types(x.dtype, torch.float32)
     full, d_state = x.to(dtype), A.shape[1]
     # Both as sequences that are read from left to right.
@@ -79,21 +86,3 @@ def _no_autocast(device: torch.device):
     if device.type == 'meta':
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
-
-
-def _check(
-    x: Tensor,
-    projected: Tensor,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor | None,
-) -> None:
-    Shapes('bidirectional_scan').check(
-        x=(x, 'batch D L>=1'),
-        dt_weight=(dt_weight, '2 D R'),
-        dt_bias=(dt_bias, '2 D'),
-        A=(A, '2*D N'),
-        D=(D, '2*D'),
-        projected=(projected, 'batch 2 R+2*N L'),
-    )

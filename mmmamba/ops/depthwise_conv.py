@@ -43,7 +43,20 @@ def depthwise_conv(
         op = torch.ops.mmmamba.depthwise_conv.default
         return op(x, weight, bias, stride, act)
     if not torch.jit.is_tracing():
-        _check(x, weight, bias, stride, act)
+        shapes = Shapes('depthwise_conv')
+        shapes.check(
+            x=(x, 'B H>=1 W>=1 C>=1'),
+            weight=(weight, 'k k C'),
+            bias=(bias, 'C'),
+        )
+        k = shapes['k']
+        shapes.require(k % 2 == 1, f'weight must have an odd size k, got {k}')
+        shapes.require(
+            stride in (1, 2), f'stride must be 1 or 2, got {stride}'
+        )
+        shapes.require(
+            act in _ACTS, f'act must be one of {_ACTS}, got {act!r}'
+        )
     x = conv_torch(x, weight, bias, stride)
     if act == 'relu':
         x = F.relu(x)
@@ -65,16 +78,3 @@ def conv_torch(
         weight.shape[-1] // 2,
         groups=weight.shape[0],
     ).permute(0, 2, 3, 1)
-
-
-def _check(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, act: str
-) -> None:
-    shapes = Shapes('depthwise_conv')
-    shapes.check(
-        x=(x, 'B H>=1 W>=1 C>=1'), weight=(weight, 'k k C'), bias=(bias, 'C')
-    )
-    k = shapes['k']
-    shapes.require(k % 2 == 1, f'weight must have an odd size k, got {k}')
-    shapes.require(stride in (1, 2), f'stride must be 1 or 2, got {stride}')
-    shapes.require(act in _ACTS, f'act must be one of {_ACTS}, got {act!r}')

@@ -41,29 +41,18 @@ def feed_forward(
     if inference_op_serves(*inputs, dtypes=(torch.float32,)):
         return torch.ops.mmmamba.feed_forward.default(*inputs)
     if not torch.jit.is_tracing():
-        _check(*inputs)
+        shapes = Shapes('feed_forward')
+        shapes.require(
+            x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
+        )
+        shapes.check(
+            x=(x, '... C>=1'),
+            weight1=(weight1, 'C hidden>=1'),
+            bias1=(bias1, 'hidden'),
+            weight2=(weight2, 'hidden C'),
+            bias2=(bias2, 'C'),
+            shortcut=(shortcut, '... C'),
+        )
     residual = x if shortcut is None else x + shortcut
     hidden = linear(x, weight1, bias1, relu=True)
     return linear(hidden, weight2, bias2, residual=residual)
-
-
-def _check(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    shortcut: Tensor | None,
-) -> None:
-    shapes = Shapes('feed_forward')
-    shapes.require(
-        x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
-    )
-    shapes.check(
-        x=(x, '... C>=1'),
-        weight1=(weight1, 'C hidden>=1'),
-        bias1=(bias1, 'hidden'),
-        weight2=(weight2, 'hidden C'),
-        bias2=(bias2, 'C'),
-        shortcut=(shortcut, '... C'),
-    )

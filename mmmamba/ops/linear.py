@@ -40,7 +40,16 @@ def linear(
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
     if not torch.jit.is_tracing():
-        _check(x, weight, bias, residual)
+        shapes = Shapes('linear')
+        shapes.require(
+            x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
+        )
+        shapes.check(
+            x=(x, '... C>=1'),
+            weight=(weight, 'C C_out'),
+            bias=(bias, 'C_out'),
+            residual=(residual, '... C_out'),
+        )
     # The order of a product's operands is that of the memory.
     flat = x.flatten(0, -2)
     if bias is None:
@@ -49,18 +58,3 @@ def linear(
         y = torch.addmm(bias, flat, weight)
     y = (F.relu(y) if relu else y).unflatten(0, x.shape[:-1])
     return y if residual is None else y + residual
-
-
-def _check(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
-) -> None:
-    shapes = Shapes('linear')
-    shapes.require(
-        x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
-    )
-    shapes.check(
-        x=(x, '... C>=1'),
-        weight=(weight, 'C C_out'),
-        bias=(bias, 'C_out'),
-        residual=(residual, '... C_out'),
-    )

@@ -64,7 +64,33 @@ def mixer_conv(
     if inference_op_serves(*inputs, kernels=(wavelet_weight, local_weight)):
         return torch.ops.mmmamba.mixer_conv.default(*inputs)
     if not torch.jit.is_tracing():
-        _check(*inputs)
+        shapes = Shapes('mixer_conv')
+        shapes.require(
+            all((t is None) == (local_weight is None) for t in affine),
+            'local_weight, local_bias, local_scale and local_shift are either '
+            'all there or all None',
+        )
+        shapes.check(
+            x=(x, 'B H>=1 W>=1 C>=1'),
+            ssm=(ssm, 'B H W G>=1'),
+            wavelet_weight=(wavelet_weight, '4 k k G'),
+            local_weight=(local_weight, 'j j M'),
+            local_bias=(local_bias, 'M'),
+            local_scale=(local_scale, 'M'),
+            local_shift=(local_shift, 'M'),
+        )
+        for name, symbol in (('wavelet_weight', 'k'), ('local_weight', 'j')):
+            size = shapes.sizes.get(symbol, 1)
+            shapes.require(
+                size % 2 == 1,
+                f'{name} must have an odd size {symbol}, got {size}',
+            )
+        used = shapes['G'] + shapes.sizes.get('M', 0)
+        shapes.require(
+            used <= shapes['C'],
+            f'ssm and local_weight have {used} channels, more than the '
+            f'{shapes["C"]} of x',
+        )
     width = ssm.shape[-1]
     parts, rest = [ssm.to(x.dtype)], x[..., width:]
     if wavelet_weight is not None:
@@ -104,39 +130,4 @@ def _haar(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
         (upper - lower) / 2,
         (left + right) / 2,
         (left - right) / 2,
-    )
-
-
-def _check(
-    x: Tensor,
-    ssm: Tensor,
-    wavelet_weight: Tensor | None,
-    local_weight: Tensor | None,
-    *local: Tensor | None,
-) -> None:
-    shapes = Shapes('mixer_conv')
-    shapes.require(
-        all((t is None) == (local_weight is None) for t in local),
-        'local_weight, local_bias, local_scale and local_shift are either all '
-        'there or all None',
-    )
-    shapes.check(
-        x=(x, 'B H>=1 W>=1 C>=1'),
-        ssm=(ssm, 'B H W G>=1'),
-        wavelet_weight=(wavelet_weight, '4 k k G'),
-        local_weight=(local_weight, 'j j M'),
-        local_bias=(local[0], 'M'),
-        local_scale=(local[1], 'M'),
-        local_shift=(local[2], 'M'),
-    )
-    for name, symbol in (('wavelet_weight', 'k'), ('local_weight', 'j')):
-        size = shapes.sizes.get(symbol, 1)
-        shapes.require(
-            size % 2 == 1, f'{name} must have an odd size {symbol}, got {size}'
-        )
-    used = shapes['G'] + shapes.sizes.get('M', 0)
-    shapes.require(
-        used <= shapes['C'],
-        f'ssm and local_weight have {used} channels, more than the '
-        f'{shapes["C"]} of x',
     )

@@ -56,7 +56,17 @@ def scan_gate(
     if inference_op_serves(*inputs, wide=(x,)):
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
-        _check(*inputs)
+        Shapes('scan_gate').check(
+            x=(x, 'B L>=1 D>=1'),
+            dt_weight=(dt_weight, '2 D R'),
+            dt_bias=(dt_bias, '2 D'),
+            A=(A, '2*D N'),
+            D=(D, '2*D'),
+            projected=(projected, 'B L 2*R+4*N'),
+            norm_weight=(norm_weight, 'D'),
+            norm_bias=(norm_bias, 'D'),
+            z=(z, 'B L D'),
+        )
     projected = projected.unflatten(-1, (2, -1)).permute(0, 2, 3, 1)
     y = bidirectional_scan(
         x.transpose(1, 2), projected, dt_weight, dt_bias, A, D
@@ -64,19 +74,3 @@ def scan_gate(
     norm_weight, norm_bias = norm_weight.to(x.dtype), norm_bias.to(x.dtype)
     y = F.layer_norm(y, y.shape[-1:], norm_weight, norm_bias, eps)
     return (y * F.silu(z)).to(x.dtype).contiguous()
-
-
-def _check(
-    x, projected, dt_weight, dt_bias, A, D, norm_weight, norm_bias, z
-) -> None:
-    Shapes('scan_gate').check(
-        x=(x, 'B L>=1 D>=1'),
-        dt_weight=(dt_weight, '2 D R'),
-        dt_bias=(dt_bias, '2 D'),
-        A=(A, '2*D N'),
-        D=(D, '2*D'),
-        projected=(projected, 'B L 2*R+4*N'),
-        norm_weight=(norm_weight, 'D'),
-        norm_bias=(norm_bias, 'D'),
-        z=(z, 'B L D'),
-    )

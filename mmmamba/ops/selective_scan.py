@@ -60,7 +60,23 @@ def selective_scan(
         op = torch.ops.mmmamba.selective_scan.default
         return op(u, delta, A, B, C, D, delta_bias, delta_softplus)
     if not torch.jit.is_tracing():  # where a look at a shape is a warning
-        _check(u, delta, A, B, C, D, delta_bias)
+        shapes = Shapes('selective_scan')
+        shapes.check(
+            u=(u, 'batch KD L>=1'),
+            A=(A, 'KD N'),
+            delta=(delta, 'batch KD L'),
+            B=(B, 'batch K>=1 N L'),
+        )
+        shapes.require(
+            shapes['KD'] % shapes['K'] == 0,
+            f'B has {shapes["K"]} directions, which do not divide the '
+            f'{shapes["KD"]} channels of u',
+        )
+        shapes.check(
+            C=(C, 'batch K N L'),
+            D=(D, 'KD'),
+            delta_bias=(delta_bias, 'KD'),
+        )
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     # Elementwise operations on these are what they are under autocast too.
     x, delta, A, B, C = (t.to(dtype) for t in (u, delta, A, B, C))
@@ -135,31 +151,3 @@ def _scan(a: Tensor, b: Tensor) -> Tensor:
     h[1::2] = h_odd
     h[2::2] = torch.addcmul(b[2::2], a[2::2], h_odd[: (length - 1) // 2])
     return h
-
-
-def _check(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
-    shapes = Shapes('selective_scan')
-    shapes.check(
-        u=(u, 'batch KD L>=1'),
-        A=(A, 'KD N'),
-        delta=(delta, 'batch KD L'),
-        B=(B, 'batch K>=1 N L'),
-    )
-    shapes.require(
-        shapes['KD'] % shapes['K'] == 0,
-        f'B has {shapes["K"]} directions, which do not divide the '
-        f'{shapes["KD"]} channels of u',
-    )
-    shapes.check(
-        C=(C, 'batch K N L'),
-        D=(D, 'KD'),
-        delta_bias=(delta_bias, 'KD'),
-    )

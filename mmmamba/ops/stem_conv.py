@@ -40,7 +40,21 @@ def stem_conv(
     ):
         return torch.ops.mmmamba.stem_conv.default(x, weights, biases)
     if not torch.jit.is_tracing():
-        _check(x, weights, biases)
+        shapes = Shapes('stem_conv')
+        shapes.require(
+            0 < len(weights) == len(biases),
+            'as many biases as weights are needed, and one at least, got '
+            f'{len(biases)} and {len(weights)}',
+        )
+        shapes.check(x=(x, 'B C>=1 H>=1 W>=1'))
+        for i, (weight, bias) in enumerate(zip(weights, biases)):
+            shapes.check(
+                **{
+                    f'weights[{i}]': (weight, '3 3 C C_out>=1'),
+                    f'biases[{i}]': (bias, 'C_out'),
+                }
+            )
+            shapes.sizes['C'] = shapes.sizes.pop('C_out')
     x = x.contiguous(memory_format=torch.channels_last)
     for i, (weight, bias) in enumerate(zip(weights, biases)):
         if i:
@@ -49,21 +63,3 @@ def stem_conv(
         x = F.conv2d(x, weight, bias, stride=2, padding=1)
     # A view if the convolutions keep the memory format, as they should.
     return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _check(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> None:
-    shapes = Shapes('stem_conv')
-    shapes.require(
-        0 < len(weights) == len(biases),
-        'as many biases as weights are needed, and one at least, got '
-        f'{len(biases)} and {len(weights)}',
-    )
-    shapes.check(x=(x, 'B C>=1 H>=1 W>=1'))
-    for i, (weight, bias) in enumerate(zip(weights, biases)):
-        shapes.check(
-            **{
-                f'weights[{i}]': (weight, '3 3 C C_out>=1'),
-                f'biases[{i}]': (bias, 'C_out'),
-            }
-        )
-        shapes.sizes['C'] = shapes.sizes.pop('C_out')

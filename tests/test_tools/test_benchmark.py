@@ -109,12 +109,13 @@ def test_compiled_model_is_frozen(run_tool, capsys, tmp_path, monkeypatch):
         return graph.forward
 
     compile = torch.compile
-    monkeypatch.setattr(inductor, 'freezing', False)
     monkeypatch.setattr(
         torch, 'compile', lambda f, **kw: compile(f, backend=backend, **kw)
     )
     options = ['--modes', 'eager', 'compiled']
-    assert run_tool(TOOL, 'timm:resnet10t@64', *options, *QUICK) == 0
+    # Not by monkeypatch, which would delete the setting when it undoes this.
+    with inductor.patch(freezing=False):
+        assert run_tool(TOOL, 'timm:resnet10t@64', *options, *QUICK) == 0
     torch._dynamo.reset()
     assert compiled and all(compiled)
     assert 'best: ' in capsys.readouterr().out

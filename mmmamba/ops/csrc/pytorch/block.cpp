@@ -66,25 +66,11 @@ Tensor result(const Block& in) {
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 
-using Signature = Block::Signature;
+MMMAMBA_INFERENCE_OP(
+    block, Block,
+    "(Tensor x, Tensor[] conv1, Tensor[] ffn1, Tensor[] ssm, "
+    "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "
+    "Tensor[] ffn2, float eps) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "block(Tensor x, Tensor[] conv1, Tensor[] ffn1, Tensor[] ssm, "
-      "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "
-      "Tensor[] ffn2, float eps) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("block",
-         &Function<Signature, cpu::computed<Block, result, cpu::block>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("block", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

@@ -20,25 +20,9 @@ Tensor result(const DepthwiseConv& in) {
                           in.x.options());
 }
 
-using Signature = DepthwiseConv::Signature;
+MMMAMBA_INFERENCE_OP(depthwise_conv, DepthwiseConv,
+                     "(Tensor x, Tensor weight, Tensor? bias, int stride, "
+                     "str act) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "depthwise_conv(Tensor x, Tensor weight, Tensor? bias, int stride, "
-      "str act) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("depthwise_conv",
-         &Function<Signature, cpu::computed<DepthwiseConv, result,
-                                            cpu::depthwise_conv>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("depthwise_conv", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

@@ -18,26 +18,9 @@ Tensor result(const FeedForward& in) {
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 
-using Signature = FeedForward::Signature;
+MMMAMBA_INFERENCE_OP(feed_forward, FeedForward,
+                     "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, "
+                     "Tensor bias2, Tensor? shortcut) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "feed_forward(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, "
-      "Tensor bias2, Tensor? shortcut) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl(
-      "feed_forward",
-      &Function<Signature,
-                cpu::computed<FeedForward, result, cpu::feed_forward>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("feed_forward", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

@@ -18,25 +18,9 @@ Tensor result(const Linear& in) {
   return at::empty_symint(shape, in.x.options());
 }
 
-using Signature = Linear::Signature;
+MMMAMBA_INFERENCE_OP(linear, Linear,
+                     "(Tensor x, Tensor weight, Tensor? bias, bool relu, "
+                     "Tensor? residual) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "linear(Tensor x, Tensor weight, Tensor? bias, bool relu, "
-      "Tensor? residual) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl(
-      "linear",
-      &Function<Signature, cpu::computed<Linear, result, cpu::linear>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("linear", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

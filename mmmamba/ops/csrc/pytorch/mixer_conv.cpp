@@ -27,26 +27,11 @@ Tensor result(const MixerConv& in) {
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 
-using Signature = MixerConv::Signature;
+MMMAMBA_INFERENCE_OP(
+    mixer_conv, MixerConv,
+    "(Tensor x, Tensor ssm, Tensor? wavelet_weight, "
+    "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
+    "Tensor? local_shift) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "mixer_conv(Tensor x, Tensor ssm, Tensor? wavelet_weight, "
-      "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
-      "Tensor? local_shift) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("mixer_conv",
-         &Function<Signature,
-                   cpu::computed<MixerConv, result, cpu::mixer_conv>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("mixer_conv", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

@@ -19,26 +19,10 @@ Tensor result(const ScanGate& in) {
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 
-using Signature = ScanGate::Signature;
+MMMAMBA_INFERENCE_OP(scan_gate, ScanGate,
+                     "(Tensor x, Tensor projected, Tensor dt_weight, "
+                     "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
+                     "Tensor norm_bias, Tensor z, float eps) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def(
-      "scan_gate(Tensor x, Tensor projected, Tensor dt_weight, "
-      "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
-      "Tensor norm_bias, Tensor z, float eps) -> Tensor",
-      kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("scan_gate",
-         &Function<Signature,
-                   cpu::computed<ScanGate, result, cpu::scan_gate>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("scan_gate", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

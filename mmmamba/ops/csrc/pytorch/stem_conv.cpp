@@ -25,23 +25,8 @@ Tensor result(const StemConv& in) {
                           in.x.options());
 }
 
-using Signature = StemConv::Signature;
+MMMAMBA_INFERENCE_OP(stem_conv, StemConv,
+                     "(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor")
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def("stem_conv(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor",
-        kTags);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("stem_conv",
-         &Function<Signature,
-                   cpu::computed<StemConv, result, cpu::stem_conv>>::call);
-}
-
-TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {
-  m.impl("stem_conv", &Function<Signature, result>::call);
-}
-
 }  // namespace mmmamba

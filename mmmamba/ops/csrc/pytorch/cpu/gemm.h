@@ -39,10 +39,10 @@ inline int64_t sample_rows(const Tensor& x) {
   return x.numel() == 0 ? 1 : x.numel() / x.size(0) / x.size(-1);
 }
 
-// Threads share the rows, whole samples where there are enough of them.
+// Threads share the rows: whole samples where all get the same number of them.
 template <typename Work>
 void share_rows(int64_t rows, int64_t sample, Work work) {
-  const int64_t unit = rows / sample >= num_threads() ? sample : 1;
+  const int64_t unit = rows / sample % num_threads() == 0 ? sample : 1;
   const int64_t grain = (kRowsOfThread + unit - 1) / unit;
   at::parallel_for(0, rows / unit, grain, [&](int64_t begin, int64_t end) {
     work(begin * unit, end * unit);

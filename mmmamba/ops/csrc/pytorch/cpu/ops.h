@@ -29,3 +29,15 @@ Tensor computed(const Op& in) {
 }
 
 }  // namespace mmmamba::cpu
+
+// Registers an op for inference, in the namespace that has its result().
+#define MMMAMBA_INFERENCE_OP(name, Op, schema)                                 \
+  TORCH_LIBRARY_FRAGMENT(mmmamba, m) { m.def(#name schema, kTags); }           \
+  TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {                                       \
+    m.impl(#name, &Function<Op::Signature, result>::call);                     \
+  }                                                                            \
+  TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {                                        \
+    m.impl(                                                                    \
+        #name,                                                                 \
+        &Function<Op::Signature, cpu::computed<Op, result, cpu::name>>::call); \
+  }
