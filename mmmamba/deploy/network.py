@@ -27,9 +27,9 @@ class Stem(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, H/16, W/16, C')``, rounded up."""
-        weights = [conv.get_parameter('weight') for conv in self]
-        biases = [conv.get_parameter('bias') for conv in self]
-        return stem_conv(x, weights, biases)
+        convs = cast('list[StemConv]', list(self))
+        weights = [conv.weight for conv in convs]
+        return stem_conv(x, weights, [conv.bias for conv in convs])
 
 
 class Stage(nn.Module):

@@ -10,10 +10,12 @@ from .report import changed, left_alone
 
 _MODULE = 'mmseg'
 _DISTRIBUTION = 'mmsegmentation'
+_installed = False
 
 
 def install() -> None:
     """Let mmengine look for the module instead of the distribution."""
+    global _installed
     package = MODULE2PACKAGE.get(_MODULE)
     if package == _MODULE:
         return
@@ -26,10 +28,13 @@ def install() -> None:
         )
         return
     MODULE2PACKAGE[_MODULE] = _MODULE
+    _installed = True
     changed('mmseg:: configs are looked for in the module mmseg')
 
 
 def uninstall() -> None:
-    """Let mmengine look for the distribution again."""
-    if MODULE2PACKAGE.get(_MODULE) == _MODULE:
+    """Let mmengine look for the distribution again, if that was changed."""
+    global _installed
+    if _installed and MODULE2PACKAGE.get(_MODULE) == _MODULE:
         MODULE2PACKAGE[_MODULE] = _DISTRIBUTION
+    _installed = False

@@ -22,7 +22,7 @@ from torch.utils.benchmark import Timer
 from mmmamba.backbones import MobileMamba
 from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.layers.ssm import SSM
-from mmmamba.ops import bidirectional_scan, describe_backends, scan_torch
+from mmmamba.ops import bidirectional_scan, describe_backends, use_backend
 from mmmamba.ops import selective_scan as general_scan
 from mmmamba.utils.cli import UsageError, run_tool
 
@@ -119,7 +119,8 @@ class Scan:
 
     def torch(self) -> Tensor:
         """The same without compiled code."""
-        return scan_torch.bidirectional_scan(*self.inputs)
+        with use_backend('torch'):
+            return bidirectional_scan(*self.inputs)
 
     def composed(self) -> Tensor:
         """Copies, projection, the general op and the merge."""
