@@ -39,6 +39,14 @@ if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
     from mmmamba import layers
 
 
+def parameters_of(layer: nn.Module) -> dict[str, Tensor]:
+    """Return the layer's own parameters by name.
+
+    Reading them as attributes, one by one, takes longer than a small op.
+    """
+    return cast('dict[str, Tensor]', layer._parameters)
+
+
 class StemConv(nn.Module):
     """Parameters of a convolution of the stem.
 
@@ -76,7 +84,7 @@ class Linear(nn.Module):
 
     def op_parameters(self) -> LinearParameters:
         """Return the parameters by their names in the op."""
-        return LinearParameters(self.weight, self.bias)
+        return LinearParameters(**parameters_of(self))
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:
@@ -110,7 +118,7 @@ class DepthwiseConv(nn.Module):
 
     def op_parameters(self) -> ConvParameters:
         """Return the parameters by their names in the op."""
-        return ConvParameters(self.weight, self.bias)
+        return ConvParameters(**parameters_of(self))
 
 
 class FFN(nn.Module):
@@ -131,12 +139,8 @@ class FFN(nn.Module):
 
     def op_parameters(self) -> FFNParameters:
         """Return the parameters by their names in the op."""
-        return FFNParameters(
-            weight1=self.pw1.weight,
-            bias1=self.pw1.bias,
-            weight2=self.pw2.weight,
-            bias2=self.pw2.bias,
-        )
+        pw1, pw2 = self.pw1.op_parameters(), self.pw2.op_parameters()
+        return FFNParameters(pw1.weight, pw1.bias, pw2.weight, pw2.bias)
 
 
 class SSM(nn.Module):
@@ -205,20 +209,14 @@ class SSM(nn.Module):
 
     def op_parameters(self) -> SSMParameters:
         """Return the parameters by their names in the op ``block``."""
+        in_proj = self.in_proj.op_parameters()
+        out_proj = self.out_proj.op_parameters()
         return SSMParameters(
-            in_weight=self.in_proj.weight,
-            in_bias=self.in_proj.bias,
-            conv_weight=self.conv_weight,
-            conv_bias=self.conv_bias,
-            x_proj=self.x_proj,
-            dt_weight=self.dt_weight,
-            dt_bias=self.dt_bias,
-            A=self.A,
-            D=self.D,
-            norm_weight=self.norm_weight,
-            norm_bias=self.norm_bias,
-            out_weight=self.out_proj.weight,
-            out_bias=self.out_proj.bias,
+            in_weight=in_proj.weight,
+            in_bias=in_proj.bias,
+            out_weight=out_proj.weight,
+            out_bias=out_proj.bias,
+            **parameters_of(self),
         )
 
     def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
@@ -381,16 +379,17 @@ class Block(nn.Module):
     def op_parameters(self) -> BlockParameters:
         """Return the parameters by their names in the op ``block``."""
         mixer = self.mixer
+        ssm = mixer.ssm
         return BlockParameters(
             conv1=self.dwconv1.op_parameters(),
             ffn1=self.ffn1.op_parameters(),
-            ssm=mixer.ssm.op_parameters(),
+            ssm=ssm.op_parameters(),
             wavelet=mixer.wavelet_weight,
             local=mixer.local_parameters(),
             proj=mixer.proj.op_parameters(),
             conv2=self.dwconv2.op_parameters(),
             ffn2=self.ffn2.op_parameters(),
-            eps=mixer.ssm.eps,
+            eps=ssm.eps,
         )
 
 
