@@ -18,6 +18,8 @@ struct SelectiveScan {
   using Grads =
       std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
+  static constexpr auto kResult = "batch KD L";
+
   const Tensor &u, &delta, &A, &B, &C;
   const OptionalTensor &D, &delta_bias;
   bool delta_softplus;
@@ -29,6 +31,8 @@ struct BidirectionalScan {
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&, const Tensor&, const OptionalTensor&);
   using Grads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+  static constexpr auto kResult = "batch D L";
 
   const Tensor &x, &projected, &dt_weight, &dt_bias, &A;
   const OptionalTensor& D;

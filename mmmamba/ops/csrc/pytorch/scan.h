@@ -11,7 +11,18 @@ Shapes check(const SelectiveScan& in);
 Shapes check(const BidirectionalScan& in);
 
 // The same for a backward, with the gradient of the result.
-void check_backward(const Tensor& grad, const SelectiveScan& in);
-void check_backward(const Tensor& grad, const BidirectionalScan& in);
+template <typename Op>
+void check_backward(const Tensor& grad, const Op& in) {
+  check(in).check("the gradient", grad, Op::kResult);
+}
 
 }  // namespace mmmamba
+
+// Registers a scan and its backward for a device, in the namespace that has
+// both.
+#define MMMAMBA_SCAN_ON(device, name, Op)                    \
+  TORCH_LIBRARY_IMPL(mmmamba, device, m) {                   \
+    m.impl(#name, &Function<Op::Signature, name>::call);     \
+    m.impl(#name "_backward",                                \
+           &Backward<Op::Signature, name##_backward>::call); \
+  }

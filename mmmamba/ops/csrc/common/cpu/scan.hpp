@@ -50,7 +50,9 @@ struct Args {
   T* grad_rows;
 };
 
-// Each runs the tasks [begin, end) of those that count_tasks() gives.
+// Each runs the tasks [begin, end). There is one for each sample, for each
+// direction of the selective scan, and for each vector of `lanes` channels (of
+// the forward) or each of the splits (of the backward).
 template <typename T>
 struct Kernels {
   int64_t lanes;

@@ -12,19 +12,6 @@ namespace mmmamba::MMMAMBA_ISA::scan {
 
 // ------------------------------------------------------------------ plumbing
 
-// The channels [channel, channel + lanes) of one direction: those of a vector.
-struct Channels {
-  int64_t channel;
-  int lanes;
-};
-
-template <typename T>
-Channels channels_of(const Sizes& sizes, int64_t index) {
-  const int64_t channel = index * kLanes<T>;
-  return {channel, static_cast<int>(
-                       std::min<int64_t>(kLanes<T>, sizes.channels - channel))};
-}
-
 // Calls step(i) for each position in the order of the scan.
 template <typename Step>
 inline void sweep(int64_t begin, int64_t end, bool reverse, Step step) {
@@ -122,22 +109,21 @@ class Panels {
   Panels(const Args<T>& args, Arena<T>& arena)
       : args_(args), copy_(reinterpret_cast<T*>(arena.take(vectors(args)))) {}
 
-  // Both directions of the sample b, unless they are there already.
-  void load(int64_t b) {
-    if (b == sample_) return;
-    sample_ = b;
-    for (int64_t k = 0; k < 2; ++k) load(b, k, k);
-  }
-
-  // The direction k of the sample b.
-  void load(int64_t b, int64_t k, int64_t slot = 0) {
+  // `count` directions of the sample b, unless they are there already.
+  void load(int64_t b, int64_t first, int64_t count) {
     const Sizes& s = args_.sizes;
-    T* copy = copy_ + slot * size(s);
-    if (s.rank > 0) dt[slot] = panel(args_.dt, b, k, s.rank, s.length, copy);
-    copy += s.rank * s.length;
-    B[slot] = panel(args_.B, b, k, s.d_state, s.length, copy);
-    copy += s.d_state * s.length;
-    C[slot] = panel(args_.C, b, k, s.d_state, s.length, copy);
+    const int64_t index = b * s.directions + first;
+    if (index == loaded_) return;
+    loaded_ = index;
+    for (int64_t slot = 0; slot < count; ++slot) {
+      const int64_t k = first + slot;
+      T* copy = copy_ + slot * size(s);
+      if (s.rank > 0) dt[slot] = panel(args_.dt, b, k, s.rank, s.length, copy);
+      copy += s.rank * s.length;
+      B[slot] = panel(args_.B, b, k, s.d_state, s.length, copy);
+      copy += s.d_state * s.length;
+      C[slot] = panel(args_.C, b, k, s.d_state, s.length, copy);
+    }
   }
 
  private:
@@ -147,8 +133,46 @@ class Panels {
 
   const Args<T>& args_;
   T* copy_;
-  int64_t sample_ = -1;
+  int64_t loaded_ = -1;
 };
+
+// A vector of channels of one direction of a sample, by the index of the first
+// of them among those of all directions.
+template <typename T>
+struct Channels {
+  const Sizes& sizes;
+  int64_t b, channel;
+  int lanes;
+
+  Channels(const Sizes& sizes, int64_t b, int64_t k, int64_t vector)
+      : sizes(sizes),
+        b(b),
+        channel(k * sizes.channels + vector * kLanes<T>),
+        lanes(static_cast<int>(std::min<int64_t>(
+            kLanes<T>, sizes.channels - vector * kLanes<T>))) {}
+
+  Vec<T> parameter(const T* source, int64_t stride = 1) const {
+    return gather(source ? source + channel * stride : source, stride, lanes);
+  }
+  void store_gradient(Vec<T> v, T* target, int64_t stride = 1) const {
+    const int64_t first = b * sizes.directions * sizes.channels + channel;
+    if (target != nullptr) scatter(v, target + first * stride, stride, lanes);
+  }
+  void load_chunk(const Sequences<const T>& source, int64_t start,
+                  int64_t length, Vec<T>* tile) const {
+    load_tile(source.at(b, channel) + start * source.position, source.row,
+              source.position, lanes, length, tile);
+  }
+  void store_chunk(const Vec<T>* tile, const Sequences<T>& target,
+                   int64_t start, int64_t length) const {
+    store_tile(tile, target.at(b, channel) + start * target.position,
+               target.row, target.position, lanes, length);
+  }
+};
+
+// Directions that a task of the selective and of the bidirectional scan sums.
+template <bool kBidirectional>
+constexpr int64_t kDirections = kBidirectional ? 2 : 1;
 
 // ----------------------------------------------------------------- the scan
 
@@ -190,101 +214,65 @@ Vec<T> scan_state(const Vec<T>* x, const Vec<T>* delta, const T* B, const T* C,
 // scan_gate_impl.hpp.
 constexpr int64_t kChunk = 256;
 
-template <typename T>
-void selective_forward(const Args<T>& args, int64_t begin, int64_t end) {
+template <bool kBidirectional, typename T>
+void forward(const Args<T>& args, int64_t begin, int64_t end) {
   const Sizes& sizes = args.sizes;
   const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
-  const int64_t N = sizes.d_state;
-  Arena<T> arena(3 * kChunk + 2 * N + Panels<T>::vectors(args));
-  Vec<T>*x = arena.take(kChunk), *delta = arena.take(kChunk),
-  *y = arena.take(kChunk), *A = arena.take(N), *h = arena.take(N);
-  Panels<T> panels(args, arena);
-  int64_t loaded = -1;
-
-  for (int64_t task = begin; task < end; ++task) {
-    const Channels c = channels_of<T>(sizes, task % vectors);
-    const int64_t k = task / vectors % sizes.directions;
-    const int64_t b = task / vectors / sizes.directions;
-    if (task / vectors != loaded) panels.load(b, k);
-    loaded = task / vectors;
-    const int64_t channel = k * sizes.channels + c.channel;
-    const auto parameter = [&](const T* source, int64_t stride = 1) {
-      return gather(source ? source + channel * stride : source, stride,
-                    c.lanes);
-    };
-    const Vec<T> skip = parameter(args.skip), bias = parameter(args.dt_bias);
-    for (int64_t n = 0; n < N; ++n) {
-      A[n] = parameter(args.A + n, N);
-      h[n] = Vec<T>{};
-    }
-    for (int64_t start = 0; start < sizes.length; start += kChunk) {
-      const int64_t length = std::min(kChunk, sizes.length - start);
-      load_tile(args.x.at(b, channel) + start * args.x.position, args.x.row,
-                args.x.position, c.lanes, length, x);
-      load_tile(args.delta.at(b, channel) + start * args.delta.position,
-                args.delta.row, args.delta.position, c.lanes, length, delta);
-      for (int64_t i = 0; i < length; ++i) {
-        delta[i] += bias;
-        if (args.softplus) delta[i] = softplus<T>(delta[i]).value;
-        y[i] = skip * x[i];
-      }
-      for (int64_t n = 0; n < N; ++n)
-        h[n] = scan_state<T>(x, delta, panels.B[0].at(n) + start,
-                             panels.C[0].at(n) + start, A[n], h[n], false,
-                             length, y);
-      store_tile(y, args.y.at(b, channel) + start * args.y.position, args.y.row,
-                 args.y.position, c.lanes, length);
-    }
-  }
-}
-
-template <typename T>
-void bidirectional_forward(const Args<T>& args, int64_t begin, int64_t end) {
-  const Sizes& sizes = args.sizes;
-  const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
+  const int64_t groups = sizes.directions / kDirections<kBidirectional>;
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
-  Arena<T> arena(2 * L + kChunk + R + 2 * N + Panels<T>::vectors(args));
-  Vec<T>*x = arena.take(L), *y = arena.take(L), *delta = arena.take(kChunk),
-  *weight = arena.take(R), *A = arena.take(N), *h = arena.take(N);
+  // Both directions are summed in memory; one passes by in chunks.
+  const int64_t kept = kBidirectional ? L : kChunk;
+  Arena<T> arena(2 * kept + kChunk + R + 2 * N + Panels<T>::vectors(args));
+  Vec<T>*x = arena.take(kept), *y = arena.take(kept),
+  *delta = arena.take(kChunk), *weight = arena.take(R), *A = arena.take(N),
+  *h = arena.take(N);
   Panels<T> panels(args, arena);
 
   for (int64_t task = begin; task < end; ++task) {
-    const Channels c = channels_of<T>(sizes, task % vectors);
-    const int64_t b = task / vectors;
-    panels.load(b);
-    load_tile(args.x.at(b, c.channel), args.x.row, args.x.position, c.lanes, L,
-              x);
-    std::fill(y, y + L, Vec<T>{});
-    for (int64_t k = 0; k < 2; ++k) {
-      const int64_t channel = k * sizes.channels + c.channel;
-      const auto parameter = [&](const T* source, int64_t stride = 1) {
-        return gather(source ? source + channel * stride : source, stride,
-                      c.lanes);
-      };
-      const Vec<T> skip = parameter(args.skip), bias = parameter(args.dt_bias);
+    const int64_t b = task / vectors / groups, first = task / vectors % groups;
+    const Channels<T> sequence(sizes, b, first, task % vectors);
+    panels.load(b, first, kDirections<kBidirectional>);
+    if (kBidirectional) {
+      sequence.load_chunk(args.x, 0, L, x);
+      std::fill(y, y + L, Vec<T>{});
+    }
+    for (int64_t slot = 0; slot < kDirections<kBidirectional>; ++slot) {
+      const Channels<T> c(sizes, b, first + slot, task % vectors);
+      const Vec<T> skip = c.parameter(args.skip);
+      const Vec<T> bias = c.parameter(args.dt_bias);
       for (int64_t r = 0; r < R; ++r)
-        weight[r] = parameter(args.dt_weight + r, R);
+        weight[r] = c.parameter(args.dt_weight + r, R);
       for (int64_t n = 0; n < N; ++n) {
-        A[n] = parameter(args.A + n, N);
+        A[n] = c.parameter(args.A + n, N);
         h[n] = Vec<T>{};
       }
-      sweep(0, ceil_div(L, kChunk), k == 1, [&](int64_t chunk) {
+      sweep(0, ceil_div(L, kChunk), slot == 1, [&](int64_t chunk) {
         const int64_t start = chunk * kChunk;
-        const int64_t stop = std::min(start + kChunk, L);
-        const int64_t length = stop - start;
-        project_steps<T>(panels.dt[k] + start, R, weight, bias, length, delta);
-        for (int64_t i = 0; i < length; ++i) {
-          delta[i] = softplus<T>(delta[i]).value;
-          y[start + i] += skip * x[start + i];
+        const int64_t length = std::min(kChunk, L - start);
+        Vec<T>*x_chunk = x, *y_chunk = y;
+        if (kBidirectional) {
+          x_chunk += start;
+          y_chunk += start;
+          project_steps<T>(panels.dt[slot] + start, R, weight, bias, length,
+                           delta);
+        } else {
+          c.load_chunk(args.x, start, length, x);
+          std::fill(y, y + length, Vec<T>{});
+          c.load_chunk(args.delta, start, length, delta);
+          for (int64_t i = 0; i < length; ++i) delta[i] += bias;
         }
+        if (args.softplus)
+          for (int64_t i = 0; i < length; ++i)
+            delta[i] = softplus<T>(delta[i]).value;
+        for (int64_t i = 0; i < length; ++i) y_chunk[i] += skip * x_chunk[i];
         for (int64_t n = 0; n < N; ++n)
-          h[n] = scan_state<T>(x + start, delta, panels.B[k].at(n) + start,
-                               panels.C[k].at(n) + start, A[n], h[n], k == 1,
-                               length, y + start);
+          h[n] = scan_state<T>(x_chunk, delta, panels.B[slot].at(n) + start,
+                               panels.C[slot].at(n) + start, A[n], h[n],
+                               slot == 1, length, y_chunk);
+        if (!kBidirectional) c.store_chunk(y, args.y, start, length);
       });
     }
-    store_tile(y, args.y.at(b, c.channel), args.y.row, args.y.position, c.lanes,
-               L);
+    if (kBidirectional) sequence.store_chunk(y, args.y, 0, L);
   }
 }
 
@@ -403,159 +391,92 @@ void project_steps_backward(const Vec<T>* grad_z, Panel<T> dt, int64_t rank,
 // The tasks of the backward are parts of the channels of a sample rather than
 // vectors, and their number is fixed: what all channels add to the gradients of
 // dt, B and C is summed in the same order by any number of threads.
-template <typename T, typename Work>
-inline void for_channels(const Sizes& sizes, int64_t split, Work work) {
+template <bool kBidirectional, typename T>
+void backward(const Args<T>& args, int64_t begin, int64_t end) {
+  const Sizes& sizes = args.sizes;
   const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
-  const int64_t stop = vectors * (split + 1) / sizes.splits;
-  for (int64_t i = vectors * split / sizes.splits; i < stop; ++i)
-    work(channels_of<T>(sizes, i));
-}
-
-template <typename T>
-void selective_backward(const Args<T>& args, int64_t begin, int64_t end) {
-  const Sizes& sizes = args.sizes;
-  const int64_t N = sizes.d_state, L = sizes.length;
-  Arena<T> arena(Tiles<T>::kCount * L + Panels<T>::vectors(args));
-  const Tiles<T> t(arena, L);
-  Panels<T> panels(args, arena);
-
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t split = task % sizes.splits;
-    const int64_t k = task / sizes.splits % sizes.directions;
-    const int64_t b = task / sizes.splits / sizes.directions;
-    T* grad_B = args.grad_rows + task * 2 * N * L;
-    T* grad_C = grad_B + N * L;
-    panels.load(b, k);
-    for_channels<T>(sizes, split, [&](Channels c) {
-      const int64_t channels = sizes.directions * sizes.channels;
-      const int64_t channel = k * sizes.channels + c.channel;
-      const auto parameter = [&](const T* source, int64_t stride = 1) {
-        return gather(source ? source + channel * stride : source, stride,
-                      c.lanes);
-      };
-      const auto gradient = [&](Vec<T> v, T* target, int64_t stride = 1) {
-        if (target != nullptr)
-          scatter(v, target + (b * channels + channel) * stride, stride,
-                  c.lanes);
-      };
-      const auto tile = [&](const Sequences<const T>& source, Vec<T>* target) {
-        load_tile(source.at(b, channel), source.row, source.position, c.lanes,
-                  L, target);
-      };
-      tile(args.x, t.x);
-      tile(args.grad_y, t.grad_y);
-      tile(args.delta, t.delta);
-      const Vec<T> skip = parameter(args.skip), bias = parameter(args.dt_bias);
-      Vec<T> grad_skip = {}, grad_bias = {};
-      for (int64_t i = 0; i < L; ++i) {
-        t.delta[i] += bias;
-        t.slope[i] = broadcast<T>(1);
-        if (args.softplus) {
-          const Softplus<T> s = softplus<T>(t.delta[i]);
-          t.delta[i] = s.value;
-          t.slope[i] = s.slope;
-        }
-        t.grad_x[i] = skip * t.grad_y[i];
-        t.grad_delta[i] = Vec<T>{};
-        grad_skip += t.grad_y[i] * t.x[i];
-      }
-      for (int64_t n = 0; n < N; ++n)
-        gradient(scan_state_backward<T>(t, panels.B[0].at(n), panels.C[0].at(n),
-                                        parameter(args.A + n, N), false, L,
-                                        grad_B + n * L, grad_C + n * L),
-                 args.grad_A + n, N);
-      for (int64_t i = 0; i < L; ++i) {
-        t.grad_delta[i] *= t.slope[i];
-        grad_bias += t.grad_delta[i];
-      }
-      gradient(grad_skip, args.grad_skip);
-      gradient(grad_bias, args.grad_dt_bias);
-      store_tile(t.grad_x, args.grad_x.at(b, channel), args.grad_x.row,
-                 args.grad_x.position, c.lanes, L);
-      store_tile(t.grad_delta, args.grad_delta.at(b, channel),
-                 args.grad_delta.row, args.grad_delta.position, c.lanes, L);
-    });
-  }
-}
-
-template <typename T>
-void bidirectional_backward(const Args<T>& args, int64_t begin, int64_t end) {
-  const Sizes& sizes = args.sizes;
+  const int64_t groups = sizes.directions / kDirections<kBidirectional>;
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
-  const int64_t rows = R + 2 * N;
   Arena<T> arena(Tiles<T>::kCount * L + R + Panels<T>::vectors(args));
   const Tiles<T> t(arena, L);
   Vec<T>* weight = arena.take(R);
   Panels<T> panels(args, arena);
 
+  // One direction of a vector of channels; its rows add to grad_rows.
+  const auto direction = [&](const Channels<T>& c, int64_t slot, T* grad_rows) {
+    T *grad_B = grad_rows + R * L, *grad_C = grad_B + N * L;
+    const Vec<T> skip = c.parameter(args.skip);
+    const Vec<T> bias = c.parameter(args.dt_bias);
+    Vec<T> grad_bias = {};
+    if (kBidirectional) {
+      for (int64_t r = 0; r < R; ++r)
+        weight[r] = c.parameter(args.dt_weight + r, R);
+      project_steps<T>(panels.dt[slot], R, weight, bias, L, t.delta);
+    } else {
+      c.load_chunk(args.delta, 0, L, t.delta);
+      for (int64_t i = 0; i < L; ++i) t.delta[i] += bias;
+    }
+    for (int64_t i = 0; i < L; ++i) {
+      t.slope[i] = broadcast<T>(1);
+      if (args.softplus) {
+        const Softplus<T> s = softplus<T>(t.delta[i]);
+        t.delta[i] = s.value;
+        t.slope[i] = s.slope;
+      }
+      t.grad_x[i] += skip * t.grad_y[i];
+      t.grad_delta[i] = Vec<T>{};
+    }
+    for (int64_t n = 0; n < N; ++n)
+      c.store_gradient(
+          scan_state_backward<T>(t, panels.B[slot].at(n), panels.C[slot].at(n),
+                                 c.parameter(args.A + n, N), slot == 1, L,
+                                 grad_B + n * L, grad_C + n * L),
+          args.grad_A + n, N);
+    for (int64_t i = 0; i < L; ++i) {
+      t.grad_delta[i] *= t.slope[i];
+      grad_bias += t.grad_delta[i];
+    }
+    if (kBidirectional) {
+      project_steps_backward<T>(t.grad_delta, panels.dt[slot], R,
+                                args.dt_weight + c.channel * R, c.lanes, L,
+                                grad_rows, weight);
+      for (int64_t r = 0; r < R; ++r)
+        c.store_gradient(weight[r], args.grad_dt_weight + r, R);
+    } else {
+      c.store_chunk(t.grad_delta, args.grad_delta, 0, L);
+    }
+    c.store_gradient(grad_bias, args.grad_dt_bias);
+  };
+
   for (int64_t task = begin; task < end; ++task) {
     const int64_t split = task % sizes.splits;
-    const int64_t b = task / sizes.splits;
-    panels.load(b);
-    for_channels<T>(sizes, split, [&](Channels c) {
-      load_tile(args.x.at(b, c.channel), args.x.row, args.x.position, c.lanes,
-                L, t.x);
-      load_tile(args.grad_y.at(b, c.channel), args.grad_y.row,
-                args.grad_y.position, c.lanes, L, t.grad_y);
+    const int64_t first = task / sizes.splits % groups;
+    const int64_t b = task / sizes.splits / groups;
+    panels.load(b, first, kDirections<kBidirectional>);
+    const int64_t stop = vectors * (split + 1) / sizes.splits;
+    for (int64_t v = vectors * split / sizes.splits; v < stop; ++v) {
+      const Channels<T> sequence(sizes, b, first, v);
+      sequence.load_chunk(args.x, 0, L, t.x);
+      sequence.load_chunk(args.grad_y, 0, L, t.grad_y);
       std::fill(t.grad_x, t.grad_x + L, Vec<T>{});
       Vec<T> grad_skip = {};
       for (int64_t i = 0; i < L; ++i) grad_skip += t.grad_y[i] * t.x[i];
-      for (int64_t k = 0; k < 2; ++k) {
-        const int64_t channel = k * sizes.channels + c.channel;
-        const auto parameter = [&](const T* source, int64_t stride = 1) {
-          return gather(source ? source + channel * stride : source, stride,
-                        c.lanes);
-        };
-        const auto gradient = [&](Vec<T> v, T* target, int64_t stride = 1) {
-          if (target != nullptr)
-            scatter(v, target + (b * 2 * sizes.channels + channel) * stride,
-                    stride, c.lanes);
-        };
-        T* grad_dt =
-            args.grad_rows + ((b * 2 + k) * sizes.splits + split) * rows * L;
-        T* grad_B = grad_dt + R * L;
-        T* grad_C = grad_B + N * L;
-        const Vec<T> skip = parameter(args.skip);
-        for (int64_t r = 0; r < R; ++r)
-          weight[r] = parameter(args.dt_weight + r, R);
-        project_steps<T>(panels.dt[k], R, weight, parameter(args.dt_bias), L,
-                         t.delta);
-        for (int64_t i = 0; i < L; ++i) {
-          const Softplus<T> s = softplus<T>(t.delta[i]);
-          t.delta[i] = s.value;
-          t.slope[i] = s.slope;
-          t.grad_x[i] += skip * t.grad_y[i];
-          t.grad_delta[i] = Vec<T>{};
-        }
-        for (int64_t n = 0; n < N; ++n)
-          gradient(
-              scan_state_backward<T>(t, panels.B[k].at(n), panels.C[k].at(n),
-                                     parameter(args.A + n, N), k == 1, L,
-                                     grad_B + n * L, grad_C + n * L),
-              args.grad_A + n, N);
-        Vec<T> grad_bias = {};
-        for (int64_t i = 0; i < L; ++i) {
-          t.grad_delta[i] *= t.slope[i];
-          grad_bias += t.grad_delta[i];
-        }
-        project_steps_backward<T>(t.grad_delta, panels.dt[k], R,
-                                  args.dt_weight + channel * R, c.lanes, L,
-                                  grad_dt, weight);
-        for (int64_t r = 0; r < R; ++r)
-          gradient(weight[r], args.grad_dt_weight + r, R);
-        gradient(grad_bias, args.grad_dt_bias);
-        gradient(grad_skip, args.grad_skip);
+      for (int64_t slot = 0; slot < kDirections<kBidirectional>; ++slot) {
+        const int64_t k = first + slot;
+        const int64_t part = (b * sizes.directions + k) * sizes.splits + split;
+        const Channels<T> c(sizes, b, k, v);
+        direction(c, slot, args.grad_rows + part * (R + 2 * N) * L);
+        c.store_gradient(grad_skip, args.grad_skip);
       }
-      store_tile(t.grad_x, args.grad_x.at(b, c.channel), args.grad_x.row,
-                 args.grad_x.position, c.lanes, L);
-    });
+      sequence.store_chunk(t.grad_x, args.grad_x, 0, L);
+    }
   }
 }
 
 template <typename T>
 Kernels<T> kernels() {
-  return {kLanes<T>, selective_forward<T>, selective_backward<T>,
-          bidirectional_forward<T>, bidirectional_backward<T>};
+  return {kLanes<T>, forward<false, T>, backward<false, T>, forward<true, T>,
+          backward<true, T>};
 }
 
 template Kernels<float> kernels<float>();

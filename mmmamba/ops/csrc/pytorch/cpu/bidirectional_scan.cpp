@@ -39,14 +39,7 @@ BidirectionalScan::Grads bidirectional_scan_backward(
           gradient_of(in.D, g.skip, in.x)};
 }
 
-using Signature = BidirectionalScan::Signature;
+MMMAMBA_SCAN_ON(CPU, bidirectional_scan, BidirectionalScan)
 
 }  // namespace
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("bidirectional_scan", &Function<Signature, bidirectional_scan>::call);
-  m.impl("bidirectional_scan_backward",
-         &Backward<Signature, bidirectional_scan_backward>::call);
-}
-
 }  // namespace mmmamba::cpu

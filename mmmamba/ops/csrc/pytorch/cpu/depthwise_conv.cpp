@@ -7,12 +7,6 @@
 namespace mmmamba::cpu {
 namespace {
 
-template <typename T>
-const auto& kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(depthwise_conv::kernels<T>());
-  return chosen;
-}
-
 mmmamba::depthwise_conv::Act act(c10::string_view name) {
   using mmmamba::depthwise_conv::Act;
   return name == "none" ? Act::kNone : name == "relu" ? Act::kRelu : Act::kSilu;
@@ -37,7 +31,8 @@ void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
     args.bias = pointer(bias);
     args.act = act(in.act);
     args.y = map<T>(y);
-    run(kernels<T>().run, args, kernels<T>().count_tasks(args));
+    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>);
+    run(k.run, args, k.count_tasks(args));
   });
 }
 

@@ -14,8 +14,7 @@ namespace mmmamba::cpu {
 constexpr int64_t kRowsOfThread = 64;
 
 inline const gemm::Kernels& gemm_kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(gemm::kernels());
-  return chosen;
+  return MMMAMBA_KERNELS_FOR_THIS_CPU(gemm::kernels);
 }
 
 // (B, ..., C) as rows; a copy only where they are not that far apart already.

@@ -10,19 +10,21 @@
 #include "../../common/cpu/isa.hpp"
 #include "../op.h"
 
-// The value of an expression in the namespace of the widest instruction set of
-// this CPU, as PyTorch's own kernels choose it; ATEN_CPU_CAPABILITY overrides
-// both.
+// The kernels of a family for the widest instruction set of this CPU, chosen
+// once, as PyTorch's own kernels are; ATEN_CPU_CAPABILITY overrides both.
 #if defined(__x86_64__)
-#define MMMAMBA_FOR_THIS_CPU(expression)                     \
-  [] {                                                       \
-    const std::string capability = at::get_cpu_capability(); \
-    if (capability == "AVX512") return avx512::expression;   \
-    if (capability == "AVX2") return avx2::expression;       \
-    return portable::expression;                             \
+#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels)                  \
+  []() -> const auto& {                                        \
+    static const auto chosen = [] {                            \
+      const std::string capability = at::get_cpu_capability(); \
+      if (capability == "AVX512") return avx512::kernels();    \
+      if (capability == "AVX2") return avx2::kernels();        \
+      return portable::kernels();                              \
+    }();                                                       \
+    return chosen;                                             \
   }()
 #else
-#define MMMAMBA_FOR_THIS_CPU(expression) portable::expression
+#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels) portable::kernels()
 #endif
 
 namespace mmmamba::cpu {

@@ -5,16 +5,6 @@
 #include "ops.h"
 
 namespace mmmamba::cpu {
-namespace {
-
-template <typename T>
-const auto& kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(mixer_conv::kernels<T>());
-  return chosen;
-}
-
-}  // namespace
-
 void mixer_conv(const MixerConv& in, const Tensor& y) {
   const auto dtype = in.x.scalar_type();
   const Tensor x = channels_last(in.x, dtype),
@@ -51,7 +41,8 @@ void mixer_conv(const MixerConv& in, const Tensor& y) {
     local.y = args.y;
     local.y.data += args.global_channels;
     args.rest_channels = x.size(3) - args.global_channels - local.channels;
-    run(kernels<T>().run, args, kernels<T>().count_tasks(args));
+    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(mixer_conv::kernels<T>);
+    run(k.run, args, k.count_tasks(args));
   });
 }
 

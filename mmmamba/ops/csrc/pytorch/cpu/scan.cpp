@@ -12,12 +12,6 @@ using mmmamba::scan::Rows;
 using mmmamba::scan::Sequences;
 using mmmamba::scan::Sizes;
 
-template <typename T>
-const auto& kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan::kernels<T>());
-  return chosen;
-}
-
 template <typename T, typename Pointer = const T>
 Sequences<Pointer> sequences(const Tensor& t) {
   return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2)};
@@ -63,7 +57,7 @@ Tensor scan_forward(const ScanInputs& in, const Tensor& x) {
     using T = decltype(type);
     auto args = arguments<T>(in);
     args.y = sequences<T, T>(y);
-    const auto& k = kernels<T>();
+    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
     const int64_t tasks =
         sizes.batch * ((sizes.channels + k.lanes - 1) / k.lanes);
     if (in.bidirectional)
@@ -114,7 +108,7 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
     args.grad_A = pointer<T>(g.A);
     args.grad_skip = pointer<T>(g.skip);
     args.grad_rows = pointer<T>(g.rows);
-    const auto& k = kernels<T>();
+    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
     const int64_t tasks = sizes.batch * sizes.splits;
     if (in.bidirectional)
       run(k.bidirectional_backward, args, tasks);

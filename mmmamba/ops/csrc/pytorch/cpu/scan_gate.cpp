@@ -7,12 +7,6 @@ namespace mmmamba::cpu {
 namespace {
 
 template <typename T>
-const auto& kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(scan_gate::kernels<T>());
-  return chosen;
-}
-
-template <typename T>
 mmmamba::scan_gate::Series<T> series(const Tensor& x) {
   return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1)};
 }
@@ -56,7 +50,7 @@ void scan_gate(const ScanGate& in, const Tensor& y) {
     args.eps = static_cast<float>(in.eps);
     args.scanned = series<float>(scanned);
     args.y = series<T>(y);
-    const auto& k = kernels<T>();
+    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan_gate::kernels<T>);
     const int64_t vectors = args.channels / k.lanes;
     if (args.batch % num_threads() != 0) {
       run(k.scan, args, args.batch * vectors);

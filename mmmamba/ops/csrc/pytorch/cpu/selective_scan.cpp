@@ -46,14 +46,7 @@ SelectiveScan::Grads selective_scan_backward(const Tensor& grad,
           gradient_of(in.delta_bias, g.dt_bias, in.u)};
 }
 
-using Signature = SelectiveScan::Signature;
+MMMAMBA_SCAN_ON(CPU, selective_scan, SelectiveScan)
 
 }  // namespace
-
-TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {
-  m.impl("selective_scan", &Function<Signature, selective_scan>::call);
-  m.impl("selective_scan_backward",
-         &Backward<Signature, selective_scan_backward>::call);
-}
-
 }  // namespace mmmamba::cpu

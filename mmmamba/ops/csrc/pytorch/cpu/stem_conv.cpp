@@ -13,8 +13,7 @@ using mmmamba::stem_conv::Args;
 using mmmamba::stem_conv::Layer;
 
 const auto& kernels() {
-  static const auto chosen = MMMAMBA_FOR_THIS_CPU(stem_conv::kernels());
-  return chosen;
+  return MMMAMBA_KERNELS_FOR_THIS_CPU(stem_conv::kernels);
 }
 
 // Packs the weight of a layer that has panels of it.

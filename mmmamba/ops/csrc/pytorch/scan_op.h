@@ -1,19 +1,20 @@
-// The gradient of a scan, from the schema of its op and of its backward's op.
+// What follows from the inputs of a scan alone: its schemas, its gradient, and
+// its results on the meta device.
 #pragma once
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ops.h"
+#include "scan.h"
 
 namespace mmmamba {
 
 template <typename Op, typename Signature = typename Op::Signature>
-struct ScanAutograd;
+struct ScanOp;
 
 template <typename Op, typename... Inputs>
-struct ScanAutograd<Op, Tensor(Inputs...)> {
+struct ScanOp<Op, Tensor(Inputs...)> {
   using Context = torch::autograd::AutogradContext;
   using List = torch::autograd::variable_list;
   using Grads = typename Op::Grads;
@@ -25,7 +26,29 @@ struct ScanAutograd<Op, Tensor(Inputs...)> {
                     std::make_index_sequence<std::tuple_size_v<Grads>>());
   }
 
+  static Tensor meta(Inputs... inputs) {
+    check(Op{inputs...});
+    return at::empty_like(first(inputs...));
+  }
+
+  static Grads backward_meta(const Tensor& grad, Inputs... inputs) {
+    check_backward(grad, Op{inputs...});
+    const Tensor& any = first(inputs...);
+    return as_tuple({empty_like(inputs, any)...},
+                    std::make_index_sequence<std::tuple_size_v<Grads>>());
+  }
+
  private:
+  template <typename... Rest>
+  static const Tensor& first(const Tensor& x, const Rest&...) {
+    return x;
+  }
+
+  static Tensor empty_like(const OptionalTensor& t, const Tensor& any) {
+    return t ? at::empty_like(*t) : at::empty({0}, any.options());
+  }
+  static Tensor empty_like(bool, const Tensor&) { return {}; }
+
   template <typename F>
   static const auto& find(const char* name) {
     static const auto op =
@@ -106,3 +129,17 @@ struct ScanAutograd<Op, Tensor(Inputs...)> {
 };
 
 }  // namespace mmmamba
+
+#define MMMAMBA_SCAN_OP(name, Op, inputs, grads)                        \
+  TORCH_LIBRARY_FRAGMENT(mmmamba, m) {                                  \
+    m.def(#name "(" inputs ") -> Tensor", kTags);                       \
+    m.def(#name "_backward(Tensor grad, " inputs ") -> " grads, kTags); \
+  }                                                                     \
+  TORCH_LIBRARY_IMPL(mmmamba, Autograd, m) {                            \
+    m.impl(#name, &ScanOp<Op>::call);                                   \
+    m.impl(#name "_backward", &ScanOp<Op>::backward);                   \
+  }                                                                     \
+  TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {                                \
+    m.impl(#name, &ScanOp<Op>::meta);                                   \
+    m.impl(#name "_backward", &ScanOp<Op>::backward_meta);              \
+  }
