@@ -29,12 +29,6 @@ inline FloatVec smaller(FloatVec x, FloatVec y) { return _mm256_min_ps(x, y); }
 inline FloatVec multiply_add(FloatVec x, FloatVec y, FloatVec z) {
   return _mm256_fmadd_ps(x, y, z);
 }
-#elif defined(__x86_64__)
-inline FloatVec larger(FloatVec x, FloatVec y) { return _mm_max_ps(x, y); }
-inline FloatVec smaller(FloatVec x, FloatVec y) { return _mm_min_ps(x, y); }
-inline FloatVec multiply_add(FloatVec x, FloatVec y, FloatVec z) {
-  return x * y + z;
-}
 #else
 inline FloatVec larger(FloatVec x, FloatVec y) { return x > y ? x : y; }
 inline FloatVec smaller(FloatVec x, FloatVec y) { return x < y ? x : y; }

@@ -124,39 +124,19 @@ inline void micro_kernel(const Args& args, const Panel& panel, int64_t row,
   epilogue(args, row, panel.column, panel.bias, tile);
 }
 
-// The first `count` elements, for a vector that extends beyond the last column.
-inline FloatVec load_some(const float* source, int64_t count) {
-  if (count >= kLanes<float>) return load(source);
-  FloatVec v = {};
-  std::memcpy(&v, source, count * sizeof(float));
-  return v;
-}
-
-inline void store_some(float* target, FloatVec v, int64_t count) {
-  if (count >= kLanes<float>)
-    store(target, v);
-  else
-    std::memcpy(target, &v, count * sizeof(float));
-}
-
 // The epilogue of a tile whose last vector is not whole, from memory. A
 // function of its own, as the micro-kernel needs all the registers.
 template <int kRows, int kVectors>
 __attribute__((noinline)) void edge_epilogue(const Args& args,
                                              const Panel& panel, int64_t row,
                                              const float* tile) {
-  const FloatVec zero = {};
-  for (int64_t r = row; r < row + kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v, tile += kLanes<float>) {
-      const int64_t begin = v * kLanes<float>, count = panel.width - begin;
-      const int64_t column = panel.column + begin;
-      FloatVec y = load(tile);
-      if (args.relu) y = y < zero ? zero : y;
+  for (int64_t r = row; r < row + kRows; ++r, tile += kVectors * kLanes<float>)
+    for (int64_t c = 0; c < panel.width; ++c) {
+      float y = args.relu && tile[c] < 0 ? 0 : tile[c];
       for (const auto* added : {&args.residual, &args.shortcut})
-        if (added->data != nullptr) y += load_some(added->at(r, column), count);
-      store_some(args.y.at(r, column), y, count);
+        if (added->data != nullptr) y += *added->at(r, panel.column + c);
+      *args.y.at(r, panel.column + c) = y;
     }
-  }
 }
 
 // Tiles of kRows rows, and of fewer for what remains.
@@ -212,8 +192,8 @@ inline Columns pack(const Panel& panel, int64_t in, float* target) {
       for (int v = 0; v < kNRVectors; ++v)
         store(target + v * kLanes<float>, load(source + v * kLanes<float>));
     } else {
-      for (int64_t c = 0; c < panel.width; c += kLanes<float>)
-        store(target + c, load_some(source + c, panel.width - c));
+      std::fill_n(std::copy_n(source, panel.width, target), kNR - panel.width,
+                  0.0f);
     }
     source += panel.weight.stride;
     target += kNR;
