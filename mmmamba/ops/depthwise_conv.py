@@ -7,8 +7,6 @@ from torch import Tensor
 from .backend import inference_op_serves
 from .shapes import Shapes
 
-_ACTS = ('none', 'relu', 'silu')
-
 
 def depthwise_conv(
     x: Tensor,
@@ -55,7 +53,8 @@ def depthwise_conv(
             stride in (1, 2), f'stride must be 1 or 2, got {stride}'
         )
         shapes.require(
-            act in _ACTS, f'act must be one of {_ACTS}, got {act!r}'
+            act in ('none', 'relu', 'silu'),
+            f'act must be none, relu or silu, got {act}',
         )
     x = conv_torch(x, weight, bias, stride)
     if act == 'relu':

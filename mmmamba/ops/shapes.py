@@ -1,6 +1,7 @@
 """Shapes as patterns such as ``'B H W C'``: how the ops check their inputs.
 
-The twin in C++ is csrc/pytorch/shapes.h; both word their errors alike.
+The twin in C++ is csrc/pytorch/shapes.h; both use the same words for the same
+error.
 """
 
 import re

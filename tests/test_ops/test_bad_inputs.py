@@ -1,12 +1,17 @@
 """Every face of every op refuses what bad_inputs.py lists."""
 
+import re
+
 import pytest
 import torch
-from test_ops.bad_inputs import CASES, FACES, GOOD, good
+from test_ops.bad_inputs import CASES, DEVICES, FACES, GOOD, OP, SHAPES, good
 from test_ops.support import mapped
 
 from mmmamba import ops
 from mmmamba.ops import use_backend
+
+# What the compiled ops for inference ask of sizes, and PyTorch's instead.
+COMPILED_SIZES = re.compile(r'>=\d+| an odd| a(?= size)| of 1, 3, 5 or 7')
 
 
 def call(op: str, face: str, inputs: dict):
@@ -32,6 +37,23 @@ def test_bad_input(bad, face, request):
         request.getfixturevalue('compiled')
     with pytest.raises(bad.error, match=bad.message):
         call(bad.op, face, bad.inputs())
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.parametrize(
+    'bad',
+    [bad for bad in SHAPES + DEVICES if bad.faces != OP],
+    ids=str,
+)
+def test_one_wording(bad):
+    """Python and C++ say the same, but for the sizes that are compiled."""
+    words = []
+    for face in ('torch', 'op'):
+        with pytest.raises(bad.error) as caught:
+            call(bad.op, face, bad.inputs())
+        text = str(caught.value).partition('\nException raised from')[0]
+        words.append(COMPILED_SIZES.sub('', text))
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize('face', FACES)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 #include <sstream>
 
 namespace mmmamba {
@@ -18,40 +19,39 @@ int64_t number(std::string_view digits) {
   return value;
 }
 
-// Cuts the part before the separator off; all of it if there is none.
-std::string_view cut(std::string_view& text, char separator) {
-  const auto length = std::min(text.find(separator), text.size());
+// Cuts the part before a separator off; all of it if there is none.
+std::string_view cut(std::string_view& text, const char* separators) {
+  const auto length = std::min(text.find_first_of(separators), text.size());
   const auto part = text.substr(0, length);
   text.remove_prefix(std::min(length + 1, text.size()));
   return part;
 }
 
+}  // namespace
+
+// As Python writes a tuple.
+std::string Shapes::shape_of(const Tensor& t) {
+  std::ostringstream text;
+  for (const auto& size : t.sym_sizes())
+    text << (text.tellp() == 0 ? "(" : ", ") << size;
+  return t.dim() == 0 ? "()" : text.str() + (t.dim() == 1 ? ",)" : ")");
+}
+
 // "(B, H, W, C) with B = 2, C = 16": the values that are known.
-std::string describe(
-    std::string_view pattern,
-    const std::vector<std::pair<std::string_view, c10::SymInt>>& known) {
+std::string Shapes::describe(std::string_view pattern) const {
   std::ostringstream layout, values;
-  const char* separator = "(";
-  for (auto rest = pattern; !rest.empty(); separator = ", ")
-    layout << separator << cut(rest, ' ');
-  separator = " with ";
-  for (const auto& [symbol, value] : known) {
-    const auto at = pattern.find(symbol);
-    const auto end = at + symbol.size();
-    const auto is_part = [&](size_t i) {
-      return i < pattern.size() &&
-             (std::isalnum(static_cast<unsigned char>(pattern[i])) ||
-              pattern[i] == '_');
-    };
-    if (at == std::string_view::npos || is_part(end) || is_part(at - 1))
-      continue;
-    values << separator << symbol << " = " << value;
-    separator = ", ";
+  std::set<std::string_view> listed;
+  for (auto rest = pattern; !rest.empty();)
+    layout << (rest == pattern ? "(" : ", ") << cut(rest, " ");
+  for (auto rest = pattern; !rest.empty();) {
+    const auto symbol = cut(rest, " +*>=");
+    const auto* value = find(symbol);
+    if (value == nullptr || !listed.insert(symbol).second) continue;
+    values << (listed.size() == 1 ? " with " : ", ") << symbol << " = "
+           << *value;
   }
   return layout.str() + ")" + values.str();
 }
-
-}  // namespace
 
 const c10::SymInt* Shapes::find(std::string_view symbol) const {
   for (const auto& [name, value] : symbols_)
@@ -78,10 +78,10 @@ void Shapes::rename(std::string_view symbol, std::string_view other) {
 c10::SymInt Shapes::value(std::string_view axis) const {
   c10::SymInt sum = 0;
   while (!axis.empty()) {
-    auto term = cut(axis, '+');
+    auto term = cut(axis, "+");
     c10::SymInt product = 1;
     while (!term.empty()) {
-      const auto factor = cut(term, '*');
+      const auto factor = cut(term, "*");
       const auto* known = find(factor);
       product = product * (known ? *known : c10::SymInt(number(factor)));
     }
@@ -108,7 +108,7 @@ bool Shapes::fits(const Tensor& t, std::string_view pattern) {
   const auto shape = t.sym_sizes();
   size_t i = 0;
   if (pattern.substr(0, 3) == "...") {
-    cut(pattern, ' ');
+    cut(pattern, " ");
     const size_t axes = std::count(pattern.begin(), pattern.end(), ' ') + 1;
     if (shape.size() < axes) return false;
     i = shape.size() - axes;
@@ -119,7 +119,7 @@ bool Shapes::fits(const Tensor& t, std::string_view pattern) {
       return false;
   }
   for (; !pattern.empty(); ++i)
-    if (i >= shape.size() || !fits_axis(cut(pattern, ' '), shape[i]))
+    if (i >= shape.size() || !fits_axis(cut(pattern, " "), shape[i]))
       return false;
   return i == shape.size();
 }
@@ -128,8 +128,8 @@ void Shapes::check(const char* name, const Tensor& t, const char* pattern) {
   const size_t known = symbols_.size();
   if (!fits(t, pattern)) {
     symbols_.resize(known, Symbol());
-    require(false, name, " must have shape ", describe(pattern, symbols_),
-            ", got ", t.sym_sizes());
+    require(false, name, " must have shape ", describe(pattern), ", got ",
+            shape_of(t));
   }
   TORCH_CHECK_TYPE(t.is_floating_point(), op_, ": ", name,
                    " must be floating point, got ", t.scalar_type());

@@ -1,8 +1,9 @@
 // Shapes as patterns such as "B H W C": how the ops check their inputs, so that
 // no kernel reads beyond them. The twin in Python is mmmamba/ops/shapes.py,
-// which describes the patterns; both word their errors alike.
+// which describes the patterns; both use the same words for the same error.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -29,6 +30,9 @@ class Shapes {
   // The value of a symbol, or 0 where no input had it.
   c10::SymInt operator[](std::string_view symbol) const;
 
+  // A shape as the messages have it.
+  static std::string shape_of(const Tensor& t);
+
   // Gives the value of a symbol to another one and forgets it.
   void rename(std::string_view symbol, std::string_view other);
 
@@ -41,6 +45,7 @@ class Shapes {
   // Patterns are literals, so that views of them stay valid.
   using Symbol = std::pair<std::string_view, c10::SymInt>;
 
+  std::string describe(std::string_view pattern) const;
   bool fits(const Tensor& t, std::string_view pattern);
   bool fits_axis(std::string_view axis, const c10::SymInt& size);
   c10::SymInt value(std::string_view axis) const;
