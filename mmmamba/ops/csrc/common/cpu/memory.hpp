@@ -68,6 +68,8 @@ MMMAMBA_INLINE inline void unroll(Step step) {
   unroll(step, std::make_integer_sequence<int, kCount>());
 }
 
+static_assert(kLanes<float> <= kMinChannels, "a pixel has a whole vector");
+
 // Whole vectors of channels. The last one is followed by what remains.
 inline int64_t count_vectors(int64_t channels) {
   return channels / kLanes<float>;

@@ -14,13 +14,25 @@ struct Sequences {
   T* at(int64_t b, int64_t r) const { return data + b * batch + r * row; }
 };
 
+// Rows of contiguous positions, which all channels share.
+template <typename T>
+struct Panel {
+  const T* data;
+  int64_t row;
+
+  const T* at(int64_t r) const { return data + r * row; }
+  Panel operator+(int64_t positions) const { return {data + positions, row}; }
+};
+
 // A tensor (batch, direction, rows, positions); strides in elements.
 template <typename T>
 struct Rows {
-  T* data;
-  int64_t batch, direction, row, position;
+  const T* data;
+  int64_t batch, direction, row;
 
-  T* at(int64_t b, int64_t k) const { return data + b * batch + k * direction; }
+  Panel<T> at(int64_t b, int64_t k) const {
+    return {data + b * batch + k * direction, row};
+  }
 };
 
 struct Sizes {
@@ -36,7 +48,7 @@ struct Args {
   Sizes sizes;
   Sequences<const T> x;      // (batch, K*D, L); bidirectional: (batch, D, L)
   Sequences<const T> delta;  // (batch, K*D, L); bidirectional: unused
-  Rows<const T> dt, B, C;    // (batch, K, R or N, L)
+  Rows<T> dt, B, C;          // (batch, K, R or N, L)
   const T *dt_weight, *dt_bias, *A, *skip;
   bool softplus;
 

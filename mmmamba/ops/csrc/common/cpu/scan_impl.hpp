@@ -71,71 +71,6 @@ void store_tile(const Vec<T>* tile, T* target, int64_t row, int64_t position,
   for (; i < count; ++i) scatter(tile[i], target + i * position, row, lanes);
 }
 
-// Rows shared by all channels, positions contiguous.
-template <typename T>
-struct Panel {
-  const T* data;
-  int64_t row;
-
-  const T* at(int64_t r) const { return data + r * row; }
-  Panel operator+(int64_t positions) const { return {data + positions, row}; }
-};
-
-// The rows of one direction of a sample; a copy of them only where their
-// positions are not contiguous.
-template <typename T>
-Panel<T> panel(const Rows<const T>& rows, int64_t b, int64_t k, int64_t count,
-               int64_t length, T* copy) {
-  const T* source = rows.at(b, k);
-  if (rows.position == 1) return {source, rows.row};
-  for (int64_t i = 0; i < length; ++i)
-    for (int64_t r = 0; r < count; ++r)
-      copy[r * length + i] = source[r * rows.row + i * rows.position];
-  return {copy, length};
-}
-
-// dt, B and C of the directions of a sample: of one, or of both.
-template <typename T>
-class Panels {
- public:
-  Panel<T> dt[2] = {}, B[2] = {}, C[2] = {};
-
-  static int64_t vectors(const Args<T>& args) {
-    const bool contiguous = args.B.position == 1 && args.C.position == 1 &&
-                            (args.sizes.rank == 0 || args.dt.position == 1);
-    return contiguous ? 0 : ceil_div(2 * size(args.sizes), kLanes<T>);
-  }
-
-  Panels(const Args<T>& args, Arena<T>& arena)
-      : args_(args), copy_(reinterpret_cast<T*>(arena.take(vectors(args)))) {}
-
-  // `count` directions of the sample b, unless they are there already.
-  void load(int64_t b, int64_t first, int64_t count) {
-    const Sizes& s = args_.sizes;
-    const int64_t index = b * s.directions + first;
-    if (index == loaded_) return;
-    loaded_ = index;
-    for (int64_t slot = 0; slot < count; ++slot) {
-      const int64_t k = first + slot;
-      T* copy = copy_ + slot * size(s);
-      if (s.rank > 0) dt[slot] = panel(args_.dt, b, k, s.rank, s.length, copy);
-      copy += s.rank * s.length;
-      B[slot] = panel(args_.B, b, k, s.d_state, s.length, copy);
-      copy += s.d_state * s.length;
-      C[slot] = panel(args_.C, b, k, s.d_state, s.length, copy);
-    }
-  }
-
- private:
-  static int64_t size(const Sizes& s) {
-    return (s.rank + 2 * s.d_state) * s.length;
-  }
-
-  const Args<T>& args_;
-  T* copy_;
-  int64_t loaded_ = -1;
-};
-
 // A vector of channels of one direction of a sample, by the index of the first
 // of them among those of all directions.
 template <typename T>
@@ -222,22 +157,23 @@ void forward(const Args<T>& args, int64_t begin, int64_t end) {
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
   // Both directions are summed in memory; one passes by in chunks.
   const int64_t kept = kBidirectional ? L : kChunk;
-  Arena<T> arena(2 * kept + kChunk + R + 2 * N + Panels<T>::vectors(args));
+  Arena<T> arena(2 * kept + kChunk + R + 2 * N);
   Vec<T>*x = arena.take(kept), *y = arena.take(kept),
   *delta = arena.take(kChunk), *weight = arena.take(R), *A = arena.take(N),
   *h = arena.take(N);
-  Panels<T> panels(args, arena);
 
   for (int64_t task = begin; task < end; ++task) {
     const int64_t b = task / vectors / groups, first = task / vectors % groups;
     const Channels<T> sequence(sizes, b, first, task % vectors);
-    panels.load(b, first, kDirections<kBidirectional>);
     if (kBidirectional) {
       sequence.load_chunk(args.x, 0, L, x);
       std::fill(y, y + L, Vec<T>{});
     }
     for (int64_t slot = 0; slot < kDirections<kBidirectional>; ++slot) {
       const Channels<T> c(sizes, b, first + slot, task % vectors);
+      const Panel<T> dt = args.dt.at(b, first + slot),
+                     B = args.B.at(b, first + slot),
+                     C = args.C.at(b, first + slot);
       const Vec<T> skip = c.parameter(args.skip);
       const Vec<T> bias = c.parameter(args.dt_bias);
       for (int64_t r = 0; r < R; ++r)
@@ -253,8 +189,7 @@ void forward(const Args<T>& args, int64_t begin, int64_t end) {
         if (kBidirectional) {
           x_chunk += start;
           y_chunk += start;
-          project_steps<T>(panels.dt[slot] + start, R, weight, bias, length,
-                           delta);
+          project_steps<T>(dt + start, R, weight, bias, length, delta);
         } else {
           c.load_chunk(args.x, start, length, x);
           std::fill(y, y + length, Vec<T>{});
@@ -266,9 +201,8 @@ void forward(const Args<T>& args, int64_t begin, int64_t end) {
             delta[i] = softplus<T>(delta[i]).value;
         for (int64_t i = 0; i < length; ++i) y_chunk[i] += skip * x_chunk[i];
         for (int64_t n = 0; n < N; ++n)
-          h[n] = scan_state<T>(x_chunk, delta, panels.B[slot].at(n) + start,
-                               panels.C[slot].at(n) + start, A[n], h[n],
-                               slot == 1, length, y_chunk);
+          h[n] = scan_state<T>(x_chunk, delta, B.at(n) + start, C.at(n) + start,
+                               A[n], h[n], slot == 1, length, y_chunk);
         if (!kBidirectional) c.store_chunk(y, args.y, start, length);
       });
     }
@@ -397,13 +331,15 @@ void backward(const Args<T>& args, int64_t begin, int64_t end) {
   const int64_t vectors = ceil_div(sizes.channels, kLanes<T>);
   const int64_t groups = sizes.directions / kDirections<kBidirectional>;
   const int64_t N = sizes.d_state, R = sizes.rank, L = sizes.length;
-  Arena<T> arena(Tiles<T>::kCount * L + R + Panels<T>::vectors(args));
+  Arena<T> arena(Tiles<T>::kCount * L + R);
   const Tiles<T> t(arena, L);
   Vec<T>* weight = arena.take(R);
-  Panels<T> panels(args, arena);
 
-  // One direction of a vector of channels; its rows add to grad_rows.
-  const auto direction = [&](const Channels<T>& c, int64_t slot, T* grad_rows) {
+  // The direction k of a vector of channels; its rows add to grad_rows.
+  const auto direction = [&](const Channels<T>& c, int64_t k, bool reverse,
+                             T* grad_rows) {
+    const Panel<T> dt = args.dt.at(c.b, k), B = args.B.at(c.b, k),
+                   C = args.C.at(c.b, k);
     T *grad_B = grad_rows + R * L, *grad_C = grad_B + N * L;
     const Vec<T> skip = c.parameter(args.skip);
     const Vec<T> bias = c.parameter(args.dt_bias);
@@ -411,7 +347,7 @@ void backward(const Args<T>& args, int64_t begin, int64_t end) {
     if (kBidirectional) {
       for (int64_t r = 0; r < R; ++r)
         weight[r] = c.parameter(args.dt_weight + r, R);
-      project_steps<T>(panels.dt[slot], R, weight, bias, L, t.delta);
+      project_steps<T>(dt, R, weight, bias, L, t.delta);
     } else {
       c.load_chunk(args.delta, 0, L, t.delta);
       for (int64_t i = 0; i < L; ++i) t.delta[i] += bias;
@@ -427,17 +363,16 @@ void backward(const Args<T>& args, int64_t begin, int64_t end) {
       t.grad_delta[i] = Vec<T>{};
     }
     for (int64_t n = 0; n < N; ++n)
-      c.store_gradient(
-          scan_state_backward<T>(t, panels.B[slot].at(n), panels.C[slot].at(n),
-                                 c.parameter(args.A + n, N), slot == 1, L,
-                                 grad_B + n * L, grad_C + n * L),
-          args.grad_A + n, N);
+      c.store_gradient(scan_state_backward<T>(
+                           t, B.at(n), C.at(n), c.parameter(args.A + n, N),
+                           reverse, L, grad_B + n * L, grad_C + n * L),
+                       args.grad_A + n, N);
     for (int64_t i = 0; i < L; ++i) {
       t.grad_delta[i] *= t.slope[i];
       grad_bias += t.grad_delta[i];
     }
     if (kBidirectional) {
-      project_steps_backward<T>(t.grad_delta, panels.dt[slot], R,
+      project_steps_backward<T>(t.grad_delta, dt, R,
                                 args.dt_weight + c.channel * R, c.lanes, L,
                                 grad_rows, weight);
       for (int64_t r = 0; r < R; ++r)
@@ -452,7 +387,6 @@ void backward(const Args<T>& args, int64_t begin, int64_t end) {
     const int64_t split = task % sizes.splits;
     const int64_t first = task / sizes.splits % groups;
     const int64_t b = task / sizes.splits / groups;
-    panels.load(b, first, kDirections<kBidirectional>);
     const int64_t stop = vectors * (split + 1) / sizes.splits;
     for (int64_t v = vectors * split / sizes.splits; v < stop; ++v) {
       const Channels<T> sequence(sizes, b, first, v);
@@ -465,7 +399,7 @@ void backward(const Args<T>& args, int64_t begin, int64_t end) {
         const int64_t k = first + slot;
         const int64_t part = (b * sizes.directions + k) * sizes.splits + split;
         const Channels<T> c(sizes, b, k, v);
-        direction(c, slot, args.grad_rows + part * (R + 2 * N) * L);
+        direction(c, k, slot == 1, args.grad_rows + part * (R + 2 * N) * L);
         c.store_gradient(grad_skip, args.grad_skip);
       }
       sequence.store_chunk(t.grad_x, args.grad_x, 0, L);

@@ -7,12 +7,12 @@ namespace {
 ScanInputs inputs(const BidirectionalScan& in) {
   const auto dtype = compute_type(in.x);
   const int64_t N = in.A.size(1), R = in.dt_weight.size(2);
-  const Tensor rows = in.projected.to(dtype);
+  const Tensor projected = rows(in.projected, dtype);
   ScanInputs scan;
   scan.x = in.x.to(dtype);
-  scan.dt = rows.narrow(2, 0, R);
-  scan.B = rows.narrow(2, R, N);
-  scan.C = rows.narrow(2, R + N, N);
+  scan.dt = projected.narrow(2, 0, R);
+  scan.B = projected.narrow(2, R, N);
+  scan.C = projected.narrow(2, R + N, N);
   scan.dt_weight = parameter(in.dt_weight, dtype);
   scan.dt_bias = parameter(in.dt_bias, dtype);
   scan.A = parameter(in.A, dtype);

@@ -18,8 +18,8 @@ Sequences<Pointer> sequences(const Tensor& t) {
 }
 
 template <typename T>
-Rows<const T> rows(const Tensor& t) {
-  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2), t.stride(3)};
+Rows<T> rows(const Tensor& t) {
+  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 template <typename T>

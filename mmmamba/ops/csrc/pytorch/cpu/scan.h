@@ -24,6 +24,12 @@ inline at::ScalarType compute_type(const Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// Rows with contiguous positions, as the kernels take them.
+inline Tensor rows(const Tensor& t, at::ScalarType dtype) {
+  const Tensor converted = t.to(dtype);
+  return converted.stride(-1) == 1 ? converted : converted.contiguous();
+}
+
 // Returns the result in the dtype and the memory order of x.
 Tensor scan_forward(const ScanInputs& in, const Tensor& x);
 ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad);

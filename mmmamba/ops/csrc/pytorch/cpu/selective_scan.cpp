@@ -9,8 +9,8 @@ ScanInputs inputs(const SelectiveScan& in) {
   ScanInputs scan;
   scan.x = in.u.to(dtype);
   scan.delta = in.delta.to(dtype);
-  scan.B = in.B.to(dtype);
-  scan.C = in.C.to(dtype);
+  scan.B = rows(in.B, dtype);
+  scan.C = rows(in.C, dtype);
   scan.A = parameter(in.A, dtype);
   scan.skip = parameter(in.D, dtype);
   scan.dt_bias = parameter(in.delta_bias, dtype);
