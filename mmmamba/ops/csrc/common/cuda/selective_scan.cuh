@@ -269,7 +269,7 @@ __device__ inline void project(const Scan<T>& scan, const Task& task,
       const F weight = weights[c][r];
 #pragma unroll
       for (int i = 0; i < kItems; ++i)
-        delta[c][i] = multiply_add(weight, dt[i], delta[c][i]);
+        delta[c][i] = fma(weight, dt[i], delta[c][i]);
     }
   }
 }
@@ -464,8 +464,7 @@ __device__ inline void scan_direction(const Scan<T>& scan, const Task& task,
 #pragma unroll
     for (int c = 0; c < kChannels; ++c)
 #pragma unroll
-      for (int i = 0; i < kItems; ++i)
-        y[c][i] = multiply_add(D[c], x[c][i], y[c][i]);
+      for (int i = 0; i < kItems; ++i) y[c][i] = fma(D[c], x[c][i], y[c][i]);
   }
 
 #pragma unroll 1
@@ -489,7 +488,7 @@ __device__ inline void scan_direction(const Scan<T>& scan, const Task& task,
       for (int j = 0; j < kItems; ++j) {
         const int i = item<kReverse>(j);
         h[c] = advance(decays[c][i], h[c], delta[c][i] * x[c][i] * B[i]);
-        y[c][i] = multiply_add(C[i], h[c], y[c][i]);
+        y[c][i] = fma(C[i], h[c], y[c][i]);
       }
   }
 }
@@ -570,8 +569,8 @@ __device__ inline void differentiate_direction(
     for (int c = 0; c < kChannels; ++c)
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        dx[c][i] = multiply_add(D[c], dy[c][i], dx[c][i]);
-        dD[c] = multiply_add(dy[c][i], x[c][i], dD[c]);
+        dx[c][i] = fma(D[c], dy[c][i], dx[c][i]);
+        dD[c] = fma(dy[c][i], x[c][i], dD[c]);
       }
     store_parameter(dD, grads.parameters, scan.states, scan, plan, task, round);
   }
@@ -606,19 +605,19 @@ __device__ inline void differentiate_direction(
         const int i = item<kReverse>(j);
         decayed[i] = advance(decays[c][i], h, F(0));
         h = advance(decays[c][i], h, delta[c][i] * x[c][i] * B[i]);
-        dC[i] = multiply_add(dy[c][i], h, dC[i]);
+        dC[i] = fma(dy[c][i], h, dC[i]);
       }
       F p = end[c];
 #pragma unroll
       for (int j = 0; j < kItems; ++j) {
         const int i = item<!kReverse>(j);
-        const F g = multiply_add(C[i], dy[c][i], p);
+        const F g = fma(C[i], dy[c][i], p);
         const F g_delta = g * delta[c][i];
-        dA[c] = multiply_add(g_delta, decayed[i], dA[c]);
-        dB[i] = multiply_add(g_delta, x[c][i], dB[i]);
-        dx[c][i] = multiply_add(g_delta, B[i], dx[c][i]);
-        d_delta[c][i] = multiply_add(
-            g, multiply_add(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
+        dA[c] = fma(g_delta, decayed[i], dA[c]);
+        dB[i] = fma(g_delta, x[c][i], dB[i]);
+        dx[c][i] = fma(g_delta, B[i], dx[c][i]);
+        d_delta[c][i] =
+            fma(g, fma(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
         p = advance(decays[c][i], g, F(0));
       }
     }
