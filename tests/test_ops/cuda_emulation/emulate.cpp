@@ -124,7 +124,7 @@ void plan_call(const Call* call, int dtype, int64_t (&out)[8]) {
   dispatch(*call, dtype, [&](auto type) {
     const auto scan = make_scan<decltype(type)>(*call);
     const auto plan = make_plan(scan, call->dy != nullptr, call->processors);
-    out[0] = plan.row_parts();
+    out[0] = plan.tiles;
     out[1] = plan.parameter_parts(call->batch);
     out[2] = summary_size(scan, plan);
     out[3] = plan.chunks;

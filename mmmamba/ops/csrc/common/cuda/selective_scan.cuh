@@ -23,8 +23,6 @@
 // Nothing is accumulated by atomics: every sum has its fixed order.
 #pragma once
 
-#include <limits>
-
 #include "team_scan.cuh"
 
 namespace mmmamba::cuda {
@@ -96,7 +94,7 @@ struct Scan {
   Sequences<const T> dy;  // as x
   Sequences<T> dx;        // as x
   Sequences<T> d_delta;   // (batch, K, D, L), before bias and softplus
-  F* d_rows;              // (row_parts, batch, K, 2N, L): of B, then of C
+  F* d_rows;              // (tiles, batch, K, 2N, L): of B, then of C
   F* d_parameters;        // (parameter_parts, K*D, N + 2): of A, D, bias
 
   // A state of a channel, counted over all directions.
@@ -118,19 +116,11 @@ struct Plan {
   int teams;   // of a block
   int rounds;  // of a team, which does kChannels channels in each
   int tiles;   // teams that share the channels of a direction
+  int warps;   // of a team
   int64_t blocks;
 
-  __host__ __device__ int warps() const {  // of a team
-    return (team + kWarp - 1) / kWarp;
-  }
-
-  bool fits() const {  // the kernels count teams in 32 bits
-    return blocks * teams <= std::numeric_limits<int>::max();
-  }
-
-  int64_t row_parts() const { return tiles; }
   int64_t parameter_parts(int batch) const {
-    return int64_t(batch) * chunks * warps();
+    return int64_t(batch) * chunks * warps;
   }
 };
 
@@ -144,6 +134,7 @@ Plan make_plan(const Scan& scan, bool backward, int processors) {
   plan.team = 1;
   while (plan.team < threads && plan.team < kWarp) plan.team *= 2;
   if (threads > kWarp) plan.team = divide_up(threads, kWarp) * kWarp;
+  plan.warps = divide_up(plan.team, kWarp);
   plan.chunk_length = threads * kItems;
   plan.chunks = divide_up(scan.length, plan.chunk_length);
 
@@ -209,20 +200,10 @@ struct Round {
   int& phase;  // of exclusive_scan()
   int direction;
   int index;  // of the round
-  int first;  // channel, counted over all directions as A, D and bias
-  int end;    // of the direction's channels, counted likewise
-
-  __device__ Round(const Scan& scan, const Plan& plan, const Task& task,
-                   int& phase, int direction, int index)
-      : scan(scan),
-        plan(plan),
-        task(task),
-        phase(phase),
-        direction(direction),
-        index(index),
-        first(direction * scan.channels + task.first_channel +
-              index * kChannels),
-        end((direction + 1) * scan.channels) {}
+  // Channels, counted over all directions as A, D and bias.
+  int first =
+      direction * scan.channels + task.first_channel + index * kChannels;
+  int end = (direction + 1) * scan.channels;
 
   __device__ bool has(int c) const { return first + c < end; }
 
@@ -290,23 +271,15 @@ __device__ inline Tile<F> step_sizes(const Round<Scan>& round) {
   return delta;
 }
 
-// The decays of a state.
-template <typename F>
-__device__ inline Tile<Decay<F>> compute_decays(const Tile<F>& delta,
-                                                const Channels<F>& A) {
-  Tile<Decay<F>> decays;
-  for_tile([&](int c, int i) { decays[c][i] = decay(delta[c][i] * A[c]); });
-  return decays;
-}
-
 // The steps h -> decay * h + b(c, i), composed over this thread's positions.
 template <bool kReverse, typename F, typename B>
 __device__ inline Channels<Step<F>> compose_items(const Tile<Decay<F>>& decays,
                                                   B b) {
   Channels<Step<F>> steps;
+  const int first = kReverse ? kItems - 1 : 0;
   for_tile<kReverse>([&](int c, int i) {
     const Step<F> step = {decays[c][i], b(c, i)};
-    steps[c] = i == item<kReverse>(0) ? step : compose(steps[c], step);
+    steps[c] = i == first ? step : compose(steps[c], step);
   });
   return steps;
 }
@@ -386,7 +359,8 @@ __device__ inline void scan_direction(const Round<Scan>& round,
 #pragma unroll 1
   for (int n = 0; n < scan.states; ++n) {
     const auto A = round.parameter(scan.A + n, scan.states);
-    const auto decays = compute_decays(delta, A);
+    Tile<Decay<F>> decays;
+    for_tile([&](int c, int i) { decays[c][i] = decay(delta[c][i] * A[c]); });
     auto B = round.load_row(scan.B, n);
     const auto input = [&](int c, int i) {
       return delta[c][i] * x[c][i] * B[i];
@@ -420,8 +394,7 @@ __device__ inline void add_to_row(const Round<Scan>& round, int row,
   const bool aligned = scan.length % kItems == 0;
   const bool first_time = round.index == 0;
   auto sum = load(to, 1, aligned, first_time ? 0 : task.count);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) sum[i] += grad[i];
+  for_items([&](int i) { sum[i] += grad[i]; });
   store(sum, to, 1, aligned, task.count);
 }
 
@@ -433,7 +406,7 @@ __device__ inline void store_parameter(const Round<Scan>& round, int index,
   const Scan& scan = round.scan;
   const int64_t chunk =
       int64_t(round.task.batch) * round.plan.chunks + round.task.chunk;
-  const int64_t part = chunk * round.plan.warps() + threadIdx.x / kWarp;
+  const int64_t part = chunk * round.plan.warps + threadIdx.x / kWarp;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     const F sum = warp_sum(grad[c]);
@@ -467,7 +440,8 @@ __device__ inline void differentiate_direction(const Round<Scan>& round,
 #pragma unroll 1
   for (int n = 0; n < scan.states; ++n) {
     const auto A = round.parameter(scan.A + n, scan.states);
-    const auto decays = compute_decays(delta, A);
+    Tile<Decay<F>> decays;
+    for_tile([&](int c, int i) { decays[c][i] = decay(delta[c][i] * A[c]); });
     auto B = round.load_row(scan.B, n);
     const auto input = [&](int c, int i) {
       return delta[c][i] * x[c][i] * B[i];
@@ -492,17 +466,13 @@ __device__ inline void differentiate_direction(const Round<Scan>& round,
     for (int c = 0; c < kChannels; ++c) {
       Items<F> decayed;  // the previous state after the decay
       F h = start[c];
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = item<kReverse>(j);
+      for_items<kReverse>([&](int i) {
         decayed[i] = advance(decays[c][i], h, F(0));
         h = advance(decays[c][i], h, input(c, i));
         dC[i] = fma(dy[c][i], h, dC[i]);
-      }
+      });
       F p = end[c];
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = item<!kReverse>(j);
+      for_items<!kReverse>([&](int i) {
         const F g = fma(C[i], dy[c][i], p);
         const F g_delta = g * delta[c][i];
         dA[c] = fma(g_delta, decayed[i], dA[c]);
@@ -511,7 +481,7 @@ __device__ inline void differentiate_direction(const Round<Scan>& round,
         d_delta[c][i] =
             fma(g, fma(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
         p = advance(decays[c][i], g, F(0));
-      }
+      });
     }
     store_parameter(round, n, dA);
     add_to_row(round, n, dB);
@@ -539,7 +509,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   int phase = 0;
 #pragma unroll 1
   for (int k = 0; k < plan.rounds; ++k) {
-    const Round<Scan> round(scan, plan, task, phase, task.direction, k);
+    const Round<Scan> round{scan, plan, task, phase, task.direction, k};
     const auto x = round.load_tile(scan.x);
     const auto dy = kBackward ? round.load_tile(scan.dy) : Tile<F>{};
     Tile<F> sum = {};  // dx or y
@@ -551,7 +521,8 @@ __global__ void __launch_bounds__(kMaxThreads)
     };
     run_direction(std::false_type(), round);
     if constexpr (Scan::kBidirectional)
-      run_direction(std::true_type(), Round(scan, plan, task, phase, 1, k));
+      run_direction(std::true_type(),
+                    Round<Scan>{scan, plan, task, phase, 1, k});
     if (!kSummarize) round.store_tile(sum, kBackward ? scan.dx : scan.y);
   }
 }

@@ -34,19 +34,19 @@ using Channels = Array<V, kChannels>;
 template <typename V>
 using Tile = Channels<Items<V>>;
 
-// The j-th of a thread's items in the order of the scan.
-template <bool kReverse>
-__device__ constexpr int item(int j) {
-  return kReverse ? kItems - 1 - j : j;
+// Call visit(i) for a thread's items, in the order of the scan.
+template <bool kReverse = false, typename Visit>
+__device__ inline void for_items(Visit visit) {
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) visit(kReverse ? kItems - 1 - i : i);
 }
 
-// Call visit(c, i) for all items of a tile, in the order of the scan.
+// Call visit(c, i) for the items of each channel.
 template <bool kReverse = false, typename Visit>
 __device__ inline void for_tile(Visit visit) {
 #pragma unroll
   for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) visit(c, item<kReverse>(j));
+    for_items<kReverse>([&](int i) { visit(c, i); });
 }
 
 // What a thread moves in one instruction (two for double).
@@ -62,12 +62,10 @@ __device__ inline Items<F> load(const T* from, int64_t stride, bool aligned,
   Items<F> to;
   if (aligned && count >= kItems) {
     const auto vector = *reinterpret_cast<const Vector<T>*>(from);
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) to[i] = widen(vector.items[i]);
+    for_items([&](int i) { to[i] = widen(vector.items[i]); });
   } else {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i)
-      to[i] = i < count ? widen(from[i * stride]) : F(0);
+    for_items(
+        [&](int i) { to[i] = i < count ? widen(from[i * stride]) : F(0); });
   }
   return to;
 }
@@ -78,13 +76,12 @@ __device__ inline void store(const Items<F>& from, T* to, int64_t stride,
                              bool aligned, int count) {
   if (aligned && count >= kItems) {
     Vector<T> vector;
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) narrow(from[i], vector.items[i]);
+    for_items([&](int i) { narrow(from[i], vector.items[i]); });
     *reinterpret_cast<Vector<T>*>(to) = vector;
   } else {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i)
+    for_items([&](int i) {
       if (i < count) narrow(from[i], to[i * stride]);
+    });
   }
 }
 

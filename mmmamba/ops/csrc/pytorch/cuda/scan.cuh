@@ -13,28 +13,16 @@ namespace mmmamba::cuda {
 
 // CUDA's type of what a tensor stores.
 template <typename T>
-struct Storage {
-  using type = T;
-};
-template <>
-struct Storage<at::Half> {
-  using type = __half;
-};
-template <>
-struct Storage<at::BFloat16> {
-  using type = __nv_bfloat16;
-};
+using storage_t = std::conditional_t<
+    std::is_same_v<T, at::Half>, __half,
+    std::conditional_t<std::is_same_v<T, at::BFloat16>, __nv_bfloat16, T>>;
 
 // The type that a kernel reads all sequences in: theirs if they agree.
 inline at::ScalarType common_type(at::TensorList sequences) {
-  const auto type = sequences[0].scalar_type();
-  bool same = true, has_double = false;
-  for (const auto& tensor : sequences) {
-    same = same && tensor.scalar_type() == type;
-    has_double = has_double || tensor.scalar_type() == at::kDouble;
-  }
-  if (same) return type;
-  return has_double ? at::kDouble : at::kFloat;
+  auto type = sequences[0].scalar_type();
+  for (const auto& tensor : sequences)
+    type = at::promoteTypes(type, tensor.scalar_type());
+  return type;
 }
 
 inline at::ScalarType compute_type(at::ScalarType type) {
@@ -142,7 +130,8 @@ void run_on_stream(Scan scan, const at::TensorOptions& options,
   const auto plan =
       make_plan(scan, kBackward,
                 at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
-  TORCH_CHECK_VALUE(plan.fits(),
+  // The kernels count teams in 32 bits.
+  TORCH_CHECK_VALUE(plan.blocks * plan.teams <= std::numeric_limits<int>::max(),
                     "mmmamba: too many sequences for one "
                     "scan on a GPU; split the batch");
   set_outputs(scan, plan);
@@ -164,7 +153,7 @@ void run_scan(const Inputs& in, SetOutputs set_outputs) {
   const c10::cuda::CUDAGuard guard(in.x.device());
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, in.type, "selective_scan", [&] {
-        using T = typename Storage<scalar_t>::type;
+        using T = storage_t<scalar_t>;
         run_on_stream<kBackward>(scan_of<Scan<T, kBidirectional>>(in),
                                  in.compute_options(), set_outputs);
       });
@@ -199,7 +188,7 @@ Outputs backward(const Inputs& in, const Tensor& grad) {
       at::empty({0, batch, in.directions, 2 * N, length}, in.compute_options());
   auto parameters = at::empty({0, channels, N + 2}, in.compute_options());
   run_scan<true, kBidirectional>(in, [&](auto& scan, const Plan& plan) {
-    rows.resize_({plan.row_parts(), batch, in.directions, 2 * N, length});
+    rows.resize_({plan.tiles, batch, in.directions, 2 * N, length});
     parameters.resize_({plan.parameter_parts(batch), channels, N + 2});
     point(scan.dy, dy);
     point(scan.dx, dx);
