@@ -6,8 +6,8 @@
 // registers, composes the steps of each thread, scans these over the team
 // and walks through its own positions from the state that results.
 // A sequence that is longer than a team can hold is cut into chunks. A first
-// kernel then reduces every chunk to one composed step, and the main kernel
-// starts each chunk from the composition of those before it.
+// pass, with kSummarize, then reduces every chunk to one composed step, and the
+// main pass starts each chunk from the composition of those before it.
 //
 // Both operators share all of this. They differ in where step sizes come from
 // and in the directions that a team scans:
@@ -72,19 +72,21 @@ struct Scan {
   int channels;    // D, of one direction
   int states;      // N
   int rank;        // R, if bidirectional
-  int length;      // L
-  int height;      // rows of one direction in B, C and dt
+  int64_t length;  // L
+  int height;      // of B, C and dt, from one direction to the next
   bool softplus;   // always, if bidirectional
 
-  Sequences<const T> x;      // (batch, K, D, L); bidirectional: K = 1
-  Sequences<const T> B;      // (batch, K, N, L), contiguous positions
-  Sequences<const T> C;      // (batch, K, N, L), contiguous positions
-  Sequences<const T> delta;  // selective: (batch, K, D, L)
-  Sequences<const T> dt;     // bidirectional: (batch, K, R, L), contiguous
+  Sequences<const T> x;      // (batch, K*D, L); bidirectional: (batch, D, L)
+  Sequences<const T> delta;  // selective: (batch, K*D, L)
   const F* weight;           // bidirectional: (K*D, R)
   const F* A;                // (K*D, N)
   const F* D;                // (K*D)
   const F* bias;             // (K*D)
+
+  // Of contiguous positions: the first of `height` rows for each direction.
+  Sequences<const T> B;   // of N
+  Sequences<const T> C;   // of N
+  Sequences<const T> dt;  // bidirectional: of R
 
   Summary<F> summary;  // of more than one chunk; set by run()
   Sequences<T> y;      // of the forward pass, as x
@@ -93,7 +95,7 @@ struct Scan {
   // caller to finish: they are over the first axis of what has `parts`.
   Sequences<const T> dy;  // as x
   Sequences<T> dx;        // as x
-  Sequences<T> d_delta;   // (batch, K, D, L), before bias and softplus
+  Sequences<T> d_delta;   // (batch, K*D, L), before bias and softplus
   F* d_rows;              // (tiles, batch, K, 2N, L): of B, then of C
   F* d_parameters;        // (parameter_parts, K*D, N + 2): of A, D, bias
 
@@ -200,7 +202,7 @@ struct Round {
   int& phase;  // of exclusive_scan()
   int direction;
   int index;  // of the round
-  // Channels, counted over all directions as A, D and bias.
+  // Its channels, counted over all directions as A, D and bias are.
   int first =
       direction * scan.channels + task.first_channel + index * kChannels;
   int end = (direction + 1) * scan.channels;
@@ -227,7 +229,7 @@ struct Round {
             to.position_stride, to.aligned, has(c) ? task.count : 0);
   }
 
-  // Of contiguous positions.
+  // Of B, C or dt.
   template <typename T>
   __device__ Items<F> load_row(const Sequences<T>& rows, int row) const {
     return load(
@@ -235,7 +237,7 @@ struct Round {
         rows.aligned, task.count);
   }
 
-  // Of each channel; 0 past the last one.
+  // One number of each channel; 0 past the last one.
   __device__ Channels<F> parameter(const F* from, int stride = 1) const {
     Channels<F> to;
 #pragma unroll
@@ -338,10 +340,12 @@ __device__ inline Channels<F> scan_chunk(const Round<Scan>& round,
                                          Quantity quantity, int state,
                                          const Channels<Step<F>>& own) {
   const auto before = exclusive_scan<kReverse>(own, round.phase);
-  if constexpr (!kSummarize)
+  if constexpr (kSummarize) {
+    store_summary<kReverse>(round, quantity, state, before, own);
+    return {};
+  } else {
     return start_values<kReverse>(round, quantity, state, before);
-  store_summary<kReverse>(round, quantity, state, before, own);
-  return {};
+  }
 }
 
 // Add to y what one direction gives or, with kSummarize, only summarize it.
@@ -386,9 +390,8 @@ __device__ inline void add_to_row(const Round<Scan>& round, int row,
                                   const Items<F>& grad) {
   const Scan& scan = round.scan;
   const Task& task = round.task;
-  const int64_t part =
-      (int64_t(task.tile) * scan.batch + task.batch) * scan.directions +
-      round.direction;
+  const int64_t item = int64_t(task.tile) * scan.batch + task.batch;
+  const int64_t part = item * scan.directions + round.direction;
   F* to = scan.d_rows + (part * 2 * scan.states + row) * scan.length +
           task.position;
   const bool aligned = scan.length % kItems == 0;
@@ -499,8 +502,8 @@ __device__ inline void differentiate_direction(const Round<Scan>& round,
   round.store_tile(d_delta, scan.d_delta);
 }
 
-// Reduce each chunk to one step, of the states and, with kBackward, of their
-// gradients; or, without kSummarize, compute the results.
+// With kSummarize, reduce each chunk to one step, of the states and, with
+// kBackward, of their gradients; otherwise compute the results.
 template <bool kBackward, bool kSummarize, typename Scan>
 __global__ void __launch_bounds__(kMaxThreads)
     scan_kernel(const Scan scan, const Plan plan) {

@@ -61,7 +61,7 @@ struct Inputs {
   at::ScalarType type;
   bool softplus;
   int64_t directions;
-  int64_t height;  // rows of a direction in B, C and dt
+  int64_t height;  // of B, C and dt, from one direction to the next
   Tensor x, B, C, A, D, bias;
   Tensor delta;       // selective
   Tensor dt, weight;  // bidirectional
@@ -123,7 +123,7 @@ Scan scan_of(const Inputs& in) {
   return scan;
 }
 
-// Start the kernels, once `set_outputs(scan, plan)` has said where to write.
+// Start the kernels; `set_outputs(scan, plan)` says where they write.
 template <bool kBackward, typename Scan, typename SetOutputs>
 void run_on_stream(Scan scan, const at::TensorOptions& options,
                    SetOutputs set_outputs) {
@@ -136,10 +136,10 @@ void run_on_stream(Scan scan, const at::TensorOptions& options,
                     "scan on a GPU; split the batch");
   set_outputs(scan, plan);
   const auto summary = at::empty({summary_size(scan, plan)}, options);
-  const auto launch = [](auto kernel, const Scan& scan, const Plan& plan) {
+  const auto stream = at::cuda::getCurrentCUDAStream();
+  const auto launch = [&](auto kernel, const Scan& scan, const Plan& plan) {
     const dim3 block(plan.team, plan.teams);
-    kernel<<<plan.blocks, block, 0, at::cuda::getCurrentCUDAStream()>>>(scan,
-                                                                        plan);
+    kernel<<<plan.blocks, block, 0, stream>>>(scan, plan);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   };
   run<kBackward>(scan, plan, static_cast<typename Scan::F*>(summary.data_ptr()),
@@ -183,7 +183,7 @@ Outputs backward(const Inputs& in, const Tensor& grad) {
   const auto d_delta =
       kBidirectional ? at::empty({batch, channels, length}, in.x.options())
                      : at::empty_like(in.delta);
-  // Without parts, which are all that there is to sum of nothing.
+  // Without parts, the sums are 0: that is what a scan of nothing leaves.
   auto rows =
       at::empty({0, batch, in.directions, 2 * N, length}, in.compute_options());
   auto parameters = at::empty({0, channels, N + 2}, in.compute_options());
