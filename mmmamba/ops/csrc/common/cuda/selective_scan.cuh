@@ -92,7 +92,7 @@ struct Scan {
   Sequences<T> y;      // of the forward pass, as x
 
   // Of the backward pass. Sums over channels or positions are left for the
-  // caller to finish: they are over the first axis of what has `parts`.
+  // caller to finish: they are over the first axis of the last two.
   Sequences<const T> dy;  // as x
   Sequences<T> dx;        // as x
   Sequences<T> d_delta;   // (batch, K*D, L), before bias and softplus
