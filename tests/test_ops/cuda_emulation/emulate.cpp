@@ -21,16 +21,6 @@ Sequences<T> sequences(const void* data, const int64_t* strides) {
           strides[2], aligned};
 }
 
-template <typename T>
-Rows<const T> rows(const void* data, int64_t offset, int64_t batch_stride,
-                   int64_t direction_stride, int length) {
-  const auto* first = static_cast<const T*>(data) + offset;
-  const bool aligned =
-      length % kItems == 0 &&
-      reinterpret_cast<uintptr_t>(first) % alignof(Vector<T>) == 0;
-  return {first, batch_stride, direction_stride, aligned};
-}
-
 }  // namespace
 
 extern "C" {
@@ -51,88 +41,77 @@ struct Call {
 
 namespace {
 
-void launch_on_cpu(const Plan& plan, std::function<void()> body) {
-  emulation::run_grid({unsigned(plan.blocks), 1, 1},
-                      {unsigned(plan.team), unsigned(plan.teams), 1},
-                      std::move(body));
-}
-
-template <bool kBidirectional, typename T>
-Scan<T> make_scan(const Call& call) {
-  using F = compute_t<T>;
+template <typename Scan>
+Scan make_scan(const Call& call) {
+  using T = typename Scan::T;
+  using F = typename Scan::F;
   const int64_t K = call.directions, D = call.channels, N = call.states;
-  const int64_t L = call.length, R = call.rank, height = R + 2 * N;
+  const int64_t L = call.length, R = call.rank;
+  const int64_t height = Scan::kBidirectional ? R + 2 * N : N;
   const int64_t delta_strides[] = {K * D * L, L, 1};
-  Scan<T> scan{};
+  const int64_t row_strides[] = {K * height * L, L, 1};
+  Scan scan{};
   scan.batch = call.batch;
   scan.directions = K;
   scan.channels = D;
   scan.states = N;
+  scan.rank = R;
+  scan.height = height;
   scan.length = L;
+  scan.softplus = call.softplus;
   scan.x = sequences<const T>(call.x, call.x_strides);
   scan.A = static_cast<const F*>(call.A);
   scan.D = static_cast<const F*>(call.D);
   scan.bias = static_cast<const F*>(call.bias);
-  scan.softplus = call.softplus;
-  if (kBidirectional) {
-    const int64_t per_batch = K * height * L, per_direction = height * L;
-    scan.rank = R;
+  if (Scan::kBidirectional) {
+    const auto* projected = static_cast<const T*>(call.projected);
     scan.weight = static_cast<const F*>(call.weight);
-    scan.dt = rows<T>(call.projected, 0, per_batch, per_direction, L);
-    scan.B = rows<T>(call.projected, R * L, per_batch, per_direction, L);
-    scan.C = rows<T>(call.projected, (R + N) * L, per_batch, per_direction, L);
+    scan.dt = sequences<const T>(projected, row_strides);
+    scan.B = sequences<const T>(projected + R * L, row_strides);
+    scan.C = sequences<const T>(projected + (R + N) * L, row_strides);
   } else {
     scan.delta = sequences<const T>(call.delta, delta_strides);
-    scan.B = rows<T>(call.B, 0, K * N * L, N * L, L);
-    scan.C = rows<T>(call.C, 0, K * N * L, N * L, L);
+    scan.B = sequences<const T>(call.B, row_strides);
+    scan.C = sequences<const T>(call.C, row_strides);
   }
+  scan.y = sequences<T>(call.y, call.y_strides);
+  scan.dy = sequences<const T>(call.dy, call.y_strides);
+  scan.dx = sequences<T>(call.dx, call.y_strides);
+  scan.d_delta = sequences<T>(call.d_delta, delta_strides);
+  scan.d_rows = static_cast<F*>(call.rows);
+  scan.d_parameters = static_cast<F*>(call.parameters);
   return scan;
 }
 
-template <bool kBidirectional, typename T>
-Plan plan_of(const Call& call) {
-  const auto scan = make_scan<kBidirectional, T>(call);
-  return make_plan<kBidirectional>(scan, call.dy != nullptr, call.processors);
-}
-
-template <bool kBidirectional, typename T>
-void run(const Call& call) {
-  using F = compute_t<T>;
-  const auto scan = make_scan<kBidirectional, T>(call);
-  const auto plan = plan_of<kBidirectional, T>(call);
-  const auto launch = [](auto kernel, const Plan& plan, auto... arguments) {
-    launch_on_cpu(plan, [=] { kernel(arguments...); });
+template <typename Scan>
+void run_on_cpu(const Call& call) {
+  const auto scan = make_scan<Scan>(call);
+  const auto plan = make_plan(scan, call.dy != nullptr, call.processors);
+  const auto launch = [](auto kernel, const Scan& scan, const Plan& plan) {
+    emulation::run_grid({unsigned(plan.blocks), 1, 1},
+                        {unsigned(plan.team), unsigned(plan.teams), 1},
+                        [=] { kernel(scan, plan); });
   };
-  auto* summary = static_cast<F*>(call.summary);
-  if (!call.dy) {
-    run_forward<kBidirectional>(scan, plan, summary,
-                                sequences<T>(call.y, call.y_strides), launch);
-    return;
-  }
-  const int64_t L = call.length;
-  const int64_t strides[] = {call.directions * call.channels * L, L, 1};
-  Gradients<T> grads{};
-  grads.y = sequences<const T>(call.dy, call.y_strides);
-  grads.x = sequences<T>(call.dx, call.y_strides);
-  grads.delta = sequences<T>(call.d_delta, strides);
-  grads.rows = static_cast<F*>(call.rows);
-  grads.parameters = static_cast<F*>(call.parameters);
-  run_backward<kBidirectional>(scan, plan, summary, grads, launch);
+  auto* summary = static_cast<typename Scan::F*>(call.summary);
+  if (call.dy)
+    run<true>(scan, plan, summary, launch);
+  else
+    run<false>(scan, plan, summary, launch);
 }
 
-// `visit(bidirectional, type)` with the types that the call is for.
+// `visit(scan)` with a scan of the type that the call is for.
 template <typename Visit>
 void dispatch(const Call& call, int dtype, Visit visit) {
-  const auto with_type = [&](auto bidirectional) {
-    if (dtype == 0) visit(bidirectional, float{});
-    if (dtype == 1) visit(bidirectional, double{});
-    if (dtype == 2) visit(bidirectional, __half{});
-    if (dtype == 3) visit(bidirectional, __nv_bfloat16{});
+  const auto with_type = [&](auto type) {
+    if (call.projected)
+      visit(Scan<decltype(type), true>());
+    else
+      visit(Scan<decltype(type), false>());
   };
-  if (call.projected)
-    with_type(std::true_type{});
-  else
-    with_type(std::false_type{});
+  if (dtype == 0) with_type(float{});
+  if (dtype == 1) with_type(double{});
+  if (dtype == 2) with_type(__half{});
+  if (dtype == 3) with_type(__nv_bfloat16{});
 }
 
 }  // namespace
@@ -142,13 +121,12 @@ extern "C" {
 // How many row parts, parameter parts and summary values the call writes,
 // then how it is launched.
 void plan_call(const Call* call, int dtype, int64_t (&out)[8]) {
-  dispatch(*call, dtype, [&](auto bidirectional, auto type) {
-    constexpr bool kBidirectional = bidirectional.value;
-    using T = decltype(type);
-    const auto plan = plan_of<kBidirectional, T>(*call);
-    out[0] = plan.row_parts();
+  dispatch(*call, dtype, [&](auto type) {
+    const auto scan = make_scan<decltype(type)>(*call);
+    const auto plan = make_plan(scan, call->dy != nullptr, call->processors);
+    out[0] = plan.tiles;
     out[1] = plan.parameter_parts(call->batch);
-    out[2] = summary_size(make_scan<kBidirectional, T>(*call), plan);
+    out[2] = summary_size(scan, plan);
     out[3] = plan.chunks;
     out[4] = plan.team;
     out[5] = plan.teams;
@@ -177,9 +155,8 @@ void softplus_slope(const float* x, float* out, int64_t count) {
 // Returns 0, or 1 with the reason on stderr.
 int run_call(const Call* call, int dtype) {
   try {
-    dispatch(*call, dtype, [&](auto bidirectional, auto type) {
-      run<bidirectional.value, decltype(type)>(*call);
-    });
+    dispatch(*call, dtype,
+             [&](auto type) { run_on_cpu<decltype(type)>(*call); });
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -6,20 +6,13 @@
 #include <cuda_fp16.h>
 
 #include <cmath>
+#include <type_traits>
 
 namespace mmmamba::cuda {
 
 // The type to compute in for values stored as T.
 template <typename T>
-struct Compute {
-  using type = float;
-};
-template <>
-struct Compute<double> {
-  using type = double;
-};
-template <typename T>
-using compute_t = typename Compute<T>::type;
+using compute_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 __device__ inline double widen(double v) { return v; }
 __device__ inline float widen(float v) { return v; }
@@ -33,12 +26,7 @@ __device__ inline void narrow(float v, __nv_bfloat16& to) {
   to = __float2bfloat16_rn(v);
 }
 
-__device__ inline double multiply_add(double a, double b, double c) {
-  return fma(a, b, c);
-}
-__device__ inline float multiply_add(float a, float b, float c) {
-  return fmaf(a, b, c);
-}
+using std::fma;
 
 // exp(x) as an unevaluated sum. Near 1 the rounding of exp(x) alone, the same
 // at every step, would be amplified by the length of the sequence (4e-5 over
@@ -106,7 +94,7 @@ __device__ inline float softplus_slope(float value) {
 
 template <typename F>
 __device__ inline F advance(Decay<F> decay, F h, F b) {
-  return multiply_add(decay.high, h, multiply_add(decay.low, h, b));
+  return fma(decay.high, h, fma(decay.low, h, b));
 }
 
 // One step of the recurrence, or several composed: h -> decay * h + b.
@@ -130,9 +118,8 @@ template <typename F>
 __device__ inline Step<F> compose(Step<F> first, Step<F> second) {
   const auto a = first.decay, b = second.decay;
   const F high = a.high * b.high;
-  const F rounded_off = multiply_add(a.high, b.high, -high);
-  const F low =
-      multiply_add(a.high, b.low, multiply_add(a.low, b.high, rounded_off));
+  const F rounded_off = fma(a.high, b.high, -high);
+  const F low = fma(a.high, b.low, fma(a.low, b.high, rounded_off));
   return {{high, low}, advance(b, first.b, second.b)};
 }
 

@@ -6,8 +6,8 @@
 // registers, composes the steps of each thread, scans these over the team
 // and walks through its own positions from the state that results.
 // A sequence that is longer than a team can hold is cut into chunks. A first
-// kernel then reduces every chunk to one composed step, and the main kernel
-// starts each chunk from the composition of those before it.
+// pass, with kSummarize, then reduces every chunk to one composed step, and the
+// main pass starts each chunk from the composition of those before it.
 //
 // Both operators share all of this. They differ in where step sizes come from
 // and in the directions that a team scans:
@@ -23,22 +23,23 @@
 // Nothing is accumulated by atomics: every sum has its fixed order.
 #pragma once
 
-#include <limits>
-
 #include "team_scan.cuh"
 
 namespace mmmamba::cuda {
 
-// Rows (batch, direction, row, length) of contiguous positions: B, C, dt.
+// Sequences along the last axis of a (batch, rows, length) tensor. Rows are
+// counted over all directions.
 template <typename T>
-struct Rows {
+struct Sequences {
   T* data;
   int64_t batch_stride;
-  int64_t direction_stride;
-  bool aligned;
+  int64_t row_stride;
+  int64_t position_stride;
+  bool aligned;  // kItems consecutive positions are one aligned vector
 
-  __device__ T* at(int batch, int direction, int64_t offset) const {
-    return data + batch * batch_stride + direction * direction_stride + offset;
+  __device__ T* at(int batch, int row, int position) const {
+    return data + batch * batch_stride + row * row_stride +
+           position * position_stride;
   }
 };
 
@@ -59,49 +60,54 @@ struct Summary {
   }
 };
 
-// Sizes and inputs of either operator. Absent inputs are null.
-template <typename T>
+// Sizes, inputs and outputs of either operator. Absent inputs are null.
+template <typename Type, bool kBoth>
 struct Scan {
+  using T = Type;
   using F = compute_t<T>;
+  static constexpr bool kBidirectional = kBoth;
 
   int batch;
   int directions;  // K
   int channels;    // D, of one direction
   int states;      // N
-  int length;      // L
+  int rank;        // R, if bidirectional
+  int64_t length;  // L
+  int height;      // of B, C and dt, from one direction to the next
+  bool softplus;   // always, if bidirectional
 
-  Sequences<const T> x;  // (batch, K*D, L); bidirectional: (batch, D, L)
-  Rows<const T> B;       // (batch, K, N, L)
-  Rows<const T> C;       // (batch, K, N, L)
-  const F* A;            // (K*D, N)
-  const F* D;            // (K*D)
-  const F* bias;         // (K*D)
-
-  bool softplus;             // always, if bidirectional
+  Sequences<const T> x;      // (batch, K*D, L); bidirectional: (batch, D, L)
   Sequences<const T> delta;  // selective: (batch, K*D, L)
-  int rank;                  // bidirectional: R
-  Rows<const T> dt;          // bidirectional: (batch, K, R, L)
   const F* weight;           // bidirectional: (K*D, R)
+  const F* A;                // (K*D, N)
+  const F* D;                // (K*D)
+  const F* bias;             // (K*D)
 
-  Summary<F> summary;  // of more than one chunk; set by run_*()
+  // Of contiguous positions: the first of `height` rows for each direction.
+  Sequences<const T> B;   // of N
+  Sequences<const T> C;   // of N
+  Sequences<const T> dt;  // bidirectional: of R
+
+  Summary<F> summary;  // of more than one chunk; set by run()
+  Sequences<T> y;      // of the forward pass, as x
+
+  // Of the backward pass. Sums over channels or positions are left for the
+  // caller to finish: they are over the first axis of the last two.
+  Sequences<const T> dy;  // as x
+  Sequences<T> dx;        // as x
+  Sequences<T> d_delta;   // (batch, K*D, L), before bias and softplus
+  F* d_rows;              // (tiles, batch, K, 2N, L): of B, then of C
+  F* d_parameters;        // (parameter_parts, K*D, N + 2): of A, D, bias
 
   // A state of a channel, counted over all directions.
   __host__ __device__ int64_t series(int item, int channel, int state) const {
     return (int64_t(item) * directions * channels + channel) * states + state;
   }
-};
 
-// Where the gradients go. Sums over channels or positions are left for the
-// caller to finish: they are over the first axis of what has a `parts` axis.
-template <typename T>
-struct Gradients {
-  using F = compute_t<T>;
-
-  Sequences<const T> y;  // the gradient that comes in
-  Sequences<T> x;
-  Sequences<T> delta;  // (batch, K*D, L), before bias and softplus
-  F* rows;             // (row_parts, batch, K, 2N, L): of B, then of C
-  F* parameters;       // (parameter_parts, K*D, N + 2): of A, D, bias
+  // Directions that are scanned by separate teams.
+  __host__ __device__ int groups() const {
+    return kBidirectional ? 1 : directions;
+  }
 };
 
 // How the work is cut.
@@ -112,34 +118,25 @@ struct Plan {
   int teams;   // of a block
   int rounds;  // of a team, which does kChannels channels in each
   int tiles;   // teams that share the channels of a direction
+  int warps;   // of a team
   int64_t blocks;
 
-  bool fits() const {  // the kernels count teams in 32 bits
-    return blocks * teams <= std::numeric_limits<int>::max();
-  }
-
-  int64_t row_parts() const { return tiles; }
   int64_t parameter_parts(int batch) const {
-    return int64_t(batch) * chunks * ((team + kWarp - 1) / kWarp);
+    return int64_t(batch) * chunks * warps;
   }
 };
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Directions that are scanned by separate teams.
-template <bool kBidirectional, typename T>
-__host__ __device__ int groups(const Scan<T>& scan) {
-  return kBidirectional ? 1 : scan.directions;
-}
-
-template <bool kBidirectional, typename T>
-Plan make_plan(const Scan<T>& scan, bool backward, int processors) {
+template <typename Scan>
+Plan make_plan(const Scan& scan, bool backward, int processors) {
   Plan plan;
   plan.chunks = divide_up(scan.length, kMaxThreads * kItems);
   const int threads = divide_up(scan.length, int64_t(plan.chunks) * kItems);
   plan.team = 1;
   while (plan.team < threads && plan.team < kWarp) plan.team *= 2;
   if (threads > kWarp) plan.team = divide_up(threads, kWarp) * kWarp;
+  plan.warps = divide_up(plan.team, kWarp);
   plan.chunk_length = threads * kItems;
   plan.chunks = divide_up(scan.length, plan.chunk_length);
 
@@ -150,8 +147,7 @@ Plan make_plan(const Scan<T>& scan, bool backward, int processors) {
   // device. The workspace of a backward pass, 2N rows for each team, is at
   // most two rows for a channel.
   const int64_t all_rounds = divide_up(scan.channels, kChannels);
-  const int64_t sequences =
-      int64_t(scan.batch) * groups<kBidirectional>(scan) * plan.chunks;
+  const int64_t sequences = int64_t(scan.batch) * scan.groups() * plan.chunks;
   const int64_t threads_wanted = int64_t(processors) * 2048;
   const int64_t enough = sequences * all_rounds * plan.team / threads_wanted;
   const int64_t frugal = backward ? divide_up(scan.states, kChannels) : 1;
@@ -174,13 +170,13 @@ struct Task {
   int position;  // the thread's first one
   int count;     // the thread's positions, 0 to kItems
 
-  template <typename T>
-  __device__ Task(const Scan<T>& scan, const Plan& plan, int groups) {
+  template <typename Scan>
+  __device__ Task(const Scan& scan, const Plan& plan) {
     unsigned team = blockIdx.x * blockDim.y + threadIdx.y;
     tile = team % plan.tiles;
     team /= plan.tiles;
-    direction = team % groups;
-    team /= groups;
+    direction = team % scan.groups();
+    team /= scan.groups();
     chunk = team % plan.chunks;
     team /= plan.chunks;
     const bool idle = team >= unsigned(scan.batch);
@@ -195,504 +191,360 @@ struct Task {
   }
 };
 
-// A number of each of this thread's positions in a few channels.
-template <typename F>
-using Tile = F[kChannels][kItems];
-template <typename F>
-using Decays = Decay<F>[kChannels][kItems];
-
-template <typename T, typename F>
-__device__ inline void load_tile(const Sequences<const T>& from,
-                                 const Task& task, int first, int end,
-                                 Tile<F>& to) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-    load(from.at(task.batch, first + c, task.position), from.position_stride,
-         from.aligned, first + c < end ? task.count : 0, to[c]);
-}
-
-template <typename T, typename F>
-__device__ inline void store_tile(const Tile<F>& from, const Task& task,
-                                  int first, int end, const Sequences<T>& to) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-    store(from[c], to.at(task.batch, first + c, task.position),
-          to.position_stride, to.aligned, first + c < end ? task.count : 0);
-}
-
-template <typename T, typename F>
-__device__ inline void load_row(const Rows<const T>& rows, int row,
-                                const Scan<T>& scan, const Task& task,
-                                int direction, F (&to)[kItems]) {
-  const int64_t offset = int64_t(row) * scan.length + task.position;
-  load(rows.at(task.batch, direction, offset), 1, rows.aligned, task.count, to);
-}
-
-// The channels of one direction that a team works on in one round.
+// A few channels of one direction, which a team works on in one round.
+template <typename Scan>
 struct Round {
-  int direction;
-  int first;     // channel, counted over all directions as A, D and bias
-  int end;       // of the direction's channels, counted likewise
-  int sequence;  // of x, that of the first channel
-  int sequence_end;
+  using F = typename Scan::F;
 
-  template <typename T>
-  __device__ Round(const Scan<T>& scan, const Task& task, int direction,
-                   int first_channel)
-      : direction(direction),
-        first(direction * scan.channels + first_channel),
-        end((direction + 1) * scan.channels),
-        sequence(task.direction * scan.channels + first_channel),
-        sequence_end((task.direction + 1) * scan.channels) {}
+  const Scan& scan;
+  const Plan& plan;
+  const Task& task;
+  int& phase;  // of exclusive_scan()
+  int direction;
+  int index;  // of the round
+  // Its channels, counted over all directions as A, D and bias are.
+  int first =
+      direction * scan.channels + task.first_channel + index * kChannels;
+  int end = (direction + 1) * scan.channels;
 
   __device__ bool has(int c) const { return first + c < end; }
+
+  // The positions of this thread; 0 past the last channel.
+  template <typename T>
+  __device__ Tile<F> load_tile(const Sequences<T>& from) const {
+    Tile<F> to;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c)
+      to[c] = load(from.at(task.batch, first + c, task.position),
+                   from.position_stride, from.aligned, has(c) ? task.count : 0);
+    return to;
+  }
+
+  template <typename T>
+  __device__ void store_tile(const Tile<F>& from,
+                             const Sequences<T>& to) const {
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c)
+      store(from[c], to.at(task.batch, first + c, task.position),
+            to.position_stride, to.aligned, has(c) ? task.count : 0);
+  }
+
+  // Of B, C or dt.
+  template <typename T>
+  __device__ Items<F> load_row(const Sequences<T>& rows, int row) const {
+    return load(
+        rows.at(task.batch, direction * scan.height + row, task.position), 1,
+        rows.aligned, task.count);
+  }
+
+  // One number of each channel; 0 past the last one.
+  __device__ Channels<F> parameter(const F* from, int stride = 1) const {
+    Channels<F> to;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c)
+      to[c] = has(c) ? from[int64_t(first + c) * stride] : F(0);
+    return to;
+  }
 };
 
-// delta = weight @ dt, the step sizes before bias and softplus.
-template <typename T, typename F>
-__device__ inline void project(const Scan<T>& scan, const Task& task,
-                               const Round& round, Tile<F>& delta) {
-  const F* weights[kChannels];
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c) {
-    const int channel = round.has(c) ? round.first + c : round.end - 1;
-    weights[c] = scan.weight + int64_t(channel) * scan.rank;
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) delta[c][i] = 0;
-  }
-#pragma unroll 2
-  for (int r = 0; r < scan.rank; ++r) {
-    F dt[kItems];
-    load_row(scan.dt, r, scan, task, round.direction, dt);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      const F weight = weights[c][r];
-#pragma unroll
-      for (int i = 0; i < kItems; ++i)
-        delta[c][i] = multiply_add(weight, dt[i], delta[c][i]);
-    }
-  }
-}
-
 // Step sizes; 0 past the end, so that nothing happens there.
-template <bool kBidirectional, typename T, typename F>
-__device__ inline void step_sizes(const Scan<T>& scan, const Task& task,
-                                  const Round& round, Tile<F>& delta) {
-  if (kBidirectional)
-    project(scan, task, round, delta);
-  else
-    load_tile(scan.delta, task, round.first, round.end, delta);
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c) {
-    const F bias =
-        scan.bias && round.has(c) ? scan.bias[round.first + c] : F(0);
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      F z = delta[c][i] + bias;
-      if (kBidirectional || scan.softplus) z = softplus(z);
-      delta[c][i] = round.has(c) && i < task.count ? z : F(0);
+template <typename Scan, typename F = typename Scan::F>
+__device__ inline Tile<F> step_sizes(const Round<Scan>& round) {
+  const Scan& scan = round.scan;
+  Tile<F> delta = {};
+  if constexpr (Scan::kBidirectional) {
+#pragma unroll 2
+    for (int r = 0; r < scan.rank; ++r) {
+      const auto dt = round.load_row(scan.dt, r);
+      const auto weight = round.parameter(scan.weight + r, scan.rank);
+      for_tile([&](int c, int i) {
+        delta[c][i] = fma(weight[c], dt[i], delta[c][i]);
+      });
     }
+  } else {
+    delta = round.load_tile(scan.delta);
   }
+  const auto bias = scan.bias ? round.parameter(scan.bias) : Channels<F>{};
+  for_tile([&](int c, int i) {
+    F z = delta[c][i] + bias[c];
+    if (Scan::kBidirectional || scan.softplus) z = softplus(z);
+    delta[c][i] = round.has(c) && i < round.task.count ? z : F(0);
+  });
+  return delta;
 }
 
-// A parameter of each channel, 0 past the last one.
-template <typename F>
-__device__ inline void load_parameter(const F* from, int stride,
-                                      const Round& round, F (&to)[kChannels]) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-    to[c] =
-        from && round.has(c) ? from[int64_t(round.first + c) * stride] : F(0);
-}
-
-template <typename F>
-__device__ inline void compute_decays(const Tile<F>& delta,
-                                      const F (&A)[kChannels],
-                                      Decays<F>& decays) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) decays[c][i] = decay(delta[c][i] * A[c]);
-}
-
-// The steps of a state, composed over this thread's positions.
-template <bool kReverse, typename F>
-__device__ inline void compose_state(const Decays<F>& decays,
-                                     const Tile<F>& delta, const Tile<F>& x,
-                                     const F (&B)[kItems],
-                                     Step<F> (&steps)[kChannels]) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) {
-      const int i = item<kReverse>(j);
-      const Step<F> step = {decays[c][i], delta[c][i] * x[c][i] * B[i]};
-      steps[c] = j == 0 ? step : compose(steps[c], step);
-    }
-}
-
-// The same of a state's gradient, which runs against the scan.
-template <bool kReverse, typename F>
-__device__ inline void compose_gradient(const Decays<F>& decays,
-                                        const Tile<F>& dy, const F (&C)[kItems],
-                                        Step<F> (&steps)[kChannels]) {
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) {
-      const int i = item<!kReverse>(j);
-      const F g = C[i] * dy[c][i];
-      const Step<F> step = {decays[c][i], advance(decays[c][i], g, F(0))};
-      steps[c] = j == 0 ? step : compose(steps[c], step);
-    }
+// The steps h -> decay * h + b(c, i), composed over this thread's positions.
+template <bool kReverse, typename F, typename B>
+__device__ inline Channels<Step<F>> compose_items(const Tile<Decay<F>>& decays,
+                                                  B b) {
+  Channels<Step<F>> steps;
+  const int first = kReverse ? kItems - 1 : 0;
+  for_tile<kReverse>([&](int c, int i) {
+    const Step<F> step = {decays[c][i], b(c, i)};
+    steps[c] = i == first ? step : compose(steps[c], step);
+  });
+  return steps;
 }
 
 // The value that this thread's first position starts from: what the chunks
 // before, then the threads before make of 0.
-template <bool kReverse, typename T, typename F>
-__device__ inline void start_values(const Scan<T>& scan, const Task& task,
-                                    const Round& round, int state,
-                                    Quantity quantity,
-                                    const Step<F> (&before)[kChannels],
-                                    F (&start)[kChannels]) {
-  const auto& summary = scan.summary;
+template <bool kReverse, typename Scan, typename F>
+__device__ inline Channels<F> start_values(const Round<Scan>& round,
+                                           Quantity quantity, int state,
+                                           const Channels<Step<F>>& before) {
+  const auto& summary = round.scan.summary;
   const int first = kReverse ? summary.chunks - 1 : 0;
+  Channels<F> start;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
-    const int64_t which = scan.series(task.batch, round.first + c, state);
+    const int64_t which =
+        round.scan.series(round.task.batch, round.first + c, state);
     F h = 0;
 #pragma unroll 1
-    for (int k = first; k != task.chunk && round.has(c); k += kReverse ? -1 : 1)
+    for (int k = first; k != round.task.chunk && round.has(c);
+         k += kReverse ? -1 : 1)
       h = advance(
           {summary.at(kDecayHigh, k, which), summary.at(kDecayLow, k, which)},
           h, summary.at(quantity, k, which));
     start[c] = apply(before[c], h);
   }
+  return start;
 }
 
 // Store the steps of the whole chunk, known to the last thread in the order:
 // `before` are the earlier threads' steps, `own` this thread's.
-template <bool kReverse, typename T, typename F>
-__device__ inline void store_summary(const Scan<T>& scan, const Task& task,
-                                     const Round& round, int state,
-                                     Quantity quantity,
-                                     const Step<F> (&before)[kChannels],
-                                     const Step<F> (&own)[kChannels]) {
+template <bool kReverse, typename Scan, typename F>
+__device__ inline void store_summary(const Round<Scan>& round,
+                                     Quantity quantity, int state,
+                                     const Channels<Step<F>>& before,
+                                     const Channels<Step<F>>& own) {
   if (threadIdx.x != (kReverse ? 0 : blockDim.x - 1)) return;
+  const auto& summary = round.scan.summary;
+  const int k = round.task.chunk;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     if (!round.has(c)) continue;
-    const Step<F> chunk = compose(before[c], own[c]);
-    const int64_t which = scan.series(task.batch, round.first + c, state);
-    scan.summary.at(kDecayHigh, task.chunk, which) = chunk.decay.high;
-    scan.summary.at(kDecayLow, task.chunk, which) = chunk.decay.low;
-    scan.summary.at(quantity, task.chunk, which) = chunk.b;
+    const auto chunk = compose(before[c], own[c]);
+    const int64_t which =
+        round.scan.series(round.task.batch, round.first + c, state);
+    summary.at(kDecayHigh, k, which) = chunk.decay.high;
+    summary.at(kDecayLow, k, which) = chunk.decay.low;
+    summary.at(quantity, k, which) = chunk.b;
   }
 }
 
-template <bool kReverse, bool kBidirectional, bool kGradient, typename T,
-          typename F>
-__device__ inline void summarize_direction(const Scan<T>& scan,
-                                           const Task& task, const Round& round,
-                                           const Tile<F>& x, const Tile<F>& dy,
-                                           int& phase) {
-  Tile<F> delta;
-  Decays<F> decays;
-  step_sizes<kBidirectional>(scan, task, round, delta);
-#pragma unroll 1
-  for (int n = 0; n < scan.states; ++n) {
-    F A[kChannels], row[kItems];
-    load_parameter(scan.A + n, scan.states, round, A);
-    compute_decays(delta, A, decays);
-
-    Step<F> own[kChannels], before[kChannels];
-    load_row(scan.B, n, scan, task, round.direction, row);
-    compose_state<kReverse>(decays, delta, x, row, own);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) before[c] = own[c];
-    exclusive_scan<kReverse>(before, phase);
-    store_summary<kReverse>(scan, task, round, n, kState, before, own);
-
-    if (!kGradient) continue;
-    load_row(scan.C, n, scan, task, round.direction, row);
-    compose_gradient<kReverse>(decays, dy, row, own);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c) before[c] = own[c];
-    exclusive_scan<!kReverse>(before, phase);
-    store_summary<!kReverse>(scan, task, round, n, kStateGradient, before, own);
+// Scan a chunk, given each thread's composed steps: to the summary or, when
+// that is there, to the values that the threads start from.
+template <bool kReverse, bool kSummarize, typename Scan, typename F>
+__device__ inline Channels<F> scan_chunk(const Round<Scan>& round,
+                                         Quantity quantity, int state,
+                                         const Channels<Step<F>>& own) {
+  const auto before = exclusive_scan<kReverse>(own, round.phase);
+  if constexpr (kSummarize) {
+    store_summary<kReverse>(round, quantity, state, before, own);
+    return {};
+  } else {
+    return start_values<kReverse>(round, quantity, state, before);
   }
 }
 
-// Reduce each chunk to one step: of the states and, with kGradient, of their
-// gradients.
-template <bool kBidirectional, bool kGradient, typename T>
-__global__ void __launch_bounds__(kMaxThreads)
-    summary_kernel(const Scan<T> scan, const Plan plan,
-                   const Sequences<const T> dy_in) {
-  using F = compute_t<T>;
-  const Task task(scan, plan, groups<kBidirectional>(scan));
-  int phase = 0;
-#pragma unroll 1
-  for (int k = 0; k < plan.rounds; ++k) {
-    const int channel = task.first_channel + k * kChannels;
-    const Round round(scan, task, task.direction, channel);
-    Tile<F> x, dy = {};
-    load_tile(scan.x, task, round.sequence, round.sequence_end, x);
-    if (kGradient)
-      load_tile(dy_in, task, round.sequence, round.sequence_end, dy);
-    summarize_direction<false, kBidirectional, kGradient>(scan, task, round, x,
-                                                          dy, phase);
-    if (kBidirectional) {
-      const Round back(scan, task, 1, channel);
-      summarize_direction<true, kBidirectional, kGradient>(scan, task, back, x,
-                                                           dy, phase);
-    }
-  }
-}
+// Add to y what one direction gives or, with kSummarize, only summarize it.
+template <bool kReverse, bool kSummarize, typename Scan, typename F>
+__device__ inline void scan_direction(const Round<Scan>& round,
+                                      const Tile<F>& x, Tile<F>& y) {
+  const Scan& scan = round.scan;
+  const auto delta = step_sizes(round);
 
-template <bool kReverse, bool kBidirectional, typename T, typename F>
-__device__ inline void scan_direction(const Scan<T>& scan, const Task& task,
-                                      const Round& round, const Tile<F>& x,
-                                      Tile<F>& y, int& phase) {
-  Tile<F> delta;
-  Decays<F> decays;
-  step_sizes<kBidirectional>(scan, task, round, delta);
-
-  if (scan.D) {
-    F D[kChannels];
-    load_parameter(scan.D, 1, round, D);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-      for (int i = 0; i < kItems; ++i)
-        y[c][i] = multiply_add(D[c], x[c][i], y[c][i]);
+  if (!kSummarize && scan.D) {
+    const auto D = round.parameter(scan.D);
+    for_tile([&](int c, int i) { y[c][i] = fma(D[c], x[c][i], y[c][i]); });
   }
 
 #pragma unroll 1
   for (int n = 0; n < scan.states; ++n) {
-    F A[kChannels], B[kItems], C[kItems], h[kChannels];
-    load_parameter(scan.A + n, scan.states, round, A);
-    compute_decays(delta, A, decays);
+    const auto A = round.parameter(scan.A + n, scan.states);
+    Tile<Decay<F>> decays;
+    for_tile([&](int c, int i) { decays[c][i] = decay(delta[c][i] * A[c]); });
+    auto B = round.load_row(scan.B, n);
+    const auto input = [&](int c, int i) {
+      return delta[c][i] * x[c][i] * B[i];
+    };
+    auto h = scan_chunk<kReverse, kSummarize>(
+        round, kState, n, compose_items<kReverse>(decays, input));
+    if (kSummarize) continue;
 
-    Step<F> steps[kChannels];
-    load_row(scan.B, n, scan, task, round.direction, B);
-    compose_state<kReverse>(decays, delta, x, B, steps);
-    exclusive_scan<kReverse>(steps, phase);
-    start_values<kReverse>(scan, task, round, n, kState, steps, h);
     // B again: otherwise the compiler keeps all of delta * x * B from above,
     // for which there are not enough registers.
-    load_row(scan.B, n, scan, task, round.direction, B);
-    load_row(scan.C, n, scan, task, round.direction, C);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = item<kReverse>(j);
-        h[c] = advance(decays[c][i], h[c], delta[c][i] * x[c][i] * B[i]);
-        y[c][i] = multiply_add(C[i], h[c], y[c][i]);
-      }
-  }
-}
-
-template <bool kBidirectional, typename T>
-__global__ void __launch_bounds__(kMaxThreads)
-    forward_kernel(const Scan<T> scan, const Plan plan,
-                   const Sequences<T> out) {
-  using F = compute_t<T>;
-  const Task task(scan, plan, groups<kBidirectional>(scan));
-  int phase = 0;
-#pragma unroll 1
-  for (int k = 0; k < plan.rounds; ++k) {
-    const int channel = task.first_channel + k * kChannels;
-    const Round round(scan, task, task.direction, channel);
-    Tile<F> x, y = {};
-    load_tile(scan.x, task, round.sequence, round.sequence_end, x);
-    scan_direction<false, kBidirectional>(scan, task, round, x, y, phase);
-    if (kBidirectional) {
-      const Round back(scan, task, 1, channel);
-      scan_direction<true, kBidirectional>(scan, task, back, x, y, phase);
-    }
-    store_tile(y, task, round.sequence, round.sequence_end, out);
+    B = round.load_row(scan.B, n);
+    const auto C = round.load_row(scan.C, n);
+    for_tile<kReverse>([&](int c, int i) {
+      h[c] = advance(decays[c][i], h[c], input(c, i));
+      y[c][i] = fma(C[i], h[c], y[c][i]);
+    });
   }
 }
 
 // Add this thread's share of a gradient that is summed over channels.
-template <typename T, typename F>
-__device__ inline void add_to_row(const F (&grad)[kItems], F* rows, int row,
-                                  const Scan<T>& scan, const Task& task,
-                                  int direction, bool first_time) {
-  const int64_t part =
-      (int64_t(task.tile) * scan.batch + task.batch) * scan.directions +
-      direction;
-  F* to = rows + (part * 2 * scan.states + row) * scan.length + task.position;
+template <typename Scan, typename F>
+__device__ inline void add_to_row(const Round<Scan>& round, int row,
+                                  const Items<F>& grad) {
+  const Scan& scan = round.scan;
+  const Task& task = round.task;
+  const int64_t item = int64_t(task.tile) * scan.batch + task.batch;
+  const int64_t part = item * scan.directions + round.direction;
+  F* to = scan.d_rows + (part * 2 * scan.states + row) * scan.length +
+          task.position;
   const bool aligned = scan.length % kItems == 0;
-  F sum[kItems];
-  load(to, 1, aligned, first_time ? 0 : task.count, sum);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) sum[i] += grad[i];
+  const bool first_time = round.index == 0;
+  auto sum = load(to, 1, aligned, first_time ? 0 : task.count);
+  for_items([&](int i) { sum[i] += grad[i]; });
   store(sum, to, 1, aligned, task.count);
 }
 
 // Store the gradients of the `index`-th parameter of each channel, summed
 // over the positions of a warp.
-template <typename T, typename F>
-__device__ inline void store_parameter(const F (&grad)[kChannels],
-                                       F* parameters, int index,
-                                       const Scan<T>& scan, const Plan& plan,
-                                       const Task& task, const Round& round) {
-  const int warps = (blockDim.x + kWarp - 1) / kWarp;
-  const int64_t part =
-      (int64_t(task.batch) * plan.chunks + task.chunk) * warps +
-      threadIdx.x / kWarp;
+template <typename Scan, typename F>
+__device__ inline void store_parameter(const Round<Scan>& round, int index,
+                                       const Channels<F>& grad) {
+  const Scan& scan = round.scan;
+  const int64_t chunk =
+      int64_t(round.task.batch) * round.plan.chunks + round.task.chunk;
+  const int64_t part = chunk * round.plan.warps + threadIdx.x / kWarp;
 #pragma unroll
   for (int c = 0; c < kChannels; ++c) {
     const F sum = warp_sum(grad[c]);
     if (threadIdx.x % kWarp != 0 || !round.has(c)) continue;
     const int64_t row =
         part * scan.directions * scan.channels + round.first + c;
-    parameters[row * (scan.states + 2) + index] = sum;
+    scan.d_parameters[row * (scan.states + 2) + index] = sum;
   }
 }
 
-template <bool kReverse, bool kBidirectional, typename T, typename F>
-__device__ inline void differentiate_direction(
-    const Scan<T>& scan, const Plan& plan, const Task& task, const Round& round,
-    const Gradients<T>& grads, const Tile<F>& x, const Tile<F>& dy, Tile<F>& dx,
-    bool first_time, int& phase) {
-  Tile<F> delta, d_delta = {};
-  Decays<F> decays;
-  step_sizes<kBidirectional>(scan, task, round, delta);
+// Add to dx what one direction gives and store the other gradients or, with
+// kSummarize, only summarize it.
+template <bool kReverse, bool kSummarize, typename Scan, typename F>
+__device__ inline void differentiate_direction(const Round<Scan>& round,
+                                               const Tile<F>& x,
+                                               const Tile<F>& dy, Tile<F>& dx) {
+  const Scan& scan = round.scan;
+  const auto delta = step_sizes(round);
+  Tile<F> d_delta = {};
 
-  if (scan.D) {
-    F D[kChannels], dD[kChannels] = {};
-    load_parameter(scan.D, 1, round, D);
-#pragma unroll
-    for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        dx[c][i] = multiply_add(D[c], dy[c][i], dx[c][i]);
-        dD[c] = multiply_add(dy[c][i], x[c][i], dD[c]);
-      }
-    store_parameter(dD, grads.parameters, scan.states, scan, plan, task, round);
+  if (!kSummarize && scan.D) {
+    const auto D = round.parameter(scan.D);
+    Channels<F> dD = {};
+    for_tile([&](int c, int i) {
+      dx[c][i] = fma(D[c], dy[c][i], dx[c][i]);
+      dD[c] = fma(dy[c][i], x[c][i], dD[c]);
+    });
+    store_parameter(round, scan.states, dD);
   }
 
 #pragma unroll 1
   for (int n = 0; n < scan.states; ++n) {
-    F A[kChannels], B[kItems], C[kItems];
-    load_parameter(scan.A + n, scan.states, round, A);
-    compute_decays(delta, A, decays);
+    const auto A = round.parameter(scan.A + n, scan.states);
+    Tile<Decay<F>> decays;
+    for_tile([&](int c, int i) { decays[c][i] = decay(delta[c][i] * A[c]); });
+    auto B = round.load_row(scan.B, n);
+    const auto input = [&](int c, int i) {
+      return delta[c][i] * x[c][i] * B[i];
+    };
+    const auto start = scan_chunk<kReverse, kSummarize>(
+        round, kState, n, compose_items<kReverse>(decays, input));
+    auto C = round.load_row(scan.C, n);
+    const auto decayed_gradient = [&](int c, int i) {
+      return advance(decays[c][i], C[i] * dy[c][i], F(0));
+    };
+    const auto end = scan_chunk<!kReverse, kSummarize>(
+        round, kStateGradient, n,
+        compose_items<!kReverse>(decays, decayed_gradient));
+    if (kSummarize) continue;
 
-    Step<F> steps[kChannels];
-    F start[kChannels], end[kChannels];
-    load_row(scan.B, n, scan, task, round.direction, B);
-    compose_state<kReverse>(decays, delta, x, B, steps);
-    exclusive_scan<kReverse>(steps, phase);
-    start_values<kReverse>(scan, task, round, n, kState, steps, start);
-    load_row(scan.C, n, scan, task, round.direction, C);
-    compose_gradient<kReverse>(decays, dy, C, steps);
-    exclusive_scan<!kReverse>(steps, phase);
-    start_values<!kReverse>(scan, task, round, n, kStateGradient, steps, end);
     // Again, as in scan_direction().
-    load_row(scan.B, n, scan, task, round.direction, B);
-    load_row(scan.C, n, scan, task, round.direction, C);
-
-    F dA[kChannels] = {}, dB[kItems] = {}, dC[kItems] = {};
+    B = round.load_row(scan.B, n);
+    C = round.load_row(scan.C, n);
+    Channels<F> dA = {};
+    Items<F> dB = {}, dC = {};
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      F decayed[kItems];  // the previous state after the decay
+      Items<F> decayed;  // the previous state after the decay
       F h = start[c];
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = item<kReverse>(j);
+      for_items<kReverse>([&](int i) {
         decayed[i] = advance(decays[c][i], h, F(0));
-        h = advance(decays[c][i], h, delta[c][i] * x[c][i] * B[i]);
-        dC[i] = multiply_add(dy[c][i], h, dC[i]);
-      }
+        h = advance(decays[c][i], h, input(c, i));
+        dC[i] = fma(dy[c][i], h, dC[i]);
+      });
       F p = end[c];
-#pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = item<!kReverse>(j);
-        const F g = multiply_add(C[i], dy[c][i], p);
+      for_items<!kReverse>([&](int i) {
+        const F g = fma(C[i], dy[c][i], p);
         const F g_delta = g * delta[c][i];
-        dA[c] = multiply_add(g_delta, decayed[i], dA[c]);
-        dB[i] = multiply_add(g_delta, x[c][i], dB[i]);
-        dx[c][i] = multiply_add(g_delta, B[i], dx[c][i]);
-        d_delta[c][i] = multiply_add(
-            g, multiply_add(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
+        dA[c] = fma(g_delta, decayed[i], dA[c]);
+        dB[i] = fma(g_delta, x[c][i], dB[i]);
+        dx[c][i] = fma(g_delta, B[i], dx[c][i]);
+        d_delta[c][i] =
+            fma(g, fma(A[c], decayed[i], B[i] * x[c][i]), d_delta[c][i]);
         p = advance(decays[c][i], g, F(0));
-      }
+      });
     }
-    store_parameter(dA, grads.parameters, n, scan, plan, task, round);
-    add_to_row(dB, grads.rows, n, scan, task, round.direction, first_time);
-    add_to_row(dC, grads.rows, scan.states + n, scan, task, round.direction,
-               first_time);
+    store_parameter(round, n, dA);
+    add_to_row(round, n, dB);
+    add_to_row(round, scan.states + n, dC);
   }
+  if (kSummarize) return;
 
-  F d_bias[kChannels] = {};
-#pragma unroll
-  for (int c = 0; c < kChannels; ++c)
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (kBidirectional || scan.softplus)
-        d_delta[c][i] *= softplus_slope(delta[c][i]);
-      if (i < task.count) d_bias[c] += d_delta[c][i];
-    }
-  store_parameter(d_bias, grads.parameters, scan.states + 1, scan, plan, task,
-                  round);
-  store_tile(d_delta, task, round.first, round.end, grads.delta);
+  Channels<F> d_bias = {};
+  for_tile([&](int c, int i) {
+    if (Scan::kBidirectional || scan.softplus)
+      d_delta[c][i] *= softplus_slope(delta[c][i]);
+    if (i < round.task.count) d_bias[c] += d_delta[c][i];
+  });
+  store_parameter(round, scan.states + 1, d_bias);
+  round.store_tile(d_delta, scan.d_delta);
 }
 
-template <bool kBidirectional, typename T>
+// With kSummarize, reduce each chunk to one step, of the states and, with
+// kBackward, of their gradients; otherwise compute the results.
+template <bool kBackward, bool kSummarize, typename Scan>
 __global__ void __launch_bounds__(kMaxThreads)
-    backward_kernel(const Scan<T> scan, const Plan plan,
-                    const Gradients<T> grads) {
-  using F = compute_t<T>;
-  const Task task(scan, plan, groups<kBidirectional>(scan));
+    scan_kernel(const Scan scan, const Plan plan) {
+  using F = typename Scan::F;
+  const Task task(scan, plan);
   int phase = 0;
 #pragma unroll 1
   for (int k = 0; k < plan.rounds; ++k) {
-    const int channel = task.first_channel + k * kChannels;
-    const Round round(scan, task, task.direction, channel);
-    Tile<F> x, dy, dx = {};
-    load_tile(scan.x, task, round.sequence, round.sequence_end, x);
-    load_tile(grads.y, task, round.sequence, round.sequence_end, dy);
-    differentiate_direction<false, kBidirectional>(
-        scan, plan, task, round, grads, x, dy, dx, k == 0, phase);
-    if (kBidirectional) {
-      const Round back(scan, task, 1, channel);
-      differentiate_direction<true, kBidirectional>(
-          scan, plan, task, back, grads, x, dy, dx, k == 0, phase);
-    }
-    store_tile(dx, task, round.sequence, round.sequence_end, grads.x);
+    const Round<Scan> round{scan, plan, task, phase, task.direction, k};
+    const auto x = round.load_tile(scan.x);
+    const auto dy = kBackward ? round.load_tile(scan.dy) : Tile<F>{};
+    Tile<F> sum = {};  // dx or y
+    const auto run_direction = [&](auto reverse, const Round<Scan>& round) {
+      if constexpr (kBackward)
+        differentiate_direction<reverse(), kSummarize>(round, x, dy, sum);
+      else
+        scan_direction<reverse(), kSummarize>(round, x, sum);
+    };
+    run_direction(std::false_type(), round);
+    if constexpr (Scan::kBidirectional)
+      run_direction(std::true_type(),
+                    Round<Scan>{scan, plan, task, phase, 1, k});
+    if (!kSummarize) round.store_tile(sum, kBackward ? scan.dx : scan.y);
   }
 }
 
-// Numbers of the workspace `summary` that run_*() need.
-template <typename T>
-int64_t summary_size(const Scan<T>& scan, const Plan& plan) {
+// Numbers of the workspace `summary` that run() needs.
+template <typename Scan>
+int64_t summary_size(const Scan& scan, const Plan& plan) {
   const int64_t all_series = scan.series(scan.batch, 0, 0);
   return plan.chunks > 1 ? all_series * plan.chunks * kQuantities : 0;
 }
 
-// Below, `launch(kernel, plan, arguments...)` starts a kernel of plan.blocks
-// blocks of (plan.team, plan.teams) threads.
-template <bool kBidirectional, typename T, typename Launch>
-void run_forward(Scan<T> scan, const Plan& plan, compute_t<T>* summary,
-                 const Sequences<T>& y, Launch launch) {
+// `launch(kernel, scan, plan)` starts a kernel with these arguments in
+// plan.blocks blocks of (plan.team, plan.teams) threads.
+template <bool kBackward, typename Scan, typename Launch>
+void run(Scan scan, const Plan& plan, typename Scan::F* summary,
+         Launch launch) {
   scan.summary = {summary, scan.series(scan.batch, 0, 0), plan.chunks};
-  if (plan.chunks > 1)
-    launch(summary_kernel<kBidirectional, false, T>, plan, scan, plan,
-           Sequences<const T>{});
-  launch(forward_kernel<kBidirectional, T>, plan, scan, plan, y);
-}
-
-template <bool kBidirectional, typename T, typename Launch>
-void run_backward(Scan<T> scan, const Plan& plan, compute_t<T>* summary,
-                  const Gradients<T>& grads, Launch launch) {
-  scan.summary = {summary, scan.series(scan.batch, 0, 0), plan.chunks};
-  if (plan.chunks > 1)
-    launch(summary_kernel<kBidirectional, true, T>, plan, scan, plan, grads.y);
-  launch(backward_kernel<kBidirectional, T>, plan, scan, plan, grads);
+  if (plan.chunks > 1) launch(scan_kernel<kBackward, true, Scan>, scan, plan);
+  launch(scan_kernel<kBackward, false, Scan>, scan, plan);
 }
 
 }  // namespace mmmamba::cuda

@@ -18,20 +18,36 @@ constexpr int kWarp = 32;
 constexpr int kMaxThreads = 512;  // threads of a block
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Sequences along the last axis of a (batch, channels, length) tensor.
-template <typename T>
-struct Sequences {
-  T* data;
-  int64_t batch_stride;
-  int64_t channel_stride;
-  int64_t position_stride;
-  bool aligned;  // kItems consecutive positions are one aligned vector
+template <typename V, int kSize>
+struct Array {
+  V values[kSize];
 
-  __device__ T* at(int batch, int channel, int position) const {
-    return data + batch * batch_stride + channel * channel_stride +
-           position * position_stride;
-  }
+  __device__ V& operator[](int i) { return values[i]; }
+  __device__ const V& operator[](int i) const { return values[i]; }
 };
+
+// A value for each of a thread's positions, of its channels, and of both.
+template <typename V>
+using Items = Array<V, kItems>;
+template <typename V>
+using Channels = Array<V, kChannels>;
+template <typename V>
+using Tile = Channels<Items<V>>;
+
+// Call visit(i) for a thread's items, in the order of the scan.
+template <bool kReverse = false, typename Visit>
+__device__ inline void for_items(Visit visit) {
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) visit(kReverse ? kItems - 1 - i : i);
+}
+
+// Call visit(c, i) for the items of each channel.
+template <bool kReverse = false, typename Visit>
+__device__ inline void for_tile(Visit visit) {
+#pragma unroll
+  for (int c = 0; c < kChannels; ++c)
+    for_items<kReverse>([&](int i) { visit(c, i); });
+}
 
 // What a thread moves in one instruction (two for double).
 template <typename T>
@@ -40,40 +56,33 @@ struct alignas(sizeof(T) < 8 ? kItems * sizeof(T) : 16) Vector {
 };
 
 // Load a thread's positions; those from `count` on are read as 0.
-template <typename T, typename F>
-__device__ inline void load(const T* from, int64_t stride, bool aligned,
-                            int count, F (&to)[kItems]) {
+template <typename T, typename F = compute_t<T>>
+__device__ inline Items<F> load(const T* from, int64_t stride, bool aligned,
+                                int count) {
+  Items<F> to;
   if (aligned && count >= kItems) {
     const auto vector = *reinterpret_cast<const Vector<T>*>(from);
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) to[i] = widen(vector.items[i]);
+    for_items([&](int i) { to[i] = widen(vector.items[i]); });
   } else {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i)
-      to[i] = i < count ? widen(from[i * stride]) : F(0);
+    for_items(
+        [&](int i) { to[i] = i < count ? widen(from[i * stride]) : F(0); });
   }
+  return to;
 }
 
 // Store the first `count` of a thread's positions.
 template <typename T, typename F>
-__device__ inline void store(const F (&from)[kItems], T* to, int64_t stride,
+__device__ inline void store(const Items<F>& from, T* to, int64_t stride,
                              bool aligned, int count) {
   if (aligned && count >= kItems) {
     Vector<T> vector;
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) narrow(from[i], vector.items[i]);
+    for_items([&](int i) { narrow(from[i], vector.items[i]); });
     *reinterpret_cast<Vector<T>*>(to) = vector;
   } else {
-#pragma unroll
-    for (int i = 0; i < kItems; ++i)
+    for_items([&](int i) {
       if (i < count) narrow(from[i], to[i * stride]);
+    });
   }
-}
-
-// The j-th of a thread's items in the order of the scan.
-template <bool kReverse>
-__device__ constexpr int item(int j) {
-  return kReverse ? kItems - 1 - j : j;
 }
 
 // Lanes of a warp that belong to one team.
@@ -103,12 +112,13 @@ __device__ inline Step<F> earlier_lane(Step<F> step, int offset) {
           earlier_lane<kReverse>(step.b, offset)};
 }
 
-// For each of kChannels scans at once: replace the composed steps of this
-// thread by those of all threads of the team that are earlier in the order.
+// From the composed steps of each thread to those of all threads of the team
+// that are earlier in the order, for kChannels scans at once.
 // `phase` alternates between calls: what one scan left in shared memory may
 // still be read while the next one writes, so that one barrier is enough.
 template <bool kReverse, typename F>
-__device__ inline void exclusive_scan(Step<F> (&steps)[kChannels], int& phase) {
+__device__ inline Channels<Step<F>> exclusive_scan(Channels<Step<F>> steps,
+                                                   int& phase) {
   const int lane = threadIdx.x % kWarp;
   const int order = kReverse ? team_lanes() - 1 - lane : lane;
 #pragma unroll
@@ -120,15 +130,11 @@ __device__ inline void exclusive_scan(Step<F> (&steps)[kChannels], int& phase) {
     }
   }
 
-  constexpr int kMaxWarps = kMaxThreads / kWarp;
-  __shared__ Step<F> totals[2][kMaxWarps][kChannels];
+  __shared__ Channels<Step<F>> totals[2][kMaxThreads / kWarp];
   const int warp = (threadIdx.y * blockDim.x + threadIdx.x) / kWarp;
   const bool several_warps = blockDim.x > kWarp;  // the same for all threads
   if (several_warps) {
-    if (order == kWarp - 1) {
-#pragma unroll
-      for (int c = 0; c < kChannels; ++c) totals[phase][warp][c] = steps[c];
-    }
+    if (order == kWarp - 1) totals[phase][warp] = steps;
     __syncthreads();
   }
 
@@ -150,6 +156,7 @@ __device__ inline void exclusive_scan(Step<F> (&steps)[kChannels], int& phase) {
     }
     phase ^= 1;
   }
+  return steps;
 }
 
 }  // namespace mmmamba::cuda

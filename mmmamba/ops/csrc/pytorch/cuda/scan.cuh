@@ -13,82 +13,67 @@ namespace mmmamba::cuda {
 
 // CUDA's type of what a tensor stores.
 template <typename T>
-struct Storage {
-  using type = T;
-};
-template <>
-struct Storage<at::Half> {
-  using type = __half;
-};
-template <>
-struct Storage<at::BFloat16> {
-  using type = __nv_bfloat16;
-};
+using storage_t = std::conditional_t<
+    std::is_same_v<T, at::Half>, __half,
+    std::conditional_t<std::is_same_v<T, at::BFloat16>, __nv_bfloat16, T>>;
 
 // The type that a kernel reads all sequences in: theirs if they agree.
 inline at::ScalarType common_type(at::TensorList sequences) {
-  const auto type = sequences[0].scalar_type();
-  bool same = true, has_double = false;
-  for (const auto& tensor : sequences) {
-    same = same && tensor.scalar_type() == type;
-    has_double = has_double || tensor.scalar_type() == at::kDouble;
-  }
-  if (same) return type;
-  return has_double ? at::kDouble : at::kFloat;
+  auto type = sequences[0].scalar_type();
+  for (const auto& tensor : sequences)
+    type = at::promoteTypes(type, tensor.scalar_type());
+  return type;
 }
 
 inline at::ScalarType compute_type(at::ScalarType type) {
   return type == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// Point `to` at a (batch, rows, length) tensor, or at none. Any strides will
+// do, but only neighbouring positions are read together.
 template <typename T>
-bool is_aligned(const T* data) {
-  return reinterpret_cast<uintptr_t>(data) % alignof(Vector<T>) == 0;
-}
-
-// Any strides will do, but only neighbouring positions are read together.
-template <typename T>
-Sequences<T> sequences_of(const Tensor& tensor) {
+void point(Sequences<T>& to, const Tensor& tensor) {
+  if (!tensor.defined()) return;
   auto* data = static_cast<T*>(tensor.data_ptr());
-  const bool aligned = tensor.stride(2) == 1 &&
-                       tensor.stride(1) % kItems == 0 &&
-                       tensor.stride(0) % kItems == 0 && is_aligned(data);
-  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), aligned};
-}
-
-// `tensor` has contiguous positions.
-template <typename T>
-Rows<const T> rows_of(const Tensor& tensor) {
-  const auto* data = static_cast<const T*>(tensor.data_ptr());
-  const bool aligned = tensor.size(3) % kItems == 0 && is_aligned(data);
-  return {data, tensor.stride(0), tensor.stride(1), aligned};
+  const bool aligned =
+      tensor.stride(2) == 1 && tensor.stride(1) % kItems == 0 &&
+      tensor.stride(0) % kItems == 0 &&
+      reinterpret_cast<uintptr_t>(data) % alignof(Vector<T>) == 0;
+  to = {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), aligned};
 }
 
 template <typename F>
-const F* data_of(const Tensor& tensor) {
-  return tensor.defined() ? static_cast<const F*>(tensor.data_ptr()) : nullptr;
+void point(F*& to, const Tensor& tensor) {
+  if (tensor.defined()) to = static_cast<F*>(tensor.data_ptr());
 }
 
 inline Tensor parameter(const OptionalTensor& tensor, at::ScalarType type) {
   return tensor ? tensor->to(compute_type(type)).contiguous() : Tensor();
 }
 
+// The rows of all directions one below the other: (batch, K*rows, L).
+inline Tensor rows_of(const Tensor& tensor, at::ScalarType type) {
+  return tensor.to(type).contiguous().flatten(1, 2);
+}
+
 // The inputs of either operator as the kernels take them, and kept alive.
 struct Inputs {
   at::ScalarType type;
-  bool bidirectional;
   bool softplus;
+  int64_t directions;
+  int64_t height;  // of B, C and dt, from one direction to the next
   Tensor x, B, C, A, D, bias;
   Tensor delta;       // selective
   Tensor dt, weight;  // bidirectional
 
   explicit Inputs(const SelectiveScan& in)
       : type(common_type({in.u, in.delta, in.B, in.C})),
-        bidirectional(false),
         softplus(in.delta_softplus),
+        directions(in.B.size(1)),
+        height(in.B.size(2)),
         x(in.u.to(type)),
-        B(in.B.to(type).contiguous()),
-        C(in.C.to(type).contiguous()),
+        B(rows_of(in.B, type)),
+        C(rows_of(in.C, type)),
         A(parameter(in.A, type)),
         D(parameter(in.D, type)),
         bias(parameter(in.delta_bias, type)),
@@ -96,96 +81,90 @@ struct Inputs {
 
   explicit Inputs(const BidirectionalScan& in)
       : type(common_type({in.x, in.projected})),
-        bidirectional(true),
         softplus(true),
+        directions(2),
+        height(in.projected.size(2)),
         x(in.x.to(type)),
         A(parameter(in.A, type)),
         D(parameter(in.D, type)),
         bias(parameter(in.dt_bias, type)),
+        dt(rows_of(in.projected, type)),
         weight(parameter(in.dt_weight, type)) {
-    const auto rank = weight.size(2), states = A.size(1);
-    const auto rows = in.projected.to(type).contiguous();
-    dt = rows.narrow(2, 0, rank);
-    B = rows.narrow(2, rank, states);
-    C = rows.narrow(2, rank + states, states);
+    const auto rank = weight.size(2);
+    B = dt.slice(1, rank);
+    C = dt.slice(1, rank + A.size(1));
   }
-
-  int64_t directions() const { return B.size(1); }
-  int64_t channels() const { return A.size(0) / directions(); }  // of one
-  int64_t states() const { return A.size(1); }
-  int64_t length() const { return x.size(2); }
 
   at::TensorOptions compute_options() const {
     return x.options().dtype(compute_type(type));
   }
 };
 
-template <typename T>
-Scan<T> scan_of(const Inputs& in) {
-  using F = compute_t<T>;
-  Scan<T> scan{};
+template <typename Scan>
+Scan scan_of(const Inputs& in) {
+  Scan scan{};
   scan.batch = in.x.size(0);
-  scan.directions = in.directions();
-  scan.channels = in.channels();
-  scan.states = in.states();
-  scan.length = in.length();
-  scan.x = sequences_of<const T>(in.x);
-  scan.B = rows_of<T>(in.B);
-  scan.C = rows_of<T>(in.C);
-  scan.A = data_of<F>(in.A);
-  scan.D = data_of<F>(in.D);
-  scan.bias = data_of<F>(in.bias);
+  scan.directions = in.directions;
+  scan.channels = in.A.size(0) / in.directions;
+  scan.states = in.A.size(1);
+  scan.rank = in.weight.defined() ? in.weight.size(2) : 0;
+  scan.height = in.height;
+  scan.length = in.x.size(2);
   scan.softplus = in.softplus;
-  if (in.bidirectional) {
-    scan.rank = in.weight.size(2);
-    scan.dt = rows_of<T>(in.dt);
-    scan.weight = data_of<F>(in.weight);
-  } else {
-    scan.delta = sequences_of<const T>(in.delta);
-  }
+  point(scan.x, in.x);
+  point(scan.B, in.B);
+  point(scan.C, in.C);
+  point(scan.delta, in.delta);
+  point(scan.dt, in.dt);
+  point(scan.weight, in.weight);
+  point(scan.A, in.A);
+  point(scan.D, in.D);
+  point(scan.bias, in.bias);
   return scan;
 }
 
-// Starts a kernel as selective_scan.cuh asks for it.
-struct LaunchOnStream {
-  cudaStream_t stream = at::cuda::getCurrentCUDAStream();
-
-  template <typename... Parameters, typename... Arguments>
-  void operator()(void (*kernel)(Parameters...), const Plan& plan,
-                  const Arguments&... arguments) const {
-    TORCH_CHECK_VALUE(plan.fits(),
-                      "mmmamba: too many sequences for one "
-                      "scan on a GPU; split the batch");
+// Start the kernels; `set_outputs(scan, plan)` says where they write.
+template <bool kBackward, typename Scan, typename SetOutputs>
+void run_on_stream(Scan scan, const at::TensorOptions& options,
+                   SetOutputs set_outputs) {
+  const auto plan =
+      make_plan(scan, kBackward,
+                at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
+  // The kernels count teams in 32 bits.
+  TORCH_CHECK_VALUE(plan.blocks * plan.teams <= std::numeric_limits<int>::max(),
+                    "mmmamba: too many sequences for one "
+                    "scan on a GPU; split the batch");
+  set_outputs(scan, plan);
+  const auto summary = at::empty({summary_size(scan, plan)}, options);
+  const auto stream = at::cuda::getCurrentCUDAStream();
+  const auto launch = [&](auto kernel, const Scan& scan, const Plan& plan) {
     const dim3 block(plan.team, plan.teams);
-    kernel<<<dim3(plan.blocks), block, 0, stream>>>(arguments...);
+    kernel<<<plan.blocks, block, 0, stream>>>(scan, plan);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-};
-
-inline int processors() {
-  return at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+  };
+  run<kBackward>(scan, plan, static_cast<typename Scan::F*>(summary.data_ptr()),
+                 launch);
 }
 
-template <bool kBidirectional, typename Scalar>
-void forward_as(const Inputs& in, const Tensor& y) {
-  using T = typename Storage<Scalar>::type;
-  const auto scan = scan_of<T>(in);
-  const auto plan = make_plan<kBidirectional>(scan, false, processors());
-  const auto summary =
-      at::empty({summary_size(scan, plan)}, in.compute_options());
-  run_forward<kBidirectional>(scan, plan,
-                              static_cast<compute_t<T>*>(summary.data_ptr()),
-                              sequences_of<T>(y), LaunchOnStream());
+// The same in the type of the inputs; nothing is done for a scan of nothing.
+template <bool kBackward, bool kBidirectional, typename SetOutputs>
+void run_scan(const Inputs& in, SetOutputs set_outputs) {
+  if (in.x.numel() == 0) return;
+  const c10::cuda::CUDAGuard guard(in.x.device());
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, in.type, "selective_scan", [&] {
+        using T = storage_t<scalar_t>;
+        run_on_stream<kBackward>(scan_of<Scan<T, kBidirectional>>(in),
+                                 in.compute_options(), set_outputs);
+      });
 }
 
 template <bool kBidirectional>
 Tensor forward(const Inputs& in, const Tensor& like) {
   // In the type that is computed in: what is rounded is the sum.
   auto y = at::empty_like(like, like.options().dtype(in.type));
-  if (y.numel() > 0)
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, in.type, "selective_scan",
-        [&] { forward_as<kBidirectional, scalar_t>(in, y); });
+  run_scan<false, kBidirectional>(
+      in, [&](auto& scan, const Plan&) { point(scan.y, y); });
   return y.to(like.scalar_type());
 }
 
@@ -196,56 +175,29 @@ struct Outputs {
   Tensor parameters;  // (K*D, N + 2): of A, D, bias
 };
 
-template <bool kBidirectional, typename Scalar>
-Outputs backward_as(const Inputs& in, const Tensor& dy) {
-  using T = typename Storage<Scalar>::type;
-  using F = compute_t<T>;
-  const auto batch = in.x.size(0), K = in.directions(), N = in.states();
-  const auto channels = K * in.channels(), L = in.length();
-  const auto scan = scan_of<T>(in);
-  const auto plan = make_plan<kBidirectional>(scan, true, processors());
-
-  const auto options = in.compute_options();
-  const auto summary = at::empty({summary_size(scan, plan)}, options);
-  Outputs out;
-  out.x = at::empty_like(in.x);
-  out.delta = kBidirectional ? at::empty({batch, channels, L}, in.x.options())
-                             : at::empty_like(in.delta);
-  auto rows = at::empty({plan.row_parts(), batch, K, 2 * N, L}, options);
-  auto parameters =
-      at::empty({plan.parameter_parts(batch), channels, N + 2}, options);
-  Gradients<T> grads{};
-  grads.y = sequences_of<const T>(dy);
-  grads.x = sequences_of<T>(out.x);
-  grads.delta = sequences_of<T>(out.delta);
-  grads.rows = static_cast<F*>(rows.data_ptr());
-  grads.parameters = static_cast<F*>(parameters.data_ptr());
-  run_backward<kBidirectional>(scan, plan, static_cast<F*>(summary.data_ptr()),
-                               grads, LaunchOnStream());
-
-  out.rows = rows.size(0) == 1 ? rows[0] : rows.sum(0);
-  out.parameters = parameters.sum(0);
-  return out;
-}
-
 template <bool kBidirectional>
 Outputs backward(const Inputs& in, const Tensor& grad) {
-  Outputs out;
-  if (in.x.numel() == 0) {
-    const auto options = in.compute_options();
-    out.x = at::empty_like(in.x);
-    out.delta =
-        at::empty({in.x.size(0), in.A.size(0), in.length()}, in.x.options());
-    out.rows = at::zeros(
-        {in.x.size(0), in.directions(), 2 * in.states(), in.length()}, options);
-    out.parameters = at::zeros({in.A.size(0), in.states() + 2}, options);
-    return out;
-  }
-  const auto dy = grad.to(in.type);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, in.type, "selective_scan_backward",
-      [&] { out = backward_as<kBidirectional, scalar_t>(in, dy); });
-  return out;
+  const auto batch = in.x.size(0), length = in.x.size(2);
+  const auto channels = in.A.size(0), N = in.A.size(1);
+  const auto dy = grad.to(in.type), dx = at::empty_like(in.x);
+  const auto d_delta =
+      kBidirectional ? at::empty({batch, channels, length}, in.x.options())
+                     : at::empty_like(in.delta);
+  // Without parts, the sums are 0: that is what a scan of nothing leaves.
+  auto rows =
+      at::empty({0, batch, in.directions, 2 * N, length}, in.compute_options());
+  auto parameters = at::empty({0, channels, N + 2}, in.compute_options());
+  run_scan<true, kBidirectional>(in, [&](auto& scan, const Plan& plan) {
+    rows.resize_({plan.tiles, batch, in.directions, 2 * N, length});
+    parameters.resize_({plan.parameter_parts(batch), channels, N + 2});
+    point(scan.dy, dy);
+    point(scan.dx, dx);
+    point(scan.d_delta, d_delta);
+    point(scan.d_rows, rows);
+    point(scan.d_parameters, parameters);
+  });
+  return {dx, d_delta, rows.size(0) == 1 ? rows[0] : rows.sum(0),
+          parameters.sum(0)};
 }
 
 // A gradient as it is handed out: with dtype and strides of its input.

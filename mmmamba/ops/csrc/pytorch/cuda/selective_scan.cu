@@ -5,14 +5,12 @@ namespace {
 
 Tensor selective_scan(const SelectiveScan& in) {
   check(in);
-  const c10::cuda::CUDAGuard guard(in.u.device());
   return forward<false>(Inputs(in), in.u);
 }
 
 SelectiveScan::Grads selective_scan_backward(const Tensor& grad,
                                              const SelectiveScan& in) {
   check_backward(grad, in);
-  const c10::cuda::CUDAGuard guard(in.u.device());
   const auto out = backward<false>(Inputs(in), grad);
   const auto N = in.A.size(1);
   return {out.x.to(in.u.scalar_type()),
