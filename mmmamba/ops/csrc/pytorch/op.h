@@ -20,6 +20,15 @@ inline const std::vector<at::Tag> kTags = {};
 inline const std::vector<at::Tag> kTags = {at::Tag::pt2_compliant_tag};
 #endif
 
+// A parameter as kernels take it; undefined if it is absent. Asks before it
+// converts, which would take microseconds of a small network's time.
+inline Tensor parameter(const OptionalTensor& t,
+                        at::ScalarType dtype = at::kFloat) {
+  if (!t) return Tensor();
+  if (t->scalar_type() == dtype && t->is_contiguous()) return *t;
+  return t->to(dtype).contiguous();
+}
+
 // The dispatcher passes the inputs of an op one by one, as its Signature has
 // them. Function<Signature, f>::call passes them on to f as one struct.
 template <typename Signature, auto kFunction>

@@ -33,15 +33,6 @@ inline int64_t num_threads() {
   return at::in_parallel_region() ? 1 : at::get_num_threads();
 }
 
-// A parameter as kernels take it; undefined if it is absent. Asks before it
-// converts, which would take microseconds of a small network's time.
-inline Tensor parameter(const OptionalTensor& t,
-                        at::ScalarType dtype = at::kFloat) {
-  if (!t) return Tensor();
-  if (t->scalar_type() == dtype && t->is_contiguous()) return *t;
-  return t->to(dtype).contiguous();
-}
-
 template <typename T = float>
 T* pointer(const Tensor& t) {
   return t.defined() ? t.data_ptr<T>() : nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../../common/cpu/scan.hpp"
 #include "launch.h"
 
 namespace mmmamba::cpu {
@@ -14,27 +15,34 @@ using mmmamba::scan::Sizes;
 
 template <typename T, typename Pointer = const T>
 Sequences<Pointer> sequences(const Tensor& t) {
+  if (!t.defined()) return {};
   return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 template <typename T>
-Rows<T> rows(const Tensor& t) {
-  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2)};
+Rows<T> rows(const Tensor& t, int64_t height) {
+  if (!t.defined()) return {};
+  return {t.data_ptr<T>(), t.stride(0), height * t.stride(1), t.stride(1)};
+}
+
+Sizes sizes_of(const ScanInputs& in) {
+  return {in.x.size(0), in.directions, in.A.size(0) / in.directions,
+          in.A.size(1), in.x.size(2),  in.rank()};
 }
 
 template <typename T>
 Args<T> arguments(const ScanInputs& in) {
   Args<T> args = {};
-  args.sizes = in.sizes;
+  args.sizes = sizes_of(in);
   args.x = sequences<T>(in.x);
-  if (in.delta.defined()) args.delta = sequences<T>(in.delta);
-  if (in.dt.defined()) args.dt = rows<T>(in.dt);
-  args.B = rows<T>(in.B);
-  args.C = rows<T>(in.C);
-  args.dt_weight = pointer<T>(in.dt_weight);
-  args.dt_bias = pointer<T>(in.dt_bias);
+  args.delta = sequences<T>(in.delta);
+  args.dt = rows<T>(in.dt, in.height);
+  args.B = rows<T>(in.B, in.height);
+  args.C = rows<T>(in.C, in.height);
+  args.dt_weight = pointer<T>(in.weight);
+  args.dt_bias = pointer<T>(in.bias);
   args.A = pointer<T>(in.A);
-  args.skip = pointer<T>(in.skip);
+  args.skip = pointer<T>(in.D);
   args.softplus = in.softplus;
   return args;
 }
@@ -42,7 +50,7 @@ Args<T> arguments(const ScanInputs& in) {
 // Calls body with a value of the type that is computed in.
 template <typename Body>
 void dispatch(const ScanInputs& in, Body body) {
-  if (in.x.scalar_type() == at::kDouble)
+  if (in.type == at::kDouble)
     body(double());
   else
     body(float());
@@ -51,16 +59,16 @@ void dispatch(const ScanInputs& in, Body body) {
 }  // namespace
 
 Tensor scan_forward(const ScanInputs& in, const Tensor& x) {
-  const Tensor y = at::empty_like(x, x.options().dtype(in.x.scalar_type()));
-  const Sizes& sizes = in.sizes;
+  const Tensor y = at::empty_like(x, x.options().dtype(in.type));
   dispatch(in, [&](auto type) {
     using T = decltype(type);
     auto args = arguments<T>(in);
     args.y = sequences<T, T>(y);
     const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
+    const Sizes& sizes = args.sizes;
     const int64_t tasks =
         sizes.batch * ((sizes.channels + k.lanes - 1) / k.lanes);
-    if (in.bidirectional)
+    if (in.bidirectional())
       run(k.bidirectional_forward, args, tasks);
     else
       run(k.selective_forward, args, tasks * sizes.directions);
@@ -69,7 +77,7 @@ Tensor scan_forward(const ScanInputs& in, const Tensor& x) {
 }
 
 ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
-  Sizes sizes = in.sizes;
+  Sizes sizes = sizes_of(in);
   const int64_t row_count = sizes.rank + 2 * sizes.d_state;
   // As many parts as threads may want while their sums take no more memory
   // than the channels do. Not a function of the number of threads, so that the
@@ -77,24 +85,23 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
   sizes.splits = std::clamp<int64_t>(
       sizes.channels / std::max<int64_t>(1, row_count), 2, 16);
 
-  const auto options = in.x.options();
-  const Tensor grad_y = grad.to(in.x.scalar_type());
+  const Tensor grad_y = grad.to(in.type);
   const auto per_sample = [&](const Tensor& parameter) {
     if (!parameter.defined()) return Tensor();
     std::vector<int64_t> shape = parameter.sizes().vec();
     shape.insert(shape.begin(), sizes.batch);
-    return at::empty(shape, options);
+    return at::empty(shape, parameter.options());
   };
   ScanGrads g;
   g.x = at::empty_like(in.x);
   if (in.delta.defined()) g.delta = at::empty_like(in.delta);
-  g.dt_weight = per_sample(in.dt_weight);
-  g.dt_bias = per_sample(in.dt_bias);
+  g.weight = per_sample(in.weight);
+  g.bias = per_sample(in.bias);
   g.A = per_sample(in.A);
-  g.skip = per_sample(in.skip);
+  g.D = per_sample(in.D);
   g.rows = at::zeros(
       {sizes.batch, sizes.directions, sizes.splits, row_count, sizes.length},
-      options);
+      in.x.options());
 
   dispatch(in, [&](auto type) {
     using T = decltype(type);
@@ -102,21 +109,21 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
     args.sizes = sizes;
     args.grad_y = sequences<T>(grad_y);
     args.grad_x = sequences<T, T>(g.x);
-    if (g.delta.defined()) args.grad_delta = sequences<T, T>(g.delta);
-    args.grad_dt_weight = pointer<T>(g.dt_weight);
-    args.grad_dt_bias = pointer<T>(g.dt_bias);
+    args.grad_delta = sequences<T, T>(g.delta);
+    args.grad_dt_weight = pointer<T>(g.weight);
+    args.grad_dt_bias = pointer<T>(g.bias);
     args.grad_A = pointer<T>(g.A);
-    args.grad_skip = pointer<T>(g.skip);
+    args.grad_skip = pointer<T>(g.D);
     args.grad_rows = pointer<T>(g.rows);
     const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
     const int64_t tasks = sizes.batch * sizes.splits;
-    if (in.bidirectional)
+    if (in.bidirectional())
       run(k.bidirectional_backward, args, tasks);
     else
       run(k.selective_backward, args, tasks * sizes.directions);
   });
 
-  for (Tensor* t : {&g.dt_weight, &g.dt_bias, &g.A, &g.skip})
+  for (Tensor* t : {&g.weight, &g.bias, &g.A, &g.D})
     if (t->defined()) *t = t->sum(0);
   g.rows = g.rows.sum(2);
   return g;

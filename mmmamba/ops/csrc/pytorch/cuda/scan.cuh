@@ -25,10 +25,6 @@ inline at::ScalarType common_type(at::TensorList sequences) {
   return type;
 }
 
-inline at::ScalarType compute_type(at::ScalarType type) {
-  return type == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 // Point `to` at a (batch, rows, length) tensor, or at none. Any strides will
 // do, but only neighbouring positions are read together.
 template <typename T>
@@ -47,67 +43,18 @@ void point(F*& to, const Tensor& tensor) {
   if (tensor.defined()) to = static_cast<F*>(tensor.data_ptr());
 }
 
-inline Tensor parameter(const OptionalTensor& tensor, at::ScalarType type) {
-  return tensor ? tensor->to(compute_type(type)).contiguous() : Tensor();
+inline at::TensorOptions compute_options(const ScanInputs& in) {
+  return in.x.options().dtype(compute_type(in.type));
 }
-
-// The rows of all directions one below the other: (batch, K*rows, L).
-inline Tensor rows_of(const Tensor& tensor, at::ScalarType type) {
-  return tensor.to(type).contiguous().flatten(1, 2);
-}
-
-// The inputs of either operator as the kernels take them, and kept alive.
-struct Inputs {
-  at::ScalarType type;
-  bool softplus;
-  int64_t directions;
-  int64_t height;  // of B, C and dt, from one direction to the next
-  Tensor x, B, C, A, D, bias;
-  Tensor delta;       // selective
-  Tensor dt, weight;  // bidirectional
-
-  explicit Inputs(const SelectiveScan& in)
-      : type(common_type({in.u, in.delta, in.B, in.C})),
-        softplus(in.delta_softplus),
-        directions(in.B.size(1)),
-        height(in.B.size(2)),
-        x(in.u.to(type)),
-        B(rows_of(in.B, type)),
-        C(rows_of(in.C, type)),
-        A(parameter(in.A, type)),
-        D(parameter(in.D, type)),
-        bias(parameter(in.delta_bias, type)),
-        delta(in.delta.to(type)) {}
-
-  explicit Inputs(const BidirectionalScan& in)
-      : type(common_type({in.x, in.projected})),
-        softplus(true),
-        directions(2),
-        height(in.projected.size(2)),
-        x(in.x.to(type)),
-        A(parameter(in.A, type)),
-        D(parameter(in.D, type)),
-        bias(parameter(in.dt_bias, type)),
-        dt(rows_of(in.projected, type)),
-        weight(parameter(in.dt_weight, type)) {
-    const auto rank = weight.size(2);
-    B = dt.slice(1, rank);
-    C = dt.slice(1, rank + A.size(1));
-  }
-
-  at::TensorOptions compute_options() const {
-    return x.options().dtype(compute_type(type));
-  }
-};
 
 template <typename Scan>
-Scan scan_of(const Inputs& in) {
+Scan scan_of(const ScanInputs& in) {
   Scan scan{};
   scan.batch = in.x.size(0);
   scan.directions = in.directions;
   scan.channels = in.A.size(0) / in.directions;
   scan.states = in.A.size(1);
-  scan.rank = in.weight.defined() ? in.weight.size(2) : 0;
+  scan.rank = in.rank();
   scan.height = in.height;
   scan.length = in.x.size(2);
   scan.softplus = in.softplus;
@@ -148,19 +95,19 @@ void run_on_stream(Scan scan, const at::TensorOptions& options,
 
 // The same in the type of the inputs; nothing is done for a scan of nothing.
 template <bool kBackward, bool kBidirectional, typename SetOutputs>
-void run_scan(const Inputs& in, SetOutputs set_outputs) {
+void run_scan(const ScanInputs& in, SetOutputs set_outputs) {
   if (in.x.numel() == 0) return;
   const c10::cuda::CUDAGuard guard(in.x.device());
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, in.type, "selective_scan", [&] {
         using T = storage_t<scalar_t>;
         run_on_stream<kBackward>(scan_of<Scan<T, kBidirectional>>(in),
-                                 in.compute_options(), set_outputs);
+                                 compute_options(in), set_outputs);
       });
 }
 
 template <bool kBidirectional>
-Tensor forward(const Inputs& in, const Tensor& like) {
+Tensor forward(const ScanInputs& in, const Tensor& like) {
   // In the type that is computed in: what is rounded is the sum.
   auto y = at::empty_like(like, like.options().dtype(in.type));
   run_scan<false, kBidirectional>(
@@ -168,15 +115,9 @@ Tensor forward(const Inputs& in, const Tensor& like) {
   return y.to(like.scalar_type());
 }
 
-// The gradients that the kernels give, sums over their parts done.
-struct Outputs {
-  Tensor x, delta;    // in the type of the kernel
-  Tensor rows;        // (batch, K, 2N, L): of B, then of C
-  Tensor parameters;  // (K*D, N + 2): of A, D, bias
-};
-
+// The rows are those of B and C, and delta is there in any case.
 template <bool kBidirectional>
-Outputs backward(const Inputs& in, const Tensor& grad) {
+ScanGrads backward(const ScanInputs& in, const Tensor& grad) {
   const auto batch = in.x.size(0), length = in.x.size(2);
   const auto channels = in.A.size(0), N = in.A.size(1);
   const auto dy = grad.to(in.type), dx = at::empty_like(in.x);
@@ -185,8 +126,8 @@ Outputs backward(const Inputs& in, const Tensor& grad) {
                      : at::empty_like(in.delta);
   // Without parts, the sums are 0: that is what a scan of nothing leaves.
   auto rows =
-      at::empty({0, batch, in.directions, 2 * N, length}, in.compute_options());
-  auto parameters = at::empty({0, channels, N + 2}, in.compute_options());
+      at::empty({0, batch, in.directions, 2 * N, length}, compute_options(in));
+  auto parameters = at::empty({0, channels, N + 2}, compute_options(in));
   run_scan<true, kBidirectional>(in, [&](auto& scan, const Plan& plan) {
     rows.resize_({plan.tiles, batch, in.directions, 2 * N, length});
     parameters.resize_({plan.parameter_parts(batch), channels, N + 2});
@@ -196,21 +137,15 @@ Outputs backward(const Inputs& in, const Tensor& grad) {
     point(scan.d_rows, rows);
     point(scan.d_parameters, parameters);
   });
-  return {dx, d_delta, rows.size(0) == 1 ? rows[0] : rows.sum(0),
-          parameters.sum(0)};
-}
-
-// A gradient as it is handed out: with dtype and strides of its input.
-inline Tensor gradient_of(const Tensor& input, const Tensor& grad) {
-  return at::empty_like(input).copy_(grad);
-}
-
-// The gradient of a parameter with one number per channel.
-inline Tensor column(const Outputs& out, int64_t index,
-                     const OptionalTensor& like, const Tensor& absent) {
-  if (!like) return at::empty({0}, absent.options());
-  return gradient_of(*like,
-                     out.parameters.select(1, index).reshape(like->sizes()));
+  parameters = parameters.sum(0);
+  ScanGrads g;
+  g.x = dx;
+  g.delta = d_delta;
+  g.A = parameters.narrow(1, 0, N);
+  g.D = parameters.select(1, N);
+  g.bias = parameters.select(1, N + 1);
+  g.rows = rows.size(0) == 1 ? rows[0] : rows.sum(0);
+  return g;
 }
 
 }  // namespace mmmamba::cuda
