@@ -164,7 +164,7 @@ def test_forced_backend_for_another_device():
         assert backend.backend_for(torch.device('meta')) == 'torch'
 
 
-def test_use_backend_ends_with_its_block():
+def test_use_backend_ends_with_its_statement():
     before = describe_backends()
     with pytest.raises(KeyError), use_backend('torch'):
         assert describe_backends()['cpu'].startswith('PyTorch, forced')
