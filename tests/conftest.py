@@ -1,8 +1,14 @@
 """Shared fixtures."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
+
+# OpenMP's threads wait for each other in a busy loop, which takes seconds for
+# a small tensor where another process has the second core. PyTorch's import
+# reads this.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import pytest
 import torch

@@ -37,6 +37,11 @@ def test_deployed_layers_need_torch_alone():
     assert result.returncode == 0, result.stderr
 
 
+def test_deploy_model_says_what_is_missing():
+    result = run(PROGRAM, 'deploy_model')
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize('deployed', [False, True])
 @torch.no_grad()
 def test_exported_program_needs_torch_alone(deployed, tmp_path):

@@ -10,6 +10,6 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(arch='t2', init_cfg=None),
-    decode_head=dict(num_classes=11),
-    auxiliary_head=dict(num_classes=11),
+    decode_head=dict(num_classes=len(_base_.metainfo.classes)),
+    auxiliary_head=dict(num_classes=len(_base_.metainfo.classes)),
 )

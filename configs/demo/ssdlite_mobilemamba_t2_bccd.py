@@ -8,7 +8,7 @@ max_epochs = 12
 
 model = dict(
     backbone=dict(arch='t2', norm_eval=False, init_cfg=None),
-    bbox_head=dict(num_classes=3),
+    bbox_head=dict(num_classes=len(metainfo['classes'])),
 )
 
 train_dataloader = dict(

@@ -1,6 +1,13 @@
 """Deployment of a whole detector, segmentor or classifier."""
 
+from importlib.util import find_spec
+
 from torch import nn
+
+_INSTALL = (
+    'pip install onedl-mmengine && '
+    'pip install --no-build-isolation --no-cache-dir onedl-mmcv'
+)
 
 
 def deploy_model(model: nn.Module) -> nn.Module:
@@ -17,8 +24,15 @@ def deploy_model(model: nn.Module) -> nn.Module:
         nn.Module: The same model.
 
     Raises:
+        ImportError: If mmengine or mmcv is not installed.
         RuntimeError: If it is in training mode, or a part refuses.
     """
+    missing = [n for n in ('mmengine', 'mmcv') if find_spec(n) is None]
+    if missing:
+        raise ImportError(
+            'deploy_model() needs mmengine and mmcv; not installed: '
+            f'{", ".join(missing)}. Run: {_INSTALL}'
+        )
     # Not at the top: the deployed layers beside this need PyTorch alone.
     from mmcv.cnn import fuse_conv_bn
     from mmengine.logging import print_log

@@ -18,6 +18,12 @@ def install() -> None:
     The module of each change says what it is for. A change is left out, with
     a warning, where another package has changed the same.
 
+    To see what is changed, run this before the first ``import mmmamba``:
+
+        >>> import logging
+        >>> logging.basicConfig()
+        >>> logging.getLogger('mmmamba').setLevel(logging.DEBUG)
+
     Raises:
         ImportError: If an OpenMMLab package is missing, too old or too new.
     """

@@ -5,14 +5,17 @@ from collections.abc import Callable
 
 from mmengine.logging import print_log
 
+# Of Python, as no handler of mmengine's logger lets debug messages through.
+_logger = logging.getLogger('mmmamba')
+
 
 def changed(message: str) -> None:
-    """Log a change of another package, for those who look for it.
+    """Log a change of another package, at debug level.
 
     Args:
         message (str): What works otherwise now.
     """
-    print_log(message, logger='current', level=logging.DEBUG)
+    _logger.debug(message)
 
 
 def left_alone(message: str) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-#: What ``MMMAMBA_OP_BACKEND`` may be, and the device each one runs on.
+#: The names of the backends, and the device each one runs on.
 _DEVICE_OF = {'torch': None, 'cpp': 'cpu', 'cuda': 'cuda'}
+# Either may be what chose a backend, and messages do not tell which it was.
+_CHOSEN_BY = 'MMMAMBA_OP_BACKEND or use_backend'
 # What the kernels of the ops for inference are compiled for.
 _KERNEL_SIZES = (1, 3, 5, 7)
 _MIN_CHANNELS = 16
@@ -28,7 +30,7 @@ def _known(backend: str | None) -> str | None:
     """Refuse the name of a backend that there is not."""
     if backend not in (None, *_DEVICE_OF):
         raise ValueError(
-            f'MMMAMBA_OP_BACKEND={backend} is unknown; it may be '
+            f'the backend {backend!r} ({_CHOSEN_BY}) is unknown; it may be '
             f'{", ".join(_DEVICE_OF)}'
         )
     return backend
@@ -75,13 +77,14 @@ def _check() -> None:
     """Say what is missing: an error if it is asked for, else a warning."""
     if _forced in ('cpp', 'cuda') and _problem is not None:
         raise ImportError(
-            f'MMMAMBA_OP_BACKEND={_forced} asks for the compiled ops, but '
-            f'{_problem}. Build them with {_BUILD}'
+            f'the backend {_forced!r} ({_CHOSEN_BY}) asks for the compiled '
+            f'ops, but {_problem}. Build them with {_BUILD}'
         )
     if _forced == 'cuda' and 'cuda' not in _compiled:
         raise ImportError(
-            'MMMAMBA_OP_BACKEND=cuda asks for the CUDA ops, but the compiled '
-            f'ops are without them. Build them with FORCE_CUDA=1 {_BUILD}'
+            f"the backend 'cuda' ({_CHOSEN_BY}) asks for the CUDA ops, but "
+            'the compiled ops are without them. Build them with FORCE_CUDA=1 '
+            f'{_BUILD}'
         )
     if _forced is None and _problem is not None:
         warnings.warn(
@@ -141,14 +144,15 @@ def backend_for(device: torch.device) -> str:
         str: ``torch``, ``cpp`` or ``cuda``.
 
     Raises:
-        RuntimeError: If ``MMMAMBA_OP_BACKEND`` forces one that does not run
-            on the device.
+        RuntimeError: If ``MMMAMBA_OP_BACKEND`` or :func:`use_backend` forces
+            one that does not run on the device.
     """
     if _forced is not None:
         if _DEVICE_OF[_forced] not in (None, device.type):
             raise RuntimeError(
-                f'MMMAMBA_OP_BACKEND={_forced} runs on {_DEVICE_OF[_forced]}, '
-                f'but the inputs are on {device}'
+                f'the backend {_forced!r} ({_CHOSEN_BY}) runs on '
+                f'{_DEVICE_OF[_forced]}, but the inputs are on {device}; '
+                "move them, or choose 'torch', which runs on every device"
             )
         return _forced
     return _compiled.get(device.type, 'torch')
@@ -177,16 +181,16 @@ def describe_backends() -> dict[str, str]:
     words = {}
     for device in ('cpu', 'cuda'):
         if _forced and _DEVICE_OF[_forced] not in (None, device):
-            words[device] = f'none: MMMAMBA_OP_BACKEND={_forced}'
+            words[device] = f'none: {_forced!r} is forced by {_CHOSEN_BY}'
         elif _forced == 'torch':
-            words[device] = 'PyTorch, forced by MMMAMBA_OP_BACKEND'
+            words[device] = f'PyTorch, forced by {_CHOSEN_BY}'
         elif device in _compiled:
             words[device] = 'compiled'
             if device == 'cpu':
                 instructions = torch.backends.cpu.get_cpu_capability()
                 words[device] += f', {instructions}'
             if _forced:
-                words[device] += ', forced by MMMAMBA_OP_BACKEND'
+                words[device] += f', forced by {_CHOSEN_BY}'
         elif _problem is not None:
             words[device] = f'PyTorch; compiled ops are not used: {_problem}'
         else:

@@ -1,7 +1,7 @@
 """Use mmmamba where PyTorch is installed and OpenMMLab is not.
 
-Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy}``, or
-``without_openmmlab.py program FILE EXAMPLE`` for an exported program.
+Run by tests/test_init.py: ``without_openmmlab.py {ops,deploy,deploy_model}``,
+or ``without_openmmlab.py program FILE EXAMPLE`` for an exported program.
 """
 
 import sys
@@ -45,6 +45,22 @@ def use_deployed_layers():
     assert layer.weight.tolist() == [[1.0], [2.0]], layer.weight
 
 
+def deploy_a_model():
+    from mmmamba.deploy import deploy_model
+
+    try:
+        deploy_model(torch.nn.Identity().eval())
+    except ImportError as error:
+        message = str(error)
+    for part in (
+        'deploy_model() needs mmengine and mmcv',
+        'not installed: mmengine, mmcv.',
+        'pip install onedl-mmengine && ',
+        'onedl-mmcv',
+    ):
+        assert part in message, message
+
+
 def run_program(file, example):
     import mmmamba.ops  # noqa: F401  (the ops that the program names)
 
@@ -56,7 +72,12 @@ def run_program(file, example):
 
 
 sys.meta_path[:] = [WithoutOpenMMLab(sys.meta_path[:])]
-uses = dict(ops=use_ops, deploy=use_deployed_layers, program=run_program)
+uses = dict(
+    ops=use_ops,
+    deploy=use_deployed_layers,
+    deploy_model=deploy_a_model,
+    program=run_program,
+)
 uses[sys.argv[1]](*sys.argv[2:])
 found = sorted(set(ABSENT) & set(sys.modules))
 assert not found, found

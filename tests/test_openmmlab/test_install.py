@@ -1,6 +1,10 @@
 """The one door for what changes other packages: openmmlab.install()."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from mmengine.config.utils import MODULE2PACKAGE
@@ -12,6 +16,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmmamba import openmmlab
 from mmmamba.checkpoint.files import HAS_SAFE_GLOBALS
 from mmmamba.openmmlab import checkpoint_loader, registries
+
+ROOT = Path(__file__).parents[2]
 
 needs_safe_globals = pytest.mark.skipif(
     not HAS_SAFE_GLOBALS, reason='needs torch >= 2.6'
@@ -27,7 +33,7 @@ def _install_again():
 
 @pytest.fixture
 def log():
-    """Collect what is logged, of every level."""
+    """Collect what is logged, of every level, by mmmamba and mmengine."""
     records = []
 
     class Handler(logging.Handler):
@@ -35,10 +41,15 @@ def log():
             records.append((record.levelno, record.getMessage()))
 
     handler = Handler(logging.DEBUG)
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
+    ours = logging.getLogger('mmmamba')
+    ours.setLevel(logging.DEBUG)
+    loggers = ours, MMLogger.get_current_instance()
+    for logger in loggers:
+        logger.addHandler(handler)
     yield records
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
+    ours.setLevel(logging.NOTSET)
 
 
 def state():
@@ -83,6 +94,27 @@ def test_log_says_what_changed(log):
         'registries.build_model builds the models of scope mmengine',
     ):
         assert part in messages
+
+
+@pytest.mark.slow
+def test_documented_way_shows_what_changed():
+    lines = [
+        line.partition('>>> ')[2]
+        for line in openmmlab.install.__doc__.splitlines()
+        if '>>> ' in line
+    ]
+    said = [
+        subprocess.run(
+            [sys.executable, '-c', '\n'.join([*way, 'import mmmamba'])],
+            env=dict(os.environ, PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stderr
+        for way in ([], lines)
+    ]
+    assert not said[0]
+    assert 'DEBUG:mmmamba:mmseg:: configs are looked for' in said[1]
 
 
 def test_twice_changes_nothing_more(log):

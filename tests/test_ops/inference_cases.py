@@ -17,7 +17,7 @@ from mmmamba.layers.ssm import SSM
 from mmmamba.layers.wavelet import WaveletConv
 
 # (batch, height, width): one pixel, one column, one row, odd and even sizes,
-# and one that is wider than the kernels' blocks.
+# and one that is wider than what a kernel computes at once.
 SIZES = [(1, 1, 1), (2, 5, 1), (1, 1, 6), (2, 3, 3), (1, 7, 14), (1, 6, 37)]
 # Fewer than the lanes of any vector, as many, and some more.
 CHANNELS = [3, 16, 37]

@@ -237,7 +237,7 @@ def assert_gradients(ours, theirs, tolerance):
         assert error <= tolerance, (name, error)
 
 
-# batch, D, N, L; a block holds 2048 positions of a sequence
+# batch, D, N, L; a CUDA thread block holds 2048 positions of a sequence
 BIDIRECTIONAL_SIZES = [
     *((2, 3, 1, length) for length in (1, 2, 3, 9, 31, 32, 33, 63, 64, 65)),
     (3, 16, 1, 9),

@@ -14,13 +14,14 @@ from torch.library import opcheck
 
 from mmmamba.ops import feed_forward, linear
 
-# Rows around the kernels' blocks of 8 and 6, and beyond the number from which
-# threads share rows and panels are packed; columns around vectors and panels.
+# Rows around the kernels' tiles of 8 and 6 rows, and beyond the number from
+# which threads share rows and panels are packed; columns around vectors and
+# panels. Each row is a sample of its own, so that Strassen's step, which stays
+# within a sample, is not taken: test_samples_of_many_rows has that.
 SIZES = [(1, 1, 5), (2, 5, 3), (7, 9, 16), (8, 33, 47), (13, 48, 100)]
-SIZES += [(64, 31, 17), (150, 24, 49), (700, 200, 66)]
-# Of the seven products instead of eight: an odd row, columns beyond the whole
-# vectors of two halves, smaller blocks of rows; both layers of an MLP.
-SIZES += [(333, 40, 283), (700, 264, 280)]
+SIZES += [(64, 31, 17), (150, 24, 49), (700, 200, 66), (333, 40, 283)]
+# More rows than pass all panels of an MLP at once.
+SIZES += [(700, 264, 280)]
 
 
 def check_product(found, expected) -> None:
@@ -86,7 +87,11 @@ def test_no_rows_and_nan():
     assert not found[:100].any() and not found[101:].any()
 
 
-@pytest.mark.parametrize('width', [(40, 283), (64, 256), (200, 400)])
+# Columns that are no whole vectors of two halves, and some that are. Of the
+# last, both layers of an MLP take Strassen's step.
+@pytest.mark.parametrize(
+    'width', [(40, 283), (64, 256), (200, 400), (264, 280)]
+)
 @pytest.mark.parametrize(
     'samples',
     [(1, 333), (8, 49), (5, 36), (3, 36), (17, 9), (9, 16), (2, 91)]
@@ -96,7 +101,7 @@ def test_no_rows_and_nan():
 @pytest.mark.parametrize('threads', [1, 2, 3], indirect=True)
 @pytest.mark.usefixtures('op_backend')
 def test_samples_of_many_rows(samples, width, threads):
-    """Large products take two tiles of a sample together."""
+    """Large products take two tiles of a sample together (Strassen)."""
     rows = samples[0] * samples[1]
     x, weight, bias, residual = linear_inputs(rows, *width)
     # A part of a wider map, whose rows are farther apart.
