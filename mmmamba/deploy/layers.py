@@ -26,9 +26,8 @@ from mmmamba.ops import (
     selective_scan,
 )
 from mmmamba.ops.block import (
-    ConvParameters,
     FFNParameters,
-    LinearParameters,
+    LayerParameters,
     LocalParameters,
     SSMParameters,
 )
@@ -82,9 +81,9 @@ class Linear(nn.Module):
         """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
         return linear(x, self.weight, self.bias, relu, residual)
 
-    def op_parameters(self) -> LinearParameters:
+    def op_parameters(self) -> LayerParameters:
         """Return the parameters by their names in the op."""
-        return LinearParameters(**parameters_of(self))
+        return LayerParameters(**parameters_of(self))
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:
@@ -116,9 +115,9 @@ class DepthwiseConv(nn.Module):
         """Map ``(B, H, W, C)`` to ``(B, H', W', C)``."""
         return depthwise_conv(x, self.weight, self.bias, self.stride, self.act)
 
-    def op_parameters(self) -> ConvParameters:
+    def op_parameters(self) -> LayerParameters:
         """Return the parameters by their names in the op."""
-        return ConvParameters(**parameters_of(self))
+        return LayerParameters(**parameters_of(self))
 
 
 class FFN(nn.Module):

@@ -8,15 +8,8 @@ from torch import Tensor
 from .backend import inference_op_serves
 
 
-class ConvParameters(NamedTuple):
-    """Parameters of a :func:`depthwise_conv`, ``(k, k, C)`` and ``(C,)``."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-class LinearParameters(NamedTuple):
-    """Parameters of a :func:`linear`, ``(C, C')`` and ``(C',)``."""
+class LayerParameters(NamedTuple):
+    """Parameters of a :func:`depthwise_conv` or a :func:`linear`."""
 
     weight: Tensor
     bias: Tensor
@@ -35,7 +28,7 @@ class SSMParameters(NamedTuple):
     """Parameters of an SSM with two directions, in the order of its layers.
 
     ``dt_weight`` is ``(2, R, D)``, the order of the memory in which
-    :func:`scan_gate` copies nothing. The C++ side is ``SsmParameters`` in
+    :func:`scan_gate` copies nothing. The C++ side is ``SSMParameters`` in
     csrc/pytorch/block.h.
     """
 
@@ -67,24 +60,24 @@ class BlockParameters(NamedTuple):
     """Parameters of a block, in the order of its layers.
 
     Attributes:
-        conv1 (ConvParameters): First depthwise convolution.
+        conv1 (LayerParameters): First depthwise convolution.
         ffn1 (FFNParameters): First FFN.
         ssm (SSMParameters): SSM of the mixer.
         wavelet (Tensor, optional): ``wavelet_weight`` of :func:`mixer_conv`.
         local (LocalParameters, optional): Local part of the mixer.
-        proj (LinearParameters): Projection of the mixer.
-        conv2 (ConvParameters): Second depthwise convolution.
+        proj (LayerParameters): Projection of the mixer.
+        conv2 (LayerParameters): Second depthwise convolution.
         ffn2 (FFNParameters): Second FFN.
         eps (float): Of the layer norm.
     """
 
-    conv1: ConvParameters
+    conv1: LayerParameters
     ffn1: FFNParameters
     ssm: SSMParameters
     wavelet: Tensor | None
     local: LocalParameters | None
-    proj: LinearParameters
-    conv2: ConvParameters
+    proj: LayerParameters
+    conv2: LayerParameters
     ffn2: FFNParameters
     eps: float
 

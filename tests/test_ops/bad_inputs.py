@@ -17,9 +17,8 @@ from test_ops.support import mapped
 from torch import Tensor
 
 from mmmamba.ops.block import (
-    ConvParameters,
     FFNParameters,
-    LinearParameters,
+    LayerParameters,
     LocalParameters,
     SSMParameters,
 )
@@ -289,12 +288,12 @@ SHAPES = [
             faces=OP,
         )
         for group, parameters in (
-            ('conv1', ConvParameters),
+            ('conv1', LayerParameters),
             ('ffn1', FFNParameters),
             ('ssm', SSMParameters),
             ('local', LocalParameters),
-            ('proj', LinearParameters),
-            ('conv2', ConvParameters),
+            ('proj', LayerParameters),
+            ('conv2', LayerParameters),
             ('ffn2', FFNParameters),
         )
         for i, name in enumerate(parameters._fields)

@@ -18,12 +18,12 @@ Tensor result(const Block& in) {
     shapes.check((part + tensor).c_str(), t, pattern);
   };
   const auto check_conv = [&](const std::string& part,
-                              const ConvParameters& conv, const char* pattern,
+                              const LayerParameters& conv, const char* pattern,
                               const char* k) {
     shapes.check_kernel((part + ".weight").c_str(), conv.weight, pattern, k);
     check(part, ".bias", conv.bias, "C");
   };
-  const auto check_ffn = [&](const std::string& part, const FfnParameters& ffn,
+  const auto check_ffn = [&](const std::string& part, const FFNParameters& ffn,
                              const char* first, const char* hidden,
                              const char* second) {
     check(part, ".weight1", ffn.weight1, first);

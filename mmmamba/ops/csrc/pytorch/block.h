@@ -8,19 +8,16 @@
 
 namespace mmmamba {
 
-struct ConvParameters {
+// Of a convolution or of a linear layer.
+struct LayerParameters {
   const Tensor &weight, &bias;
 };
 
-struct LinearParameters {
-  const Tensor &weight, &bias;
-};
-
-struct FfnParameters {
+struct FFNParameters {
   const Tensor &weight1, &bias1, &weight2, &bias2;
 };
 
-struct SsmParameters {
+struct SSMParameters {
   const Tensor &in_weight, &in_bias, &conv_weight, &conv_bias, &x_proj,
       &dt_weight, &dt_bias, &A, &D, &norm_weight, &norm_bias, &out_weight,
       &out_bias;
@@ -45,24 +42,24 @@ Parameters named(const char* name, at::TensorList list) {
 }
 
 struct BlockParameters {
-  ConvParameters conv1;
-  FfnParameters ffn1;
-  SsmParameters ssm;
+  LayerParameters conv1;
+  FFNParameters ffn1;
+  SSMParameters ssm;
   const OptionalTensor& wavelet;
   std::optional<LocalParameters> local;
-  LinearParameters proj;
-  ConvParameters conv2;
-  FfnParameters ffn2;
+  LayerParameters proj;
+  LayerParameters conv2;
+  FFNParameters ffn2;
   double eps;
 
   explicit BlockParameters(const Block& in)
-      : conv1(named<ConvParameters>("conv1", in.conv1)),
-        ffn1(named<FfnParameters>("ffn1", in.ffn1)),
-        ssm(named<SsmParameters>("ssm", in.ssm)),
+      : conv1(named<LayerParameters>("conv1", in.conv1)),
+        ffn1(named<FFNParameters>("ffn1", in.ffn1)),
+        ssm(named<SSMParameters>("ssm", in.ssm)),
         wavelet(in.wavelet),
-        proj(named<LinearParameters>("proj", in.proj)),
-        conv2(named<ConvParameters>("conv2", in.conv2)),
-        ffn2(named<FfnParameters>("ffn2", in.ffn2)),
+        proj(named<LayerParameters>("proj", in.proj)),
+        conv2(named<LayerParameters>("conv2", in.conv2)),
+        ffn2(named<FFNParameters>("ffn2", in.ffn2)),
         eps(in.eps) {
     if (!in.local.empty())
       local.emplace(named<LocalParameters>("local", in.local));

@@ -35,12 +35,8 @@ struct Args {
   Map<T> y;
 };
 
-// run() runs the tasks [begin, end) of those that count_tasks() gives.
 template <typename T>
-struct Kernels {
-  int64_t (*count_tasks)(const Args<T>&);
-  void (*run)(const Args<T>&, int64_t begin, int64_t end);
-};
+using Kernels = TaskKernels<Args<T>>;
 
 }  // namespace mmmamba::depthwise_conv
 

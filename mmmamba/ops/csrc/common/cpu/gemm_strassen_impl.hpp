@@ -75,20 +75,17 @@ struct PanelPair {
   const float *left_bias, *right_bias;
 };
 
-// The sums of a pair of panels, and packed copies of the rest where that pays.
-inline PanelPair sum_panels(const Args& args, int64_t column, int64_t rows,
-                            float* target) {
+// The sums of a pair of panels, and packed copies of the rest.
+inline PanelPair sum_panels(const Args& args, int64_t column, float* target) {
   const int64_t half = args.in / 2, out = args.out, size = half * kNR;
   const int64_t left = column, right = column + half_columns(out);
   const float *w11 = args.weight + left, *w12 = args.weight + right;
   const float *w21 = w11 + half * out, *w22 = w12 + half * out;
   const int64_t width = std::min<int64_t>(kNR, half_columns(out) - column);
-  const bool packs = rows >= kPackRows;
   float* const packed = target;
   const auto take = [&](int i) -> Columns { return {packed + i * size, kNR}; };
-  PanelPair pair = {left,       right,   width,   {w11, out}, {w21, out},
-                    {w22, out}, take(0), take(1), take(2),    take(3)};
-  if (packs) pair.w11 = take(4), pair.w21 = take(5), pair.w22 = take(6);
+  const PanelPair pair = {left,    right,   width,   take(4), take(5),
+                          take(6), take(0), take(1), take(2), take(3)};
   for (int64_t i = 0; i < half; ++i, target += kNR) {
     for (int64_t c = 0; c < width; c += kLanes<float>) {
       const FloatVec a = load(w11 + i * out + c), b = load(w12 + i * out + c),
@@ -98,11 +95,9 @@ inline PanelPair sum_panels(const Args& args, int64_t column, int64_t rows,
       store(target + size + c, t2);
       store(target + 2 * size + c, e - b);
       store(target + 3 * size + c, d - t2);
-      if (packs) {
-        store(target + 4 * size + c, a);
-        store(target + 5 * size + c, d);
-        store(target + 6 * size + c, e);
-      }
+      store(target + 4 * size + c, a);
+      store(target + 5 * size + c, d);
+      store(target + 6 * size + c, e);
     }
   }
   return pair;
@@ -206,7 +201,7 @@ inline void strassen(const Args& args, int64_t begin, int64_t end,
       sum_pair(args, row, s);
   });
   for (int64_t column = 0; column < half; column += kNR) {
-    PanelPair pair = sum_panels(args, column, rows, panels);
+    PanelPair pair = sum_panels(args, column, panels);
     pair.left_bias = args.bias ? args.bias + pair.left : zeros;
     pair.right_bias = args.bias ? args.bias + pair.right : zeros;
     Prefetch prefetch = next;

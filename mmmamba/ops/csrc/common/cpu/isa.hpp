@@ -24,6 +24,14 @@
 
 namespace mmmamba {
 
+// The kernels of a family that cuts its work into tasks: run() runs the tasks
+// [begin, end) of those that count_tasks() gives.
+template <typename Args>
+struct TaskKernels {
+  int64_t (*count_tasks)(const Args&);
+  void (*run)(const Args&, int64_t begin, int64_t end);
+};
+
 // The upper half of a float32.
 struct BFloat16 {
   uint16_t bits;

@@ -13,12 +13,8 @@ template <typename T>
 class Arena {
  public:
   explicit Arena(int64_t vectors)
-      : memory_(static_cast<Vec<T>*>(std::aligned_alloc(
-            sizeof(Vec<T>), std::max<int64_t>(vectors, 1) * sizeof(Vec<T>)))),
-        next_(memory_) {
-    if (memory_ == nullptr) throw std::bad_alloc();
-  }
-  ~Arena() { std::free(memory_); }
+      : memory_(new Vec<T>[vectors]), next_(memory_) {}
+  ~Arena() { delete[] memory_; }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -38,21 +34,23 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Memory that a thread keeps, valid until the next call: fresh pages for each
 // large product took up to a third of its time (measured on Zen 4).
 inline float* kept_scratch(int64_t size) {
+  struct alignas(kCacheLine) Line {
+    float data[kCacheLine / sizeof(float)];
+  };
   struct Kept {
-    float* data = nullptr;
-    int64_t size = 0;
-    ~Kept() { std::free(data); }
+    Line* lines = nullptr;
+    int64_t count = 0;
+    ~Kept() { delete[] lines; }
   };
   thread_local Kept kept;
-  if (size > kept.size) {
-    std::free(kept.data);
-    const int64_t bytes =
-        ceil_div(size * sizeof(float), kCacheLine) * kCacheLine;
-    kept.data = static_cast<float*>(std::aligned_alloc(kCacheLine, bytes));
-    kept.size = kept.data == nullptr ? 0 : size;
-    if (kept.data == nullptr) throw std::bad_alloc();
+  const int64_t count = ceil_div(size * sizeof(float), kCacheLine);
+  if (count > kept.count) {
+    delete[] std::exchange(kept.lines, nullptr);
+    kept.count = 0;  // in case that there is no more memory
+    kept.lines = new Line[count];
+    kept.count = count;
   }
-  return kept.data;
+  return kept.lines->data;
 }
 
 // Calls step with the constants 0, ..., kCount - 1: an array that is indexed

@@ -18,8 +18,8 @@ inline int64_t rows_at_once(int64_t height, int64_t width) {
   return std::min(height, ceil_div(kStemPixels, 2 * width) * 2);
 }
 
-// The image and what each convolution makes of it; the last is no such map,
-// since all of it is stored.
+// The image and what each convolution makes of it. Of the last, the result, all
+// rows are kept, without a border.
 inline std::vector<RingBuffer> layout(const Args& args) {
   std::vector<RingBuffer> maps;
   int64_t height = args.height, width = args.width;
@@ -27,14 +27,15 @@ inline std::vector<RingBuffer> layout(const Args& args) {
     const int64_t y_height = ceil_div(height, 2), y_width = ceil_div(width, 2);
     const int64_t channels = args.layers[i].in;
     // A tile's second output may be beyond the last.
-    maps.push_back({height, width, channels,
-                    (4 * ceil_div(y_width, 2) + 1) * channels,
-                    2 * rows_at_once(y_height, y_width) + 1, 0, nullptr});
+    maps.push_back(
+        {height, width, channels, (4 * ceil_div(y_width, 2) + 1) * channels,
+         2 * rows_at_once(y_height, y_width) + 1, 0, nullptr, channels});
     height = y_height;
     width = y_width;
   }
+  const int64_t channels = args.layers[args.depth - 1].out;
   maps.push_back(
-      {height, width, args.layers[args.depth - 1].out, 0, 0, 0, nullptr});
+      {height, width, channels, width * channels, height, 0, nullptr, 0});
   return maps;
 }
 
@@ -57,7 +58,7 @@ inline void place(RingBuffer& map, Arena<float>& arena) {
 inline void load_row(const Args& args, int64_t b, int64_t row,
                      const RingBuffer& map) {
   const float* x = args.x + b * args.x_batch + row * args.x_row;
-  float* target = map.at(row) + map.channels;
+  float* target = map.pixels(row);
   if (args.x_channel == 1 && args.x_column == map.channels) {
     std::copy_n(x, map.width * map.channels, target);
     return;
@@ -127,7 +128,7 @@ void stem_outputs(const Layer& layer, const float* const* rows, int64_t start,
 // overlap those before where their number is no multiple.
 template <int kWidth>
 void output_rows(const Layer& layer, const RingBuffer& input, int64_t first,
-                 int64_t last, const Target& target, float*) {
+                 int64_t last, const RingBuffer& output, float*) {
   constexpr decltype(&stem_outputs<kWidth, 1, false>) kFunctions[] = {
       stem_outputs<kWidth, 0, true>, stem_outputs<kWidth, 1, false>,
       stem_outputs<kWidth, 1, true>, stem_outputs<kWidth, 2, false>,
@@ -147,7 +148,7 @@ void output_rows(const Layer& layer, const RingBuffer& input, int64_t first,
                              input.padded(2 * i + 1)};
       for (int64_t j = 0; j < width; j += kWidth)
         outputs(layer, rows, std::min(j, width - kWidth), channels,
-                target.at(i));
+                output.pixels(i));
     }
   }
 }
@@ -156,17 +157,17 @@ void output_rows(const Layer& layer, const RingBuffer& input, int64_t first,
 // a row most evenly.
 template <int... kWidth>
 void stem_rows(const Layer& layer, const RingBuffer& input, int64_t first,
-               int64_t last, const Target& target, float* buffer,
+               int64_t last, const RingBuffer& output, float* buffer,
                std::integer_sequence<int, kWidth...>) {
   using Function = void (*)(const Layer&, const RingBuffer&, int64_t, int64_t,
-                            const Target&, float*);
+                            const RingBuffer&, float*);
   constexpr Function kOutputs[] = {output_rows<kWidth + 1>...};
   constexpr Function kTiles[] = {tile_rows<kWidth + 1>...};
   const int64_t outputs = ceil_div(input.width, 2);
   const int64_t width = layer.packed ? ceil_div(outputs, 2) : outputs;
   const int64_t pixels = ceil_div(width, ceil_div(width, kMR));
   const Function* functions = layer.packed ? kTiles : kOutputs;
-  functions[pixels - 1](layer, input, first, last, target, buffer);
+  functions[pixels - 1](layer, input, first, last, output, buffer);
 }
 
 // Makes the rows of a map up to `end`, and first those that they depend on.
@@ -187,13 +188,7 @@ inline void make_rows(const Args& args, int64_t b,
         std::min(first + rows_at_once(map.height, map.width), end);
     make_rows(args, b, maps, level - 1, std::min(2 * last, input.height),
               buffer);
-    // The last map is the result, of which each row is stored for good.
-    const int64_t length = map.width * map.channels;
-    const Target target =
-        level < args.depth
-            ? Target{map.data + map.channels, map.length, map.capacity}
-            : Target{args.y + b * map.height * length, length, map.height};
-    stem_rows(layer, input, first, last, target, buffer, widths);
+    stem_rows(layer, input, first, last, map, buffer, widths);
     map.done = last;
   }
 }
@@ -215,13 +210,14 @@ void run(const Args& args, int64_t begin, int64_t end) {
   const int64_t height = maps.back().height, pairs = ceil_div(height, 2);
   for (int64_t task = begin; task < end; ++task) {
     // Pairs of rows, each with the rows that it depends on.
-    const int64_t band = task % args.bands;
+    const int64_t band = task % args.bands, b = task / args.bands;
+    maps.back().data = args.y + b * maps.back().length * height;
     int64_t first = pairs * band / args.bands * 2;
     for (int64_t i = args.depth; i >= 0; --i) {
       maps[i].done = first / 2 * 2;
       first = std::max<int64_t>(0, 2 * maps[i].done - 1);
     }
-    make_rows(args, task / args.bands, maps, args.depth,
+    make_rows(args, b, maps, args.depth,
               std::min(pairs * (band + 1) / args.bands * 2, height), buffer);
   }
 }

@@ -14,20 +14,14 @@ struct RingBuffer {
   int64_t capacity;  // rows there is room for
   int64_t done;      // the map's rows that have been made
   float* data;       // capacity rows, and one of zeros
+  int64_t margin;    // elements of a row before its first pixel
 
   float* at(int64_t row) const { return data + row % capacity * length; }
+  float* pixels(int64_t row) const { return at(row) + margin; }
 
   const float* padded(int64_t row) const {
     return row < 0 || row >= height ? data + capacity * length : at(row);
   }
-};
-
-// Where rows of an output are stored, the first again after the last.
-struct Target {
-  float* data;
-  int64_t length, capacity;
-
-  float* at(int64_t row) const { return data + row % capacity * length; }
 };
 
 }  // namespace mmmamba::MMMAMBA_ISA::stem_conv

@@ -187,7 +187,7 @@ inline int64_t transformed_size(int64_t in, int64_t width, int64_t rows) {
 // The rows [first, last) of the output, from an even one on.
 template <int kTiles>
 void tile_rows(const Layer& layer, const RingBuffer& input, int64_t first,
-               int64_t last, const Target& target, float* buffer) {
+               int64_t last, const RingBuffer& output, float* buffer) {
   constexpr decltype(&tile_outputs<kTiles, 1>) kFunctions[] = {
       tile_outputs<kTiles, 1>, tile_outputs<kTiles, 2>,
       tile_outputs<kTiles, kNRVectors>};
@@ -200,7 +200,8 @@ void tile_rows(const Layer& layer, const RingBuffer& input, int64_t first,
     const float* weight = layer.packed + panel * tile_weight_size(layer);
     for (int64_t i = first; i < last; i += 2) {
       const float* x = buffer + (i - first) / 2 * 5 * length;
-      float* rows[] = {target.at(i), i + 1 < last ? target.at(i + 1) : nullptr};
+      float* rows[] = {output.pixels(i),
+                       i + 1 < last ? output.pixels(i + 1) : nullptr};
       for (int64_t t = 0; t < tiles; t += kTiles)
         kFunctions[channels.count - 1](layer, channels, weight, x, length,
                                        std::min(t, tiles - kTiles), width,

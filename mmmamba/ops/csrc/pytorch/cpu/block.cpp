@@ -39,19 +39,19 @@ Tensor product(const Tensor& x, const Tensor& weight,
   return y;
 }
 
-void conv(const ConvParameters& p, const Tensor& x, const Tensor& y,
+void conv(const LayerParameters& p, const Tensor& x, const Tensor& y,
           c10::string_view act = "none") {
   call<DepthwiseConv>(depthwise_conv, {x, p.weight, p.bias, 1, act}, y);
 }
 
 // In place.
-void ffn(const FfnParameters& p, const Tensor& x,
+void ffn(const FFNParameters& p, const Tensor& x,
          const OptionalTensor& shortcut = {}) {
   call<FeedForward>(feed_forward,
                     {x, p.weight1, p.bias1, p.weight2, p.bias2, shortcut}, x);
 }
 
-Tensor ssm(const SsmParameters& p, double eps, const Tensor& input) {
+Tensor ssm(const SSMParameters& p, double eps, const Tensor& input) {
   const Tensor xz = product(input, p.in_weight, p.in_bias);
   const int64_t inner = xz.size(-1) / 2;
   const Tensor before = xz.narrow(-1, 0, inner);

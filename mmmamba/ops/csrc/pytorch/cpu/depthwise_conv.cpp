@@ -31,8 +31,7 @@ void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
     args.bias = pointer(bias);
     args.act = act(in.act);
     args.y = map<T>(y);
-    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>);
-    run(k.run, args, k.count_tasks(args));
+    run(MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>), args);
   });
 }
 

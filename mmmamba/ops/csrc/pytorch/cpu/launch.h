@@ -65,4 +65,9 @@ void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
   });
 }
 
+template <typename Args>
+void run(const TaskKernels<Args>& kernels, const Args& args) {
+  run(kernels.run, args, kernels.count_tasks(args));
+}
+
 }  // namespace mmmamba::cpu

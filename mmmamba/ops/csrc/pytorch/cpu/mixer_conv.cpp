@@ -41,8 +41,7 @@ void mixer_conv(const MixerConv& in, const Tensor& y) {
     local.y = args.y;
     local.y.data += args.global_channels;
     args.rest_channels = x.size(3) - args.global_channels - local.channels;
-    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(mixer_conv::kernels<T>);
-    run(k.run, args, k.count_tasks(args));
+    run(MMMAMBA_KERNELS_FOR_THIS_CPU(mixer_conv::kernels<T>), args);
   });
 }
 
