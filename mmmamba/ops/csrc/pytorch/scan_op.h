@@ -4,6 +4,7 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "scan.h"
@@ -20,11 +21,6 @@ struct ScanOp<Op, Tensor(Inputs...)> {
   using Grads = typename Op::Grads;
 
   static Tensor call(Inputs... inputs) { return Forward::apply(inputs...); }
-
-  static Grads backward(const Tensor& grad, Inputs... inputs) {
-    return as_tuple(Second::apply(grad, inputs...),
-                    std::make_index_sequence<std::tuple_size_v<Grads>>());
-  }
 
   static Tensor meta(Inputs... inputs) {
     check(Op{inputs...});
@@ -56,18 +52,9 @@ struct ScanOp<Op, Tensor(Inputs...)> {
     return op;
   }
 
-  static Grads call_backward(const Tensor& grad, Inputs... inputs) {
-    return find<Grads(const Tensor&, Inputs...)>(Op::kBackward)
-        .call(grad, inputs...);
-  }
-
   template <size_t... I>
   static Grads as_tuple(const List& grads, std::index_sequence<I...>) {
     return {grads[I]...};
-  }
-
-  static List as_list(const Grads& grads) {
-    return std::apply([](const auto&... g) { return List{g...}; }, grads);
   }
 
   // Tensors are saved, absent ones as undefined; the rest is one flag.
@@ -93,7 +80,8 @@ struct ScanOp<Op, Tensor(Inputs...)> {
   template <size_t... I>
   static Grads backward_of(Context* ctx, const Tensor& grad, const List& t,
                            std::index_sequence<I...>) {
-    return call_backward(grad, restored<std::decay_t<Inputs>>(ctx, t[I])...);
+    return find<Grads(const Tensor&, Inputs...)>(Op::kBackward)
+        .call(grad, restored<std::decay_t<Inputs>>(ctx, t[I])...);
   }
 
   struct Forward : torch::autograd::Function<Forward> {
@@ -105,31 +93,21 @@ struct ScanOp<Op, Tensor(Inputs...)> {
 
     static List backward(Context* ctx, List grads) {
       const List inputs = ctx->get_saved_variables();
-      List result = as_list(backward_of(ctx, grads[0], inputs,
-                                        std::index_sequence_for<Inputs...>()));
+      List result =
+          std::apply([](const auto&... g) { return List{g...}; },
+                     backward_of(ctx, grads[0], inputs,
+                                 std::index_sequence_for<Inputs...>()));
       result.resize(inputs.size());  // a flag has no gradient
       for (size_t i = 0; i < inputs.size(); ++i)
         if (!inputs[i].defined()) result[i] = Tensor();
       return result;
     }
   };
-
-  // Asking for a second derivative is an error rather than a silent zero.
-  struct Second : torch::autograd::Function<Second> {
-    static List forward(Context*, const Tensor& grad, Inputs... inputs) {
-      at::AutoDispatchBelowADInplaceOrView guard;
-      return as_list(call_backward(grad, inputs...));
-    }
-
-    static List backward(Context*, List) {
-      TORCH_CHECK_NOT_IMPLEMENTED(
-          false, "mmmamba: the scans have no second derivative");
-    }
-  };
 };
 
 }  // namespace mmmamba
 
+// A second derivative is an error rather than a silent zero.
 #define MMMAMBA_SCAN_OP(name, Op, inputs, grads)                        \
   TORCH_LIBRARY_FRAGMENT(mmmamba, m) {                                  \
     m.def(#name "(" inputs ") -> Tensor", kTags);                       \
@@ -137,7 +115,8 @@ struct ScanOp<Op, Tensor(Inputs...)> {
   }                                                                     \
   TORCH_LIBRARY_IMPL(mmmamba, Autograd, m) {                            \
     m.impl(#name, &ScanOp<Op>::call);                                   \
-    m.impl(#name "_backward", &ScanOp<Op>::backward);                   \
+    m.impl(#name "_backward",                                           \
+           torch::autograd::autogradNotImplementedFallback());          \
   }                                                                     \
   TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {                                \
     m.impl(#name, &ScanOp<Op>::meta);                                   \
