@@ -46,15 +46,14 @@ def stem_conv(
             'as many biases as weights are needed, and one at least, got '
             f'{len(biases)} and {len(weights)}',
         )
-        shapes.check(x=(x, 'B C>=1 H>=1 W>=1'))
+        shapes.check(x=(x, 'B C0>=1 H>=1 W>=1'))
         for i, (weight, bias) in enumerate(zip(weights, biases)):
             shapes.check(
                 **{
-                    f'weights[{i}]': (weight, '3 3 C C_out>=1'),
-                    f'biases[{i}]': (bias, 'C_out'),
+                    f'weights[{i}]': (weight, f'3 3 C{i} C{i + 1}>=1'),
+                    f'biases[{i}]': (bias, f'C{i + 1}'),
                 }
             )
-            shapes.sizes['C'] = shapes.sizes.pop('C_out')
     x = x.contiguous(memory_format=torch.channels_last)
     for i, (weight, bias) in enumerate(zip(weights, biases)):
         if i:

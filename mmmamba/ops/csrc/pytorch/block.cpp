@@ -1,7 +1,5 @@
 #include "block.h"
 
-#include <string>
-
 #include "cpu/ops.h"
 #include "shapes.h"
 
@@ -13,27 +11,13 @@ namespace {
 Tensor result(const Block& in) {
   const BlockParameters p(in);
   Shapes shapes("block");
-  const auto check = [&](const std::string& part, const char* tensor,
-                         const Tensor& t, const char* pattern) {
-    shapes.check((part + tensor).c_str(), t, pattern);
-  };
-  const auto check_conv = [&](const std::string& part,
-                              const LayerParameters& conv, const char* pattern,
-                              const char* k) {
-    shapes.check_kernel((part + ".weight").c_str(), conv.weight, pattern, k);
-    check(part, ".bias", conv.bias, "C");
-  };
-  const auto check_ffn = [&](const std::string& part, const FFNParameters& ffn,
-                             const char* first, const char* hidden,
-                             const char* second) {
-    check(part, ".weight1", ffn.weight1, first);
-    check(part, ".bias1", ffn.bias1, hidden);
-    check(part, ".weight2", ffn.weight2, second);
-    check(part, ".bias2", ffn.bias2, "C");
-  };
   shapes.check("x", in.x, "B H>=1 W>=1 C>=16");
-  check_conv("conv1", p.conv1, "k1 k1 C", "k1");
-  check_ffn("ffn1", p.ffn1, "C hidden1>=1", "hidden1", "hidden1 C");
+  shapes.check_kernel("conv1.weight", p.conv1.weight, "k1 k1 C", "k1");
+  shapes.check("conv1.bias", p.conv1.bias, "C");
+  shapes.check("ffn1.weight1", p.ffn1.weight1, "C hidden1>=1");
+  shapes.check("ffn1.bias1", p.ffn1.bias1, "hidden1");
+  shapes.check("ffn1.weight2", p.ffn1.weight2, "hidden1 C");
+  shapes.check("ffn1.bias2", p.ffn1.bias2, "C");
   const auto& ssm = p.ssm;
   shapes.check_kernel("ssm.conv_weight", ssm.conv_weight, "k k D>=16", "k");
   shapes.check("ssm.conv_bias", ssm.conv_bias, "D");
@@ -61,8 +45,12 @@ Tensor result(const Block& in) {
                  " channels, more than the ", shapes["C"], " of x");
   shapes.check("proj.weight", p.proj.weight, "C C");
   shapes.check("proj.bias", p.proj.bias, "C");
-  check_conv("conv2", p.conv2, "k2 k2 C", "k2");
-  check_ffn("ffn2", p.ffn2, "C hidden2>=1", "hidden2", "hidden2 C");
+  shapes.check_kernel("conv2.weight", p.conv2.weight, "k2 k2 C", "k2");
+  shapes.check("conv2.bias", p.conv2.bias, "C");
+  shapes.check("ffn2.weight1", p.ffn2.weight1, "C hidden2>=1");
+  shapes.check("ffn2.bias1", p.ffn2.bias1, "hidden2");
+  shapes.check("ffn2.weight2", p.ffn2.weight2, "hidden2 C");
+  shapes.check("ffn2.bias2", p.ffn2.bias2, "C");
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 

@@ -37,15 +37,9 @@ struct Function;
 template <typename Result, typename... Inputs, auto kFunction>
 struct Function<Result(Inputs...), kFunction> {
   static Result call(Inputs... inputs) { return kFunction({inputs...}); }
-};
 
-// The same for the backward of an op, which takes the gradient first.
-template <typename Signature, auto kFunction>
-struct Backward;
-
-template <typename Result, typename... Inputs, auto kFunction>
-struct Backward<Result(Inputs...), kFunction> {
-  static auto call(const Tensor& grad, Inputs... inputs) {
+  // For the backward of an op, which takes the gradient first.
+  static auto backward(const Tensor& grad, Inputs... inputs) {
     return kFunction(grad, {inputs...});
   }
 };

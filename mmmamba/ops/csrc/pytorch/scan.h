@@ -62,9 +62,9 @@ inline Tensor gradient_of(const OptionalTensor& input, const Tensor& grad,
 
 // Registers a scan and its backward for a device, in the namespace that has
 // both.
-#define MMMAMBA_SCAN_ON(device, name, Op)                    \
-  TORCH_LIBRARY_IMPL(mmmamba, device, m) {                   \
-    m.impl(#name, &Function<Op::Signature, name>::call);     \
-    m.impl(#name "_backward",                                \
-           &Backward<Op::Signature, name##_backward>::call); \
+#define MMMAMBA_SCAN_ON(device, name, Op)                        \
+  TORCH_LIBRARY_IMPL(mmmamba, device, m) {                       \
+    m.impl(#name, &Function<Op::Signature, name>::call);         \
+    m.impl(#name "_backward",                                    \
+           &Function<Op::Signature, name##_backward>::backward); \
   }

@@ -64,16 +64,6 @@ c10::SymInt Shapes::operator[](std::string_view symbol) const {
   return value ? *value : c10::SymInt(0);
 }
 
-void Shapes::rename(std::string_view symbol, std::string_view other) {
-  const auto value = (*this)[symbol];
-  symbols_.erase(std::remove_if(symbols_.begin(), symbols_.end(),
-                                [&](const Symbol& s) {
-                                  return s.first == symbol || s.first == other;
-                                }),
-                 symbols_.end());
-  symbols_.emplace_back(other, value);
-}
-
 // A sum of products of symbols and numbers.
 c10::SymInt Shapes::value(std::string_view axis) const {
   c10::SymInt sum = 0;
@@ -124,7 +114,8 @@ bool Shapes::fits(const Tensor& t, std::string_view pattern) {
   return i == shape.size();
 }
 
-void Shapes::check(const char* name, const Tensor& t, const char* pattern) {
+void Shapes::check(std::string_view name, const Tensor& t,
+                   std::string_view pattern) {
   const size_t known = symbols_.size();
   if (!fits(t, pattern)) {
     symbols_.resize(known, Symbol());
@@ -138,8 +129,8 @@ void Shapes::check(const char* name, const Tensor& t, const char* pattern) {
           ", and the first input on ", first_->device());
 }
 
-void Shapes::check_kernel(const char* name, const Tensor& t,
-                          const char* pattern, const char* k) {
+void Shapes::check_kernel(std::string_view name, const Tensor& t,
+                          std::string_view pattern, std::string_view k) {
   check(name, t, pattern);
   const auto size = (*this)[k];
   require(size == 1 || size == 3 || size == 5 || size == 7, name,

@@ -18,14 +18,15 @@ class Shapes {
 
   // Raises ValueError or TypeError unless the input fits the pattern, is
   // floating point and on the device of the first input.
-  void check(const char* name, const Tensor& t, const char* pattern);
-  void check(const char* name, const OptionalTensor& t, const char* pattern) {
+  void check(std::string_view name, const Tensor& t, std::string_view pattern);
+  void check(std::string_view name, const OptionalTensor& t,
+             std::string_view pattern) {
     if (t) check(name, *t, pattern);
   }
 
   // As check(), for a depthwise kernel: its size `k` is one that is compiled.
-  void check_kernel(const char* name, const Tensor& t, const char* pattern,
-                    const char* k);
+  void check_kernel(std::string_view name, const Tensor& t,
+                    std::string_view pattern, std::string_view k);
 
   // The value of a symbol, or 0 where no input had it.
   c10::SymInt operator[](std::string_view symbol) const;
@@ -33,17 +34,13 @@ class Shapes {
   // A shape as the messages have it.
   static std::string shape_of(const Tensor& t);
 
-  // Gives the value of a symbol to another one and forgets it.
-  void rename(std::string_view symbol, std::string_view other);
-
   template <typename... Message>
   void require(bool condition, const Message&... message) const {
     TORCH_CHECK_VALUE(condition, op_, ": ", message...);
   }
 
  private:
-  // Patterns are literals, so that views of them stay valid.
-  using Symbol = std::pair<std::string_view, c10::SymInt>;
+  using Symbol = std::pair<std::string, c10::SymInt>;
 
   std::string describe(std::string_view pattern) const;
   bool fits(const Tensor& t, std::string_view pattern);

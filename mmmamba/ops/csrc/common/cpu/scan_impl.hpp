@@ -283,16 +283,6 @@ Vec<T> scan_state_backward(const Tiles<T>& t, const T* B, const T* C, Vec<T> A,
   return grad_A;
 }
 
-// The gradients of kCount columns of the weight, from the rank r on.
-template <int kCount, typename T>
-void weight_gradients(const Vec<T>* grad_z, Panel<T> dt, int64_t r,
-                      int64_t length, Vec<T>* grad_weight) {
-  Vec<T> sum[kCount] = {};
-  for (int64_t i = 0; i < length; ++i)
-    for (int j = 0; j < kCount; ++j) sum[j] += grad_z[i] * dt.at(r + j)[i];
-  for (int j = 0; j < kCount; ++j) grad_weight[r + j] = sum[j];
-}
-
 // From the gradient of the step sizes before softplus to those of the two
 // factors they are the product of.
 template <typename T>
@@ -300,10 +290,16 @@ void project_steps_backward(const Vec<T>* grad_z, Panel<T> dt, int64_t rank,
                             const T* weight, int lanes, int64_t length,
                             T* grad_dt, Vec<T>* grad_weight) {
   constexpr int W = kLanes<T>;
-  int64_t r = 0;
-  for (; r + 4 <= rank; r += 4)
-    weight_gradients<4>(grad_z, dt, r, length, grad_weight);
-  for (; r < rank; ++r) weight_gradients<1>(grad_z, dt, r, length, grad_weight);
+  constexpr int kUnroll = 4;  // ranks that share a load of grad_z
+  for (int64_t r = 0; r < rank; r += kUnroll) {
+    const T* rows[kUnroll];
+    for (int j = 0; j < kUnroll; ++j)
+      rows[j] = dt.at(std::min(r + j, rank - 1));
+    Vec<T> sum[kUnroll] = {};
+    for (int64_t i = 0; i < length; ++i)
+      for (int j = 0; j < kUnroll; ++j) sum[j] += grad_z[i] * rows[j][i];
+    std::copy_n(sum, std::min<int64_t>(kUnroll, rank - r), grad_weight + r);
+  }
 
   for (int64_t i = 0; i < length; i += W) {
     const int count = static_cast<int>(std::min<int64_t>(W, length - i));
