@@ -41,11 +41,7 @@ def feed_forward(
     if inference_op_serves(*inputs, dtypes=(torch.float32,)):
         return torch.ops.mmmamba.feed_forward.default(*inputs)
     if not torch.jit.is_tracing():
-        shapes = Shapes('feed_forward')
-        shapes.require(
-            x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
-        )
-        shapes.check(
+        Shapes('feed_forward').check(
             x=(x, '... C>=1'),
             weight1=(weight1, 'C hidden>=1'),
             bias1=(bias1, 'hidden'),

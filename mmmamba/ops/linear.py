@@ -40,11 +40,7 @@ def linear(
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
     if not torch.jit.is_tracing():
-        shapes = Shapes('linear')
-        shapes.require(
-            x.dim() >= 2, f'x must have 2 axes or more, got {tuple(x.shape)}'
-        )
-        shapes.check(
+        Shapes('linear').check(
             x=(x, '... C>=1'),
             weight=(weight, 'C C_out'),
             bias=(bias, 'C_out'),

@@ -16,7 +16,7 @@ class Shapes:
     A pattern names the size of each axis. A symbol such as ``C`` takes its
     value where it first occurs and must have the same value everywhere else.
     ``2*D`` and ``R+2*N`` are computed from symbols that are known, ``L>=1``
-    sets a lower bound, and ``...`` in front stands for any number of axes.
+    sets a lower bound, and ``...`` in front stands for one axis or more.
 
     Args:
         op (str): Name of the op, with which the errors begin.
@@ -85,12 +85,10 @@ class Shapes:
         shape = tensor.shape
         if axes[0] == '...':
             axes = axes[1:]
-            split = max(len(shape) - len(axes), 0)
-            leading, shape = shape[:split], shape[split:]
-            if self._leading is None:
-                self._leading = leading
-            if leading != self._leading:
+            split = len(shape) - len(axes)
+            if split < 1 or self._leading not in (None, shape[:split]):
                 return False
+            self._leading, shape = shape[:split], shape[split:]
         return len(shape) == len(axes) and all(
             [self._fits_axis(axis, size) for axis, size in zip(axes, shape)]
         )

@@ -7,8 +7,6 @@ namespace {
 // Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const FeedForward& in) {
   Shapes shapes("feed_forward");
-  shapes.require(in.x.dim() >= 2, "x must have 2 axes or more, got ",
-                 Shapes::shape_of(in.x));
   shapes.check("x", in.x, "... C>=1");
   shapes.check("weight1", in.weight1, "C hidden>=1");
   shapes.check("bias1", in.bias1, "hidden");

@@ -7,8 +7,6 @@ namespace {
 // Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const Linear& in) {
   Shapes shapes("linear");
-  shapes.require(in.x.dim() >= 2, "x must have 2 axes or more, got ",
-                 Shapes::shape_of(in.x));
   shapes.check("x", in.x, "... C>=1");
   shapes.check("weight", in.weight, "C C_out");
   shapes.check("bias", in.bias, "C_out");

@@ -100,7 +100,7 @@ bool Shapes::fits(const Tensor& t, std::string_view pattern) {
   if (pattern.substr(0, 3) == "...") {
     cut(pattern, " ");
     const size_t axes = std::count(pattern.begin(), pattern.end(), ' ') + 1;
-    if (shape.size() < axes) return false;
+    if (shape.size() <= axes) return false;
     i = shape.size() - axes;
     // The first input has all the axes that the others have to have.
     if (first_ != nullptr &&

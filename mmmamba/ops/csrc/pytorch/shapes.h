@@ -31,9 +31,6 @@ class Shapes {
   // The value of a symbol, or 0 where no input had it.
   c10::SymInt operator[](std::string_view symbol) const;
 
-  // A shape as the messages have it.
-  static std::string shape_of(const Tensor& t);
-
   template <typename... Message>
   void require(bool condition, const Message&... message) const {
     TORCH_CHECK_VALUE(condition, op_, ": ", message...);
@@ -42,6 +39,7 @@ class Shapes {
  private:
   using Symbol = std::pair<std::string, c10::SymInt>;
 
+  static std::string shape_of(const Tensor& t);
   std::string describe(std::string_view pattern) const;
   bool fits(const Tensor& t, std::string_view pattern);
   bool fits_axis(std::string_view axis, const c10::SymInt& size);

@@ -106,7 +106,7 @@ inline PanelPair sum_panels(const Args& args, int64_t column, float* target) {
 // ------------------------------------------------------------------ products
 
 // The micro-kernel of a pair of tiles, s being their sums.
-template <bool kSpread, int kVectors>
+template <int kVectors>
 inline void strassen_kernel(const Args& args, const PanelPair& pair,
                             int64_t row, const float* s, Prefetch& prefetch) {
   const int64_t half = args.in / 2, size = kMR * half, lower = row + kMR;
@@ -117,7 +117,7 @@ inline void strassen_kernel(const Args& args, const PanelPair& pair,
   Tile<kMR, kVectors> u2, u3;  // in memory: one tile takes the registers
   const auto add = [&](auto& tile, const float* x, int64_t x_stride,
                        Columns weight) MMMAMBA_INLINE {
-    accumulate<kSpread>(tile, x, x_stride, weight, half, prefetch);
+    accumulate(tile, x, x_stride, weight, half, prefetch);
   };
 
   Tile<kMR, kVectors> tile = {};
@@ -141,23 +141,21 @@ inline void strassen_kernel(const Args& args, const PanelPair& pair,
 }
 
 // All pairs of tiles, s being the sums of the first.
-template <bool kSpread, int kVectors = kNRVectors>
+template <int kVectors = kNRVectors>
 inline void strassen_panels(const Args& args, const PanelPair& pair,
                             int64_t begin, int64_t end, const float* s,
                             Prefetch& prefetch) {
   if constexpr (kVectors > 1)
     if (pair.width <= (kVectors - 1) * kLanes<float>)
-      return strassen_panels<kSpread, kVectors - 1>(args, pair, begin, end, s,
-                                                    prefetch);
+      return strassen_panels<kVectors - 1>(args, pair, begin, end, s, prefetch);
   for_samples(args, begin, end, [&](int64_t row, int64_t last) {
     for (; row + kPairRows <= last; row += kPairRows) {
-      if (!kSpread) prefetch.next();
       for (const int64_t column : {pair.left, pair.right}) {
         prefetch_tile<kPairRows, kVectors, 1>(args.y, row, column);
         for (const auto* added : {&args.residual, &args.shortcut})
           prefetch_tile<kPairRows, kVectors, 0>(*added, row, column);
       }
-      strassen_kernel<kSpread, kVectors>(args, pair, row, s, prefetch);
+      strassen_kernel<kVectors>(args, pair, row, s, prefetch);
       s += kPairRows * args.in;
     }
   });
@@ -210,10 +208,8 @@ inline void strassen(const Args& args, int64_t begin, int64_t end,
           {args.weight + pair.left + kNR, args.weight + pair.right + kNR},
           args.out,
           args.in};
-    if (spread(prefetch, ceil_div(rows, kPairRows), 7, args.in / 2))
-      strassen_panels<true>(args, pair, begin, end, buffer, prefetch);
-    else
-      strassen_panels<false>(args, pair, begin, end, buffer, prefetch);
+    prefetch.spread(ceil_div(rows, kPairRows), 7, args.in / 2);
+    strassen_panels(args, pair, begin, end, buffer, prefetch);
     for (const int64_t first : {pair.left, pair.right})
       multiply_rest(args, begin, end, first, first + pair.width, panels);
   }

@@ -1,11 +1,12 @@
 #include "../../common/cpu/depthwise_conv.hpp"
 
 #include "launch.h"
-#include "maps.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
 namespace {
+
+using mmmamba::depthwise_conv::Map;
 
 mmmamba::depthwise_conv::Act act(c10::string_view name) {
   using mmmamba::depthwise_conv::Act;
@@ -26,11 +27,11 @@ void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
     args.channels = x.size(3);
     args.kernel = weight.size(0);
     args.stride = in.stride;
-    args.x = map<const T>(x);
+    args.x = view<Map<const T>>(x);
     args.weight = pointer(weight);
     args.bias = pointer(bias);
     args.act = act(in.act);
-    args.y = map<T>(y);
+    args.y = view<Map<T>>(y);
     run(MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>), args);
   });
 }

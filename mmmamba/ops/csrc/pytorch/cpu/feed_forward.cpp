@@ -3,6 +3,8 @@
 
 namespace mmmamba::cpu {
 
+using gemm::Matrix;
+
 void feed_forward(const FeedForward& in, const Tensor& y) {
   const Tensor x = rows("feed_forward", in.x),
                shortcut = rows("feed_forward", in.shortcut),
@@ -12,19 +14,19 @@ void feed_forward(const FeedForward& in, const Tensor& y) {
   first.in = second.out = weight1.size(0);
   first.out = second.in = weight1.size(1);
   first.sample = second.sample = sample_rows(in.x);
-  first.x = second.residual = matrix(x);
+  first.x = second.residual = view<Matrix<const float>>(x);
   first.weight = pointer(weight1);
   first.bias = pointer(bias1);
   first.relu = true;
   second.weight = pointer(weight2);
   second.bias = pointer(bias2);
-  second.shortcut = matrix(shortcut);
+  second.shortcut = view<Matrix<const float>>(shortcut);
   second.y = {pointer(y), second.out};
   const int64_t count = x.size(0);
   if (count < kRowsOfThread * num_threads()) {
     const Tensor hidden = at::empty({count, first.out}, x.options());
-    first.y = matrix<float>(hidden);
-    second.x = matrix(hidden);
+    first.y = view<Matrix<float>>(hidden);
+    second.x = view<Matrix<const float>>(hidden);
     run(first, count);
     run(second, count);
   } else {

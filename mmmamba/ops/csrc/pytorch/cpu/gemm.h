@@ -27,12 +27,6 @@ inline Tensor rows(const char* op, const OptionalTensor& x) {
   return flat.stride(1) == 1 || flat.size(1) == 1 ? flat : flat.contiguous();
 }
 
-template <typename T = const float>
-gemm::Matrix<T> matrix(const Tensor& rows) {
-  if (!rows.defined()) return {};
-  return {rows.data_ptr<float>(), rows.stride(0)};
-}
-
 // Rows of a sample of (B, ..., C).
 inline int64_t sample_rows(const Tensor& x) {
   return x.numel() == 0 ? 1 : x.numel() / x.size(0) / x.size(-1);

@@ -3,6 +3,8 @@
 
 namespace mmmamba::cpu {
 
+using gemm::Matrix;
+
 void linear(const Linear& in, const Tensor& y) {
   const Tensor x = rows("linear", in.x), residual = rows("linear", in.residual),
                weight = parameter(in.weight), bias = parameter(in.bias);
@@ -10,11 +12,11 @@ void linear(const Linear& in, const Tensor& y) {
   args.in = weight.size(0);
   args.out = weight.size(1);
   args.sample = sample_rows(in.x);
-  args.x = matrix(x);
+  args.x = view<Matrix<const float>>(x);
   args.weight = pointer(weight);
   args.bias = pointer(bias);
   args.relu = in.relu;
-  args.residual = matrix(residual);
+  args.residual = view<Matrix<const float>>(residual);
   args.y = {pointer(y), args.out};
   run(args, x.size(0));
 }

@@ -1,7 +1,6 @@
 #include "../../common/cpu/mixer_conv.hpp"
 
 #include "launch.h"
-#include "maps.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
@@ -16,10 +15,11 @@ void mixer_conv(const MixerConv& in, const Tensor& y) {
                shift = parameter(in.local_shift);
   dispatch("mixer_conv", x, [&](auto type) {
     using T = decltype(type);
+    using mmmamba::mixer_conv::Map;
     mmmamba::mixer_conv::Args<T> args = {};
-    args.x = map<const T>(x);
-    args.ssm = map<const T>(ssm);
-    args.y = map<T>(y);
+    args.x = view<Map<const T>>(x);
+    args.ssm = view<Map<const T>>(ssm);
+    args.y = view<Map<T>>(y);
     args.weight = pointer(wavelet);
     args.kernel = wavelet.defined() ? wavelet.size(1) : 1;
     args.global_channels = ssm.size(3);

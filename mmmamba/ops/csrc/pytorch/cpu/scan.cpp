@@ -13,12 +13,6 @@ using mmmamba::scan::Rows;
 using mmmamba::scan::Sequences;
 using mmmamba::scan::Sizes;
 
-template <typename T, typename Pointer = const T>
-Sequences<Pointer> sequences(const Tensor& t) {
-  if (!t.defined()) return {};
-  return {t.data_ptr<T>(), t.stride(0), t.stride(1), t.stride(2)};
-}
-
 template <typename T>
 Rows<T> rows(const Tensor& t, int64_t height) {
   if (!t.defined()) return {};
@@ -34,8 +28,8 @@ template <typename T>
 Args<T> arguments(const ScanInputs& in) {
   Args<T> args = {};
   args.sizes = sizes_of(in);
-  args.x = sequences<T>(in.x);
-  args.delta = sequences<T>(in.delta);
+  args.x = view<Sequences<const T>>(in.x);
+  args.delta = view<Sequences<const T>>(in.delta);
   args.dt = rows<T>(in.dt, in.height);
   args.B = rows<T>(in.B, in.height);
   args.C = rows<T>(in.C, in.height);
@@ -63,7 +57,7 @@ Tensor scan_forward(const ScanInputs& in, const Tensor& x) {
   dispatch(in, [&](auto type) {
     using T = decltype(type);
     auto args = arguments<T>(in);
-    args.y = sequences<T, T>(y);
+    args.y = view<Sequences<T>>(y);
     const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
     const Sizes& sizes = args.sizes;
     const int64_t tasks =
@@ -107,9 +101,9 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
     using T = decltype(type);
     auto args = arguments<T>(in);
     args.sizes = sizes;
-    args.grad_y = sequences<T>(grad_y);
-    args.grad_x = sequences<T, T>(g.x);
-    args.grad_delta = sequences<T, T>(g.delta);
+    args.grad_y = view<Sequences<const T>>(grad_y);
+    args.grad_x = view<Sequences<T>>(g.x);
+    args.grad_delta = view<Sequences<T>>(g.delta);
     args.grad_dt_weight = pointer<T>(g.weight);
     args.grad_dt_bias = pointer<T>(g.bias);
     args.grad_A = pointer<T>(g.A);

@@ -6,10 +6,7 @@
 namespace mmmamba::cpu {
 namespace {
 
-template <typename T>
-mmmamba::scan_gate::Series<T> series(const Tensor& x) {
-  return {static_cast<T*>(x.data_ptr()), x.stride(0), x.stride(1)};
-}
+using mmmamba::scan_gate::Series;
 
 // (2, N, D), as dt_weight is (2, R, D).
 Tensor decay(const Tensor& A) {
@@ -38,9 +35,9 @@ void scan_gate(const ScanGate& in, const Tensor& y) {
     args.channels = x.size(2);
     args.d_state = in.A.size(1);
     args.rank = in.dt_weight.size(2);
-    args.x = series<const T>(x);
-    args.z = series<const T>(z);
-    args.projected = series<const float>(projected);
+    args.x = view<Series<const T>>(x);
+    args.z = view<Series<const T>>(z);
+    args.projected = view<Series<const float>>(projected);
     args.dt_weight = pointer(weight);
     args.dt_bias = pointer(bias);
     args.A = pointer(A);
@@ -48,8 +45,8 @@ void scan_gate(const ScanGate& in, const Tensor& y) {
     args.norm_weight = pointer(scale);
     args.norm_bias = pointer(shift);
     args.eps = static_cast<float>(in.eps);
-    args.scanned = series<float>(scanned);
-    args.y = series<T>(y);
+    args.scanned = view<Series<float>>(scanned);
+    args.y = view<Series<T>>(y);
     const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan_gate::kernels<T>);
     const int64_t vectors = args.channels / k.lanes;
     if (args.batch % num_threads() != 0) {
