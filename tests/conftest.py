@@ -9,13 +9,15 @@ from pathlib import Path
 # a small tensor where another process has the second core. PyTorch's import
 # reads this.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# Tensors are tiny here: threads cost time, minutes of it on a busy machine. This
+# is for the tools that tests start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
 
 from mmmamba.ops import available_backends, describe_backends, use_backend
 
-# Tensors are tiny here: threads cost time, minutes of it on a busy machine.
 torch.set_num_threads(1)
 
 TOOLS = Path(__file__).parents[1] / 'tools'
