@@ -9,8 +9,8 @@ from pathlib import Path
 # a small tensor where another process has the second core. PyTorch's import
 # reads this.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
-# Tensors are tiny here: threads cost time, minutes of it on a busy machine. This
-# is for the tools that tests start.
+# Tensors are tiny here: threads cost time, minutes of it on a busy machine. So
+# the tools that tests start have one, too.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
