@@ -413,7 +413,10 @@ class PatchMerging(nn.Module):
         """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
         x = self.dwconv(self.expand(x, relu=True))
         gate = self.fc2(self.fc1(x.mean((1, 2)), relu=True)).sigmoid()
-        return self.project(x * gate[:, None, None])
+        gate = gate[:, None, None]
+        # In place where no gradient needs the map: it leaves the caches.
+        x = x * gate if x.requires_grad else x.mul_(gate)
+        return self.project(x)
 
 
 class Transition(nn.Module):
