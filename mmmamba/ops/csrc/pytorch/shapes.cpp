@@ -104,8 +104,8 @@ bool Shapes::fits(const Tensor& t, std::string_view pattern) {
     i = shape.size() - axes;
     // The first input has all the axes that the others have to have.
     if (first_ != nullptr &&
-        !shape.slice(0, i).equals(first_->sym_sizes().slice(
-            0, first_->dim() - static_cast<int64_t>(1))))
+        !shape.slice(0, i).equals(
+            first_->sym_sizes().slice(0, first_->dim() - 1)))
       return false;
   }
   for (; !pattern.empty(); ++i)
