@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from mmmamba.ops import available_backends, describe_backends, use_backend
 
 torch.set_num_threads(1)
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / 'tools'
 
 
 def pytest_collection_modifyitems(config, items):
@@ -63,6 +65,25 @@ def threads(request):
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def run_python():
+    """Run Python where mmmamba is that of this tree; returns its result."""
+    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+
+    def run(*command) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            env=dict(
+                os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths))
+            ),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """The one door for what changes other packages: openmmlab.install()."""
 
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config.utils import MODULE2PACKAGE
@@ -16,8 +12,6 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmmamba import openmmlab
 from mmmamba.checkpoint.files import HAS_SAFE_GLOBALS
 from mmmamba.openmmlab import checkpoint_loader, registries
-
-ROOT = Path(__file__).parents[2]
 
 needs_safe_globals = pytest.mark.skipif(
     not HAS_SAFE_GLOBALS, reason='needs torch >= 2.6'
@@ -97,24 +91,19 @@ def test_log_says_what_changed(log):
 
 
 @pytest.mark.slow
-def test_documented_way_shows_what_changed():
+def test_documented_way_shows_what_changed(run_python):
     lines = [
         line.partition('>>> ')[2]
         for line in openmmlab.install.__doc__.splitlines()
         if '>>> ' in line
     ]
-    said = [
-        subprocess.run(
-            [sys.executable, '-c', '\n'.join([*way, 'import mmmamba'])],
-            env=dict(os.environ, PYTHONPATH=str(ROOT)),
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stderr
+    plain, documented = (
+        run_python('-c', '\n'.join([*way, 'import mmmamba']))
         for way in ([], lines)
-    ]
-    assert not said[0]
-    assert 'DEBUG:mmmamba:mmseg:: configs are looked for' in said[1]
+    )
+    assert plain.returncode == documented.returncode == 0
+    assert not plain.stderr
+    assert 'DEBUG:mmmamba:mmseg:: configs are looked for' in documented.stderr
 
 
 def test_twice_changes_nothing_more(log):

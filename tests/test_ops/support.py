@@ -154,7 +154,6 @@ def start_program(name: str, *args, **env: str) -> subprocess.Popen:
         env={
             **os.environ,
             'PYTHONPATH': os.pathsep.join(paths),
-            'OMP_NUM_THREADS': '1',
             **env,
         },
     )

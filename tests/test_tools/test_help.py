@@ -1,9 +1,6 @@
 """Every tool starts and explains itself."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,21 +14,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
-def answers():
+def answers(run_python):
     """Exit code, output and errors of each tool.
 
     One process asks all of them: the import of OpenMMLab takes several
     seconds.
     """
-    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
-    result = subprocess.run(
-        [sys.executable, 'tests/programs/tools_help.py', *TOOLS],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths))),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    program = ROOT / 'tests/programs/tools_help.py'
+    result = run_python(program, *(ROOT / tool for tool in TOOLS))
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -44,6 +34,6 @@ def test_tools_are_found():
 
 @pytest.mark.parametrize('tool', TOOLS)
 def test_help(tool, answers):
-    code, output, errors = answers[tool]
+    code, output, errors = answers[str(ROOT / tool)]
     assert code == 0, errors
     assert 'usage:' in output

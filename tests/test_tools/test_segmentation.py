@@ -67,7 +67,6 @@ def start(folder, name, *args):
         env={
             **os.environ,
             'PYTHONPATH': str(ROOT),
-            'OMP_NUM_THREADS': '1',
             'CUDA_VISIBLE_DEVICES': '',
         },
         stdout=subprocess.PIPE,

@@ -61,7 +61,6 @@ def tool(name, *args, **kwargs):
     command = [sys.executable, str(ROOT / 'tools' / name), *map(str, args)]
     environment = {
         **os.environ,
-        'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '',
     }
     return subprocess.Popen(
@@ -167,7 +166,6 @@ def test_two_cpu_processes(folder):
             **os.environ,
             'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
             'CUDA_VISIBLE_DEVICES': '',
-            'OMP_NUM_THREADS': '1',
             'PORT': str(29500 + os.getpid() % 1000),
         },
         capture_output=True,
