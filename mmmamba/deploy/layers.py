@@ -25,6 +25,7 @@ from mmmamba.ops import (
     scan_gate,
     selective_scan,
 )
+from mmmamba.ops.backend import inference_op_serves
 from mmmamba.ops.block import (
     FFNParameters,
     LayerParameters,
@@ -75,11 +76,9 @@ class Linear(nn.Module):
         self.weight = fold.frozen(weight.flatten(1).t(), like)
         self.bias = fold.frozen(bias, like)
 
-    def forward(
-        self, x: Tensor, relu: bool = False, residual: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
-        return linear(x, self.weight, self.bias, relu, residual)
+        return linear(x, self.weight, self.bias, residual=residual)
 
     def op_parameters(self) -> LayerParameters:
         """Return the parameters by their names in the op."""
@@ -108,12 +107,10 @@ class DepthwiseConv(nn.Module):
             weight[:, 0].permute(1, 2, 0), unit.conv.weight
         )
         self.bias = fold.frozen(bias, unit.conv.weight)
-        self.stride = unit.conv.stride[0]
-        self.act = 'relu' if unit.with_activation else 'none'
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H', W', C)``."""
-        return depthwise_conv(x, self.weight, self.bias, self.stride, self.act)
+        """Map ``(B, H, W, C)`` to the same shape, without an activation."""
+        return depthwise_conv(x, self.weight, self.bias)
 
     def op_parameters(self) -> LayerParameters:
         """Return the parameters by their names in the op."""
@@ -393,7 +390,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Inverted bottleneck of stride 2 with squeeze-and-excite.
+    """Parameters of the inverted bottleneck of a :class:`Transition`.
 
     Args:
         merging (layers.PatchMerging): The trained layer.
@@ -408,15 +405,6 @@ class PatchMerging(nn.Module):
             for fc in (merging.se.fc1, merging.se.fc2)
         )
         self.project = pointwise(merging.project)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
-        x = self.dwconv(self.expand(x, relu=True))
-        gate = self.fc2(self.fc1(x.mean((1, 2)), relu=True)).sigmoid()
-        gate = gate[:, None, None]
-        # In place where no gradient needs the map: it leaves the caches.
-        x = x * gate if x.requires_grad else x.mul_(gate)
-        return self.project(x)
 
 
 class Transition(nn.Module):
@@ -435,7 +423,39 @@ class Transition(nn.Module):
         self.ffn2 = FFN(transition.ffn2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
-        x = self.ffn1(self.dwconv1(x))
-        x = self.merging(x)
-        return self.ffn2(self.dwconv2(x))
+        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up.
+
+        The ops are called here and not by the layers: at batch 1, Python's
+        way through nine layers takes a tenth of a transition's time.
+        """
+        merging = self.merging
+        dwconv1 = self.dwconv1.op_parameters()
+        ffn1 = self.ffn1.op_parameters()
+        expand = merging.expand.op_parameters()
+        dwconv = merging.dwconv.op_parameters()
+        fc1 = merging.fc1.op_parameters()
+        fc2 = merging.fc2.op_parameters()
+        project = merging.project.op_parameters()
+        dwconv2 = self.dwconv2.op_parameters()
+        ffn2 = self.ffn2.op_parameters()
+        conv, product, ffn = depthwise_conv, linear, feed_forward
+        if inference_op_serves(
+            *(x, *dwconv1, *ffn1, *expand, *dwconv),
+            *(*fc1, *fc2, *project, *dwconv2, *ffn2),
+            dtypes=(torch.float32,),
+            kernels=(dwconv1.weight, dwconv.weight, dwconv2.weight),
+        ):
+            # All compiled: none needs to ask for itself.
+            conv = torch.ops.mmmamba.depthwise_conv.default
+            product = torch.ops.mmmamba.linear.default
+            ffn = torch.ops.mmmamba.feed_forward.default
+        x = ffn(conv(x, *dwconv1, 1, 'none'), *ffn1, None)
+        # An inverted bottleneck of stride 2 with squeeze-and-excite.
+        x = product(x, *expand, True, None)
+        x = conv(x, *dwconv, 2, 'relu')
+        squeezed = product(x.mean((1, 2)), *fc1, True, None)
+        gate = product(squeezed, *fc2, False, None).sigmoid()[:, None, None]
+        # In place where no gradient needs the map: it leaves the caches.
+        x = x * gate if x.requires_grad else x.mul_(gate)
+        x = product(x, *project, False, None)
+        return ffn(conv(x, *dwconv2, 1, 'none'), *ffn2, None)
