@@ -5,7 +5,10 @@ _base_ = [
     '../_base_/datasets/shapes.py',
     '../_base_/schedules/schedule_light.py',
 ]
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.datasets.detection'],
+    allow_failed_imports=False,
+)
 
 max_epochs = 18
 

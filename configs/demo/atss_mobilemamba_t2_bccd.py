@@ -6,7 +6,10 @@ _base_ = [
     '../_base_/datasets/bccd.py',  # yours
     '../_base_/schedules/schedule_light.py',
 ]
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.datasets.detection'],
+    allow_failed_imports=False,
+)
 
 num_classes = len(_base_.metainfo.classes)
 max_epochs = 40

@@ -6,6 +6,10 @@ _base_ = [
     '../_base_/schedules/schedule_2500.py',
     'mmseg::_base_/default_runtime.py',
 ]
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.datasets.segmentation'],
+    allow_failed_imports=False,
+)
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

@@ -5,7 +5,10 @@ _base_ = [
     '../_base_/datasets/shapes.py',
     '../_base_/schedules/schedule_light.py',
 ]
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.datasets.detection'],
+    allow_failed_imports=False,
+)
 
 model = dict(
     backbone=dict(
@@ -37,9 +40,9 @@ model = dict(
 
 # Mask R-CNN also learns from the polygons.
 train_pipeline = _base_.train_pipeline
-train_pipeline[1].with_mask = True  # of its LoadAnnotations
+train_pipeline[2].with_mask = True  # of its LoadAnnotations
 test_pipeline = _base_.test_pipeline
-test_pipeline[2].with_mask = True
+test_pipeline[3].with_mask = True
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -5,7 +5,10 @@ _base_ = [
     '../_base_/datasets/bccd.py',
     '../_base_/schedules/schedule_light.py',
 ]
-custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.datasets.detection'],
+    allow_failed_imports=False,
+)
 
 model = dict(
     backbone=dict(arch='t2', norm_eval=False, init_cfg=None),

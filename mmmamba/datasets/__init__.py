@@ -1,17 +1,23 @@
-"""Checks of the data sets that people annotate."""
+"""Loading and checking of the data sets that people annotate."""
 
 from .check import (
-    DatasetError,
+    Report,
     check_annotations,
     check_datasets,
     check_images,
-    read_coco,
+    inspect_datasets,
 )
+from .coco import read_coco, right_coco
+from .findings import DatasetError, Finding
 
 __all__ = [
     'DatasetError',
+    'Finding',
+    'Report',
     'check_annotations',
     'check_datasets',
     'check_images',
+    'inspect_datasets',
     'read_coco',
+    'right_coco',
 ]

@@ -1,78 +1,520 @@
 """Find out before training, not an hour into it, that the data is not right.
 
-mmdet ignores annotations of categories it does not know and finds a missing
-image when a worker first needs it. These checks read the annotation file
-once, list each image folder once, and say what is wrong and what to do.
+The data sets of a config are loaded as training would load them, images and
+label maps are opened, and what is wrong is a list of findings that say what
+to do.
 """
 
 import json
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
-from PIL import Image
 
-# Label maps that are looked into: reading all would take minutes.
-_MAPS_READ = 10
+from .coco import read_coco, right_coco
+from .findings import DatasetError, Finding, listing, raise_errors
+from .images import ImageSize, decode_all, read_size
+from .label_maps import check_labels, count_labels
+from .loaded import Summary, load
+
 _DOCS = 'docs/dataset_prepare.md'
+# What a run opens at most before it starts; the tool opens all.
+_MOST_IMAGES = 20000
+_MOST_MAPS = 2000
+_OURS = "type='CustomCocoDataset' (evaluator: 'CustomCocoMetric')"
+# What our data set makes right and mmdet's gets wrong without a word.
+_WRONG_IN_MMDET = (
+    'annotation_id',
+    'category_twice',
+    'image_id_text',
+    'image_twice',
+    'exif',
+    'box_of_polygon',
+)
+
+_T = TypeVar('_T')
 
 
-class DatasetError(RuntimeError):
-    """A data set that cannot serve; the message says why."""
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        findings (list[Finding]): The worst first.
+        splits (dict[str, Summary]): What each split has.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    splits: dict[str, Summary] = field(default_factory=dict)
 
 
 def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
-    """Check the data sets a run is about to use.
-
-    COCO-format annotation files are checked for their content, other data
-    sets for being there. Data behind a remote backend is not checked.
+    """Check the data sets a run is about to use; log what is lost.
 
     Args:
         cfg (Config): The config of the run.
         splits (tuple[str, ...]): Of ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
-        DatasetError: If a file is missing or not what the config expects.
+        DatasetError: If training would fail, lose everything or learn wrong
+            labels.
     """
     if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
         return  # one process of a launch is enough
-    done = set()
+    report = inspect_datasets(cfg, splits, _MOST_IMAGES, _MOST_MAPS)
+    raise_errors(report.findings)
+    for finding in report.findings:
+        if finding.severity == 'warning':
+            print_log(
+                f'{finding.split}: {finding.message}',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def inspect_datasets(
+    cfg: Config,
+    splits: tuple[str, ...],
+    most_images: int | None = None,
+    most_maps: int | None = None,
+) -> Report:
+    """Load the data sets of a config and report what is in them.
+
+    Data behind a remote backend is not looked at. Images that decoded are
+    remembered in ``cfg.work_dir``.
+
+    Args:
+        cfg (Config): The config.
+        splits (tuple[str, ...]): Of ``'train'``, ``'val'`` and ``'test'``.
+        most_images (int, optional): Images to decode in each data set.
+            Defaults to None: all.
+        most_maps (int, optional): Label maps to read. Defaults to None: all.
+
+    Returns:
+        Report: The findings, and a summary of each split.
+    """
+    report = Report()
+    done: dict[str, str] = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if not loader:
             continue
         for dataset in _leaves(loader.dataset):
             paths = _local_paths(dataset)
-            key = json.dumps([paths, dataset.get('metainfo')], default=str)
+            key = json.dumps(
+                [paths, dataset.get('metainfo'), dataset.get('type')],
+                default=str,
+            )
             if key in done or not paths:
                 continue
-            done.add(key)
-            for name, path in paths.items():
-                if not Path(path).exists():
-                    raise DatasetError(
-                        f'{split}_dataloader: {name} {path} does not exist. '
-                        f'{_DOCS} says how to get COCO, ADE20K and ImageNet '
-                        'and where they go; the README section "Your own data '
-                        'set" says how to point a config elsewhere'
+            done[key] = split
+            look = _Look(cfg, split, dataset, paths)
+            look.look(most_images, most_maps)
+            report.findings += [f.of(split) for f in look.findings]
+            if look.summary is not None:
+                _add(report.splits, split, look.summary)
+        _attempt(report.findings, 'evaluator', _check_evaluator, cfg, split)
+    report.findings += _compare_splits(report.splits)
+    order = ('error', 'warning', 'info')
+    report.findings.sort(key=lambda f: order.index(f.severity))
+    return report
+
+
+def _attempt(
+    findings: list[Finding],
+    kind: str,
+    check: Callable[..., _T],
+    *args: object,
+) -> _T | None:
+    """Run a check; an error of it is a finding."""
+    try:
+        return check(*args)
+    except DatasetError as error:
+        findings.append(Finding('error', kind, str(error)))
+        return None
+
+
+def _add(splits: dict[str, Summary], split: str, summary: Summary) -> None:
+    """Add a data set to those of the split."""
+    if split not in splits:
+        splits[split] = summary
+        return
+    whole = splits[split]
+    for name in ('images', 'used_images', 'empty_images', 'objects'):
+        setattr(whole, name, getattr(whole, name) + getattr(summary, name))
+    for name, count in summary.classes.items():
+        whole.classes[name] = whole.classes.get(name, 0) + count
+    whole.paths += summary.paths
+    whole.image_sizes += summary.image_sizes
+    whole.box_sizes += summary.box_sizes
+
+
+def _compare_splits(splits: Mapping[str, Summary]) -> list[Finding]:
+    """Find classes that differ, and images that are in two splits."""
+    train = splits.get('train')
+    findings: list[Finding] = []
+    for split, summary in splits.items():
+        absent = [n for n, count in summary.classes.items() if not count]
+        if absent and summary.objects:
+            findings.append(
+                Finding(
+                    'warning' if split == 'train' else 'info',
+                    'class_without_objects',
+                    f'the {split} split has no object of {listing(absent)}: '
+                    + (
+                        'nothing is learnt of it'
+                        if split == 'train'
+                        else 'its accuracy is not measured'
+                    ),
+                    count=len(absent),
+                    split=split,
+                )
+            )
+        if train is None or split == 'train':
+            continue
+        if (
+            train.classes
+            and summary.classes
+            and list(train.classes) != list(summary.classes)
+        ):
+            findings.append(
+                Finding(
+                    'error',
+                    'classes_differ',
+                    f'the classes of the {split} data set '
+                    f'({listing(summary.classes)}) are not those of the train '
+                    f'data set ({listing(train.classes)}); give both the same '
+                    'metainfo=dict(classes=...)',
+                    split=split,
+                )
+            )
+        shared = {os.path.realpath(p) for p in train.paths} & {
+            os.path.realpath(p) for p in summary.paths
+        }
+        if shared:
+            findings.append(
+                Finding(
+                    'warning',
+                    'image_in_two_splits',
+                    f'{len(shared)} images are in the train and in the '
+                    f'{split} split, where the accuracy will look better than '
+                    f'it is: {listing(sorted(shared))}',
+                    count=len(shared),
+                    split=split,
+                )
+            )
+    return findings
+
+
+class _Look:
+    """A look at one data set of a config."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        split: str,
+        dataset: Mapping,
+        paths: Mapping[str, str],
+    ) -> None:
+        self.cfg = cfg
+        self.split = split
+        self.dataset = dataset
+        self.paths = paths
+        self.findings: list[Finding] = []
+        self.summary: Summary | None = None
+
+    def look(self, most_images: int | None, most_maps: int | None) -> None:
+        """Check the config first, then the files, then their content."""
+        for name, path in self.paths.items():
+            if not Path(path).exists():
+                self.findings.append(
+                    Finding(
+                        'error',
+                        'missing_path',
+                        f'{self.split}_dataloader: {name} {path} does not '
+                        f'exist. {_DOCS} says how to get COCO, ADE20K and '
+                        'ImageNet and where they go; the README section "Your '
+                        'own data set" says how to point a config elsewhere',
+                        path,
                     )
-            classes = _classes(dataset)
-            if classes:
-                _check_num_classes(cfg.model, classes)
-            folder = _image_folder(dataset, paths)
-            if folder:
-                _check_class_folders(cfg.model, folder, classes)
-            if 'ann_file' in paths and _is_coco(dataset):
-                _check_coco(paths, classes, split)
-            if 'data_prefix.seg_map_path' in paths and not dataset.get(
-                'ann_file'
-            ):
-                _check_label_maps(dataset, paths, classes)
-        _check_evaluator(cfg, split)
+                )
+        if self.findings:
+            return
+        classes = _attempt(self.findings, 'classes', _classes, self.dataset)
+        model = self.cfg.model
+        if classes:
+            _attempt(
+                *(self.findings, 'num_classes', _check_num_classes),
+                *(model, classes),
+            )
+        folder = _image_folder(self.dataset, self.paths)
+        if folder:
+            _attempt(
+                *(self.findings, 'class_folders', _check_class_folders),
+                *(model, folder, classes),
+            )
+        if 'ann_file' in self.paths and _is_coco(self.dataset):
+            self._look_at_coco(classes)
+        if any(f.severity == 'error' for f in self.findings):
+            return
+        self.summary = load(self.dataset)
+        self.findings += self.summary.findings
+        if any(f.severity == 'error' for f in self.summary.findings):
+            return
+        self._look_at_use(classes)
+        self._open_images(most_images)
+        if self.summary.map_paths:
+            self._open_maps(classes, most_maps)
+
+    def _look_at_coco(self, classes: tuple[str, ...] | None) -> None:
+        """Check an annotation file against the classes of the config."""
+        content = _attempt(
+            *(self.findings, 'annotation_file', read_coco),
+            self.paths['ann_file'],
+        )
+        if content is None:
+            return
+        strict = not _is_custom(self.dataset)
+        _attempt(
+            *(self.findings, 'categories', _check_categories),
+            *(self.paths['ann_file'], content, classes, strict),
+        )
+        if self.split == 'train' and not content['annotations']:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'no_annotations',
+                    f'annotation file {self.paths["ann_file"]} has no '
+                    'annotations: there is nothing to train on',
+                    self.paths['ann_file'],
+                )
+            )
+        self._look_at_categories(content, classes or ())
+        if strict:
+            self._look_at_plain_coco(content)
+
+    def _look_at_categories(
+        self, content: dict, classes: Sequence[str]
+    ) -> None:
+        """Count the objects of categories that the config does not name."""
+        unnamed = {
+            str(category['id']): str(category['name'])
+            for category in content['categories']
+            if str(category['name']) not in classes
+        }
+        lost = sum(
+            str(a.get('category_id')) in unnamed
+            for a in content['annotations']
+        )
+        if unnamed and classes:
+            self.findings.append(
+                Finding(
+                    'warning' if lost else 'info',
+                    'unused_category',
+                    f'{lost} objects of {self.paths["ann_file"]} are of '
+                    'categories that the config does not name, and are not '
+                    f'used: {listing(dict.fromkeys(unnamed.values()))}',
+                    self.paths['ann_file'],
+                    lost,
+                )
+            )
+
+    def _look_at_plain_coco(self, content: dict) -> None:
+        """Check what mmdet's own data set does not make right."""
+        file = self.paths['ann_file']
+        _attempt(
+            *(self.findings, 'annotations', check_annotations),
+            *(file, content),
+        )
+        _attempt(
+            *(self.findings, 'missing_field', _check_fields),
+            *(file, content),
+        )
+        names = [str(image['file_name']) for image in content['images']]
+        folder = self.paths.get('data_prefix.img', '')
+        _attempt(
+            *(self.findings, 'missing_image', check_images),
+            *(file, folder, names),
+        )
+        for finding in right_coco(content, file).findings:
+            if finding.kind in _WRONG_IN_MMDET:
+                self.findings.append(
+                    Finding(
+                        'error',
+                        finding.kind,
+                        f'{finding.message}. CocoDataset does not do so, but '
+                        f'{_OURS} does; both need '
+                        "'mmmamba.datasets.detection' in custom_imports",
+                        file,
+                        finding.count,
+                    )
+                )
+            elif finding.severity != 'info':
+                self.findings.append(finding)
+
+    def _look_at_use(self, classes: tuple[str, ...] | None) -> None:
+        """Say what of the data set is not used."""
+        summary = self.summary
+        assert summary is not None
+        file = self.paths.get('ann_file', '')
+        unused = summary.images - summary.used_images
+        if not summary.used_images:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'nothing_left',
+                    f'of the {summary.images} images of {file} none is left '
+                    'to use. Look at filter_cfg of the data set',
+                    file,
+                )
+            )
+        elif unused:
+            self.findings.append(
+                Finding(
+                    'warning',
+                    'image_filtered',
+                    f'{unused} of the {summary.images} images of {file} are '
+                    'not used: filter_cfg leaves out images without objects '
+                    '(filter_empty_gt) or smaller than min_size',
+                    file,
+                    unused,
+                )
+            )
+        elif summary.empty_images:
+            self.findings.append(
+                Finding(
+                    'info',
+                    'image_without_objects',
+                    f'{summary.empty_images} of the {summary.images} images '
+                    f'of {file} have no objects; they serve as background. '
+                    'filter_cfg=dict(filter_empty_gt=True) leaves them out',
+                    file,
+                    summary.empty_images,
+                )
+            )
+        is_boxes = _is_coco(self.dataset)
+        if is_boxes and self.split == 'train' and not summary.objects:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'nothing_left',
+                    f'{file} has no object of the classes '
+                    f'{listing(classes or ())} that can be used',
+                    file,
+                )
+            )
+        steps = [s for s in self.dataset.get('pipeline') or () if 'type' in s]
+        loaders = [str(s['type']).split('.')[-1] for s in steps]
+        if summary.turned and 'TurnAsAnnotated' not in loaders:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'exif',
+                    f'{len(summary.turned)} photos are turned by EXIF, and '
+                    'their annotations are of the stored pixels: '
+                    f'{listing(sorted(summary.turned))}. Write '
+                    "dict(type='TurnAsAnnotated') behind "
+                    "'LoadImageFromFile' into the pipeline",
+                    file,
+                    len(summary.turned),
+                )
+            )
+        needs_masks = any(step.get('with_mask') for step in steps)
+        if needs_masks and summary.objects and not summary.with_masks:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'no_masks',
+                    f'the config learns masks, and no object of {file} has a '
+                    'polygon. Annotate polygons, or use a config of a '
+                    'detector without masks, for example RetinaNet',
+                    file,
+                )
+            )
+
+    def _open_images(self, most: int | None) -> None:
+        """Decode the images, and compare their sizes with the label maps'."""
+        assert self.summary is not None
+        memory = Path(self.cfg.get('work_dir') or '.', 'decoded_images.json')
+        paths = _sample(self.summary.paths, most)
+        remember = memory if self.cfg.get('work_dir') else None
+        sizes = decode_all(paths, remember)
+        broken = [f'{p} ({s})' for p, s in sizes.items() if isinstance(s, str)]
+        if broken:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'broken_image',
+                    f'{len(broken)} images cannot be read: {listing(broken)}. '
+                    'Replace them, or take them out of the data set',
+                    count=len(broken),
+                )
+            )
+        if not self.summary.image_sizes:
+            self.summary.image_sizes = [
+                (s.width, s.height)
+                for s in sizes.values()
+                if not isinstance(s, str)
+            ]
+
+        maps = dict(zip(self.summary.paths, self.summary.map_paths))
+        other = []
+        for path, size in sizes.items():
+            labels = read_size(maps[path]) if path in maps else None
+            if isinstance(size, str) or not isinstance(labels, ImageSize):
+                continue
+            shown = (size.width, size.height)
+            loaded = size.stored if path in self.summary.turned else shown
+            if labels.stored != loaded:
+                other.append(
+                    f'{maps[path]} is {labels.width}x{labels.height}, its '
+                    f'image {loaded[0]}x{loaded[1]}'
+                )
+        if other:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'map_size',
+                    f'{len(other)} label maps are of another size than their '
+                    f'image: {listing(other)}. Export them at the size of '
+                    "the image; type='CustomSegDataset' serves photos that "
+                    'EXIF turns',
+                    count=len(other),
+                )
+            )
+
+    def _open_maps(
+        self, classes: tuple[str, ...] | None, most: int | None
+    ) -> None:
+        assert self.summary is not None
+        counts = count_labels(_sample(self.summary.map_paths, most))
+        if classes is None:
+            return
+        # ADE20K's own data set reduces by default.
+        default = self.dataset.get('type') == 'ADE20KDataset'
+        findings, self.summary.classes = check_labels(
+            counts,
+            classes,
+            bool(self.dataset.get('reduce_zero_label', default)),
+            self.paths['data_prefix.seg_map_path'],
+        )
+        self.summary.objects = sum(self.summary.classes.values())
+        self.findings += findings
+
+
+def _sample(paths: Sequence[str], most: int | None) -> Sequence[str]:
+    """Take at most so many, from all over the list."""
+    if most is None or len(paths) <= most:
+        return paths
+    return [paths[i * len(paths) // most] for i in range(most)]
 
 
 def _leaves(dataset: Mapping) -> Iterator[Mapping]:
@@ -171,8 +613,8 @@ def _check_class_folders(
         _check_num_classes(model, tuple(folders))
     elif len(classes) != len(folders):
         raise DatasetError(
-            f'{path} has {len(folders)} folders ({_listing(folders)}), but '
-            f'the config names {len(classes)} classes ({_listing(classes)})'
+            f'{path} has {len(folders)} folders ({listing(folders)}), but '
+            f'the config names {len(classes)} classes ({listing(classes)})'
         )
     elif set(classes) == set(folders) and list(classes) != folders:
         raise DatasetError(
@@ -186,7 +628,7 @@ def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:
         if number != len(classes):
             raise DatasetError(
                 f'{where}.num_classes is {number}, but the data set has '
-                f'{len(classes)} classes ({_listing(classes)}). Set '
+                f'{len(classes)} classes ({listing(classes)}). Set '
                 f'{where}.num_classes={len(classes)}, or the classes by '
                 'metainfo=dict(classes=...) in every data set'
             )
@@ -225,110 +667,61 @@ def _check_evaluator(cfg: Config, split: str) -> None:
         if ann_file and files and os.path.realpath(ann_file) not in files:
             raise DatasetError(
                 f'{split}_evaluator.ann_file is {ann_file}, but '
-                f'{split}_dataloader reads {_listing(sorted(files))}; set '
+                f'{split}_dataloader reads {listing(sorted(files))}; set '
                 'both to the same file'
             )
 
 
-def _check_coco(
-    paths: Mapping[str, str], classes: tuple[str, ...] | None, split: str
+def _check_categories(
+    file: str,
+    content: dict,
+    classes: tuple[str, ...] | None,
+    strict: bool,
 ) -> None:
-    """Check a COCO-format file against the config and the image folder."""
-    file = paths['ann_file']
-    content = read_coco(file)
-    names = [category['name'] for category in content['categories']]
-    if classes is not None:
-        unknown = [n for n in names if n not in classes]
-        absent = [c for c in classes if c not in names]
-        if unknown or absent:
-            raise DatasetError(
-                f'the categories of {file} are not the classes of the config:'
-                + (
-                    f' {_listing(unknown)} are in the file only;'
-                    if unknown
-                    else ''
-                )
-                + (
-                    f' {_listing(absent)} are in the config only;'
-                    if absent
-                    else ''
-                )
-                + f' set metainfo=dict(classes={tuple(names)}) in the data '
-                'set, and num_classes in the model'
-            )
-        if tuple(names) != classes:
-            raise DatasetError(
-                f'{file} lists its categories in another order than the '
-                'config; mmdet numbers them as the file does, so names would '
-                f'be mixed up. Set metainfo=dict(classes={tuple(names)})'
-            )
-    if split == 'train' and not content['annotations']:
-        raise DatasetError(
-            f'annotation file {file} has no annotations: there '
-            'is nothing to train on'
-        )
-    check_annotations(file, content)
-    for annotation in content['annotations']:
-        if 'area' not in annotation:  # the evaluation needs it
-            raise DatasetError(
-                f'annotation {annotation.get("id")} of {file} has no area'
-            )
-    folder = paths.get('data_prefix.img', '')
-    check_images(file, folder, [i['file_name'] for i in content['images']])
+    """Compare the categories of a COCO-format file with the config.
 
-
-def read_coco(file: str | Path) -> dict:
-    """Read a COCO-format annotation file.
-
-    Args:
-        file (str | Path): The file.
-
-    Returns:
-        dict: Its content, with the lists ``images``, ``categories`` and
-        ``annotations``; the last is empty where the file has none.
-
-    Raises:
-        DatasetError: If it is not JSON, not in COCO format or lists no
-            images.
+    mmdet's own data set, for which ``strict`` stands, numbers labels in the
+    order of the file.
     """
-    try:
-        with open(file, encoding='utf-8') as f:
-            content = json.load(f)
-    except (ValueError, UnicodeDecodeError) as error:
-        size = os.path.getsize(file)
+    if classes is None:
+        return
+    names = [str(category['name']) for category in content['categories']]
+    names = list(dict.fromkeys(names))
+    unknown = [n for n in names if n not in classes]
+    absent = [c for c in classes if c not in names]
+    if strict and absent or len(absent) == len(classes):
         raise DatasetError(
-            f'annotation file {file} ({size} bytes) is not valid JSON: {error}'
-        ) from None
-    if not isinstance(content, dict):
-        content = {}
-    content.setdefault('annotations', [])  # as in files of test images
-    wrong = [
-        name
-        for name in ('images', 'categories', 'annotations')
-        if not isinstance(content.get(name), list)
-        or not all(isinstance(entry, dict) for entry in content[name])
-    ]
-    if wrong:
-        raise DatasetError(
-            f'annotation file {file} is not in COCO format: it has no list '
-            f'of {" and ".join(wrong)}, each a dict'
+            f'the categories of {file} are not the classes of the config:'
+            + (f' {listing(unknown)} are in the file only;' if unknown else '')
+            + (f' {listing(absent)} are in the config only;' if absent else '')
+            + f' set metainfo=dict(classes={tuple(names)}) in the data '
+            'set, and num_classes in the model'
         )
-    for category in content['categories']:
-        if not {'id', 'name'} <= set(category):
-            raise DatasetError(
-                f'annotation file {file}: a category has no id or no name: '
-                f'{category}'
-            )
-    if not content['images']:
-        raise DatasetError(f'annotation file {file} lists no images')
-    for image in content['images']:
-        lacking = {'id', 'file_name', 'width', 'height'} - set(image)
-        if lacking:
-            raise DatasetError(
-                f'annotation file {file}: an image has no '
-                f'{_listing(sorted(lacking))}: {image}'
-            )
-    return content
+    common = [n for n in names if n in classes]
+    if strict and common != list(classes):
+        raise DatasetError(
+            f'{file} lists its categories in another order than the '
+            'config; mmdet numbers them as the file does, so names would '
+            f'be mixed up. Set metainfo=dict(classes={tuple(common)}), or '
+            f'{_OURS}, which goes by name'
+        )
+
+
+def _check_fields(file: str, content: dict) -> None:
+    """Check what mmdet's training and evaluation need of an annotation."""
+    for annotation in content['annotations']:
+        for name in ('area', 'iscrowd'):
+            if name not in annotation:
+                raise DatasetError(
+                    f'annotation {annotation.get("id")} of {file} has no '
+                    f'{name}. {_OURS} fills it in'
+                )
+
+
+def _is_custom(dataset: Mapping) -> bool:
+    """Whether it is our data set, which makes right what can be."""
+    ancestors = {c.__name__ for c in _dataset_class(dataset).__mro__}
+    return 'CustomCocoDataset' in ancestors
 
 
 def check_annotations(file: str | Path, content: dict) -> None:
@@ -391,67 +784,5 @@ def check_images(
     if wrong:
         raise DatasetError(
             f'{len(wrong)} of the {len(names)} images of {file} are missing '
-            f'or empty: {_listing(wrong)}'
+            f'or empty: {listing(wrong)}'
         )
-
-
-def _check_label_maps(
-    dataset: Mapping, paths: Mapping[str, str], classes: tuple | None
-) -> None:
-    """Check that each image has a label map, and some of the maps."""
-    image_suffix = dataset.get('img_suffix', '.jpg')
-    suffix = dataset.get('seg_map_suffix', '.png')
-    images = Path(paths['data_prefix.img_path'])
-    maps = Path(paths['data_prefix.seg_map_path'])
-    names = sorted(
-        str(p.relative_to(images)).removesuffix(image_suffix)
-        for p in images.rglob(f'*{image_suffix}')
-    )
-    if not names:
-        raise DatasetError(f'{images} has no images {image_suffix}')
-    present = {str(p.relative_to(maps)) for p in maps.rglob(f'*{suffix}')}
-    missing = [n + suffix for n in names if n + suffix not in present]
-    if missing:
-        raise DatasetError(
-            f'{len(missing)} of the {len(names)} images of {images} have no '
-            f'label map in {maps}: {_listing(missing)}'
-        )
-    for name in names[:_MAPS_READ]:
-        _check_label_map(maps / (name + suffix), dataset, classes)
-
-
-def _check_label_map(
-    path: Path, dataset: Mapping, classes: tuple | None
-) -> None:
-    try:
-        with Image.open(path) as file:
-            labels = np.asarray(file)
-    except OSError as error:
-        raise DatasetError(f'label map {path}: {error}') from None
-    if labels.ndim != 2:
-        raise DatasetError(
-            f'label map {path} is {file.mode}, a picture of {labels.shape[2]} '
-            'channels; it must have one, of class numbers: grey or palette'
-        )
-    if classes is None:
-        return
-    # ADE20K's own data set reduces by default.
-    default = dataset.get('type') == 'ADE20KDataset'
-    shift = bool(dataset.get('reduce_zero_label', default))
-    highest = len(classes) - 1 + shift
-    wrong = [n for n in np.unique(labels) if n > highest and n != 255]
-    if wrong:
-        raise DatasetError(
-            f'label map {path} has the labels {_listing(wrong)}; the '
-            f'{len(classes)} classes of the config are {int(shift)} to '
-            f'{highest}'
-            + (', after 0 for "ignore"' if shift else '')
-            + ', and 255 is "ignore". Correct metainfo=dict(classes=...), '
-            'num_classes or reduce_zero_label'
-        )
-
-
-def _listing(names, most: int = 3) -> str:
-    names = [str(n) for n in names]
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more

@@ -86,10 +86,11 @@ def detection_dataset(root: Path, test_mode: bool = False):
 def test_masks_crowds_and_tiny_boxes(coco):
     dataset = detection_dataset(coco)
     names = [Path(s['data_samples'].img_path).name for s in dataset]
-    # Without objects there is nothing to learn; testing keeps the image.
-    assert names == ['polygon.jpg', 'rle.png', 'crowd.png', 'tiny.png']
-    assert len(detection_dataset(coco, test_mode=True)) == 5
-    for name, sample in zip(names, dataset):
+    # An image without objects serves as background.
+    objects = ['polygon.jpg', 'rle.png', 'crowd.png', 'tiny.png']
+    assert names == [*objects, 'nothing.png']
+    assert len(dataset[4]['data_samples'].gt_instances) == 0
+    for name, sample in zip(objects, dataset):
         assert sample['inputs'].shape[0] == 3, name
         truth = sample['data_samples'].gt_instances
         assert len(truth) == 1, name  # neither crowd nor tiny
@@ -155,7 +156,7 @@ def test_label_maps(labels, label_map):
 @pytest.mark.parametrize(
     'label_map, message',
     [
-        (None, '1 of the 1 images .* have no label map in .*: a.png'),
+        (None, '1 of the 1 images .* have no label map in .*: a.jpg'),
         (
             Image.fromarray(numbers()).convert('RGB'),
             'a.png is RGB, a picture of 3 channels',

@@ -8,25 +8,30 @@ train_ann = 'annotations/instances_train.json'  # yours, below data_root
 val_ann = 'annotations/instances_val.json'  # yours
 train_images = 'train/'  # yours
 val_images = 'val/'  # yours
-# Your categories, in the order of the annotation file.
+# Your categories, as the annotation files name them.
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))  # yours
 # Images are resized to fit into this; twice the size takes four times as long.
 image_size = (320, 320)
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].scale = image_size  # of its Resize
+train_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = image_size
+test_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,  # more where there are cores to spare
     persistent_workers=False,
     dataset=dict(
+        type='CustomCocoDataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file=train_ann,
         data_prefix=dict(img=train_images),
+        # Images without objects serve as background.
+        filter_cfg=dict(filter_empty_gt=False, min_size=1),
         pipeline=train_pipeline,
     ),
 )
@@ -34,6 +39,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
+        type='CustomCocoDataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file=val_ann,
@@ -42,5 +48,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + val_ann)
+val_evaluator = dict(type='CustomCocoMetric', ann_file=data_root + val_ann)
 test_evaluator = val_evaluator

@@ -6,7 +6,6 @@ train_images = 'images/training'  # yours, below data_root
 train_labels = 'annotations/training'  # yours
 val_images = 'images/validation'  # yours
 val_labels = 'annotations/validation'  # yours
-img_suffix = '.jpg'  # yours
 # Whether label 0 means "ignore" and 1 the first class; else 0 is the first.
 reduce_zero_label = True  # yours
 # Your classes, in the order of their labels, and the colours to draw them in.
@@ -43,6 +42,7 @@ crop_size = (256, 256)  # height, width
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='TurnAsAnnotated'),
     dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
     dict(
         type='RandomResize',
@@ -57,6 +57,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='TurnAsAnnotated'),
     dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
     dict(type='PackSegInputs'),
@@ -66,10 +67,9 @@ train_dataloader = dict(
     num_workers=0,  # more where there are cores to spare
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='BaseSegDataset',
+        type='CustomSegDataset',
         data_root=data_root,
         data_prefix=dict(img_path=train_images, seg_map_path=train_labels),
-        img_suffix=img_suffix,
         seg_map_suffix='.png',
         reduce_zero_label=reduce_zero_label,
         metainfo=metainfo,
@@ -81,10 +81,9 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='BaseSegDataset',
+        type='CustomSegDataset',
         data_root=data_root,
         data_prefix=dict(img_path=val_images, seg_map_path=val_labels),
-        img_suffix=img_suffix,
         seg_map_suffix='.png',
         reduce_zero_label=reduce_zero_label,
         metainfo=metainfo,

@@ -7,18 +7,23 @@ image_size = (256, 256)
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].scale = image_size  # of its Resize
+train_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = image_size
+test_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,  # a worker would take a core from the training
     persistent_workers=False,
     dataset=dict(
+        type='CustomCocoDataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
+        # Images without objects serve as background.
+        filter_cfg=dict(filter_empty_gt=False, min_size=1),
         pipeline=train_pipeline,
     ),
 )
@@ -26,6 +31,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
+        type='CustomCocoDataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/instances_val.json',
@@ -34,5 +40,8 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = dict(
+    type='CustomCocoMetric',
+    ann_file=data_root + 'annotations/instances_val.json',
+)
 test_evaluator = val_evaluator

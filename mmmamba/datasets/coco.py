@@ -1,0 +1,772 @@
+"""COCO annotation files as people's tools export them, made right.
+
+What can be right is made right: ids that are text, repeated or start at zero,
+names with backslashes or folders in front, a missing ``area`` or ``iscrowd``.
+What cannot be is left out and counted, or is an error. Nothing is silent:
+each change is a :class:`~mmmamba.datasets.findings.Finding`.
+"""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .findings import DatasetError, Finding, listing
+from .images import Folder, ImageSize, read_sizes
+
+# Nothing that is annotated is smaller; the toolboxes leave it out.
+_LEAST_SIDE = 1.0
+# Pixels by which a box may be past the border: exporters round.
+_MARGIN = 1.5
+
+
+def read_coco(file: str | Path) -> dict:
+    """Read a COCO-format annotation file.
+
+    Args:
+        file (str | Path): The file.
+
+    Returns:
+        dict: Its content, with the lists ``images``, ``categories`` and
+        ``annotations``; the last is empty where the file has none.
+
+    Raises:
+        DatasetError: If it is not JSON, not in COCO format or lists no
+            images.
+    """
+    if os.path.isdir(file):
+        raise DatasetError(
+            f'annotation file {file} is a folder; name the JSON file in it'
+        )
+    try:
+        # Some editors and .NET exporters begin with a byte-order mark.
+        with open(file, encoding='utf-8-sig') as f:
+            content = json.load(f)
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        size = os.path.getsize(file)
+        raise DatasetError(
+            f'annotation file {file} ({size} bytes) is not valid JSON: {error}'
+        ) from None
+    if not isinstance(content, dict):
+        content = {}
+    content.setdefault('annotations', [])  # as in files of test images
+    wrong = [
+        name
+        for name in ('images', 'categories', 'annotations')
+        if not isinstance(content.get(name), list)
+        or not all(isinstance(entry, dict) for entry in content[name])
+    ]
+    if wrong:
+        raise DatasetError(
+            f'annotation file {file} is not in COCO format: it has no list '
+            f'of {" and ".join(wrong)}, each a dict. '
+            'tools/dataset_tools/prepare.py reads other formats'
+        )
+    for category in content['categories']:
+        if not {'id', 'name'} <= set(category):
+            raise DatasetError(
+                f'annotation file {file}: a category has no id or no name: '
+                f'{category}'
+            )
+    if not content['images']:
+        raise DatasetError(f'annotation file {file} lists no images')
+    for image in content['images']:
+        lacking = {'id', 'file_name'} - set(image)
+        if lacking:
+            raise DatasetError(
+                f'annotation file {file}: an image has no '
+                f'{listing(sorted(lacking))}: {image}'
+            )
+    return content
+
+
+class RightedCoco(NamedTuple):
+    """An annotation file, made right.
+
+    Attributes:
+        content (dict): In COCO format. An image whose annotations are those
+            of the stored pixels, although EXIF turns it, has ``turned``.
+        findings (list[Finding]): What was made right, was left out, or is an
+            error.
+    """
+
+    content: dict
+    findings: list[Finding]
+
+
+def right_coco(
+    content: Mapping[str, Any],
+    file: str,
+    folder: str | None = None,
+    sizes: Mapping[int, tuple[int, int]] | None = None,
+) -> RightedCoco:
+    """Make the content of a COCO-format annotation file right.
+
+    Args:
+        content (Mapping): What :func:`read_coco` returned; stays as it is.
+        file (str): The annotation file, for the messages.
+        folder (str, optional): Folder of the images, to look at their names
+            and sizes. Defaults to None: they are taken as the file has them.
+        sizes (Mapping[int, tuple[int, int]], optional): Width and height by
+            id, of images that were loaded. Defaults to None.
+
+    Returns:
+        RightedCoco: The content, and what was found.
+    """
+    notes = _Notes(file)
+    categories, category_of = _right_categories(content['categories'], notes)
+    images, image_of = _right_images(content['images'], folder, notes)
+    annotations = _right_annotations(
+        content['annotations'], image_of, category_of, notes
+    )
+    _right_frames(images, annotations, sizes or {}, notes)
+    annotations = _inside(images, annotations, notes)
+    _look_at_boxes(images, annotations, content['annotations'], notes)
+    for image in images:
+        image.pop('_size', None)
+    righted = dict(
+        content, images=images, categories=categories, annotations=annotations
+    )
+    return RightedCoco(righted, notes.findings())
+
+
+class _Notes:
+    """Collects what is found, by kind, with the places of the first."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._places: dict[str, list[str]] = defaultdict(list)
+        self._texts: dict[str, tuple[str, str]] = {}
+
+    def add(self, severity: str, kind: str, text: str, place: object) -> None:
+        """Note one more place of a kind.
+
+        ``text`` has ``{n}`` for their number, ``{where}`` for the first and
+        ``{file}``.
+        """
+        self._texts[kind] = severity, text
+        self._places[kind].append(str(place))
+
+    def findings(self) -> list[Finding]:
+        return [
+            Finding(
+                severity,
+                kind,
+                text.format(
+                    n=len(self._places[kind]),
+                    where=listing(dict.fromkeys(self._places[kind])),
+                    file=self.file,
+                ),
+                file=self.file,
+                count=len(self._places[kind]),
+            )
+            for kind, (severity, text) in self._texts.items()
+        ]
+
+    def count(self, kind: str) -> int:
+        return len(self._places.get(kind, ()))
+
+
+def _key(value: object) -> object:
+    """An id that compares equal whether it is text or a number."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return None if value is None else str(value)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or text that is one; else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _right_categories(
+    categories: list[dict], notes: _Notes
+) -> tuple[list[dict], dict[object, int]]:
+    """Give each name one category; return the id that each id becomes."""
+    righted: dict[str, dict] = {}
+    category_of: dict[object, int] = {}
+    name_of: dict[object, str] = {}
+    numbers = {_key(c['id']) for c in categories}
+    keep = all(isinstance(n, int) for n in numbers)
+    for category in categories:
+        key, name = _key(category['id']), str(category['name'])
+        if key is None or name_of.get(key, name) != name:
+            notes.add(
+                'error',
+                'category_id',
+                'the categories of {file} share an id, or have none: {where}. '
+                'Give each its own',
+                f'{category["id"]} ({name})',
+            )
+            continue
+        name_of[key] = name
+        if name in righted and righted[name]['_key'] != key:
+            notes.add(
+                'info',
+                'category_twice',
+                '{file} has categories of one name: {where}; they are one '
+                'class',
+                f'{name!r}',
+            )
+        elif name not in righted:
+            new = key if keep else len(righted) + 1
+            righted[name] = dict(category, id=new, name=name, _key=key)
+        category_of[key] = righted[name]['id']
+    for category in righted.values():
+        del category['_key']
+    return list(righted.values()), category_of
+
+
+def _right_images(
+    images: list[dict], folder: str | None, notes: _Notes
+) -> tuple[list[dict], dict[object, dict]]:
+    """Find each image's file, and return the image that each id means."""
+    files = None if folder is None else Folder(folder)
+    righted: dict[str, dict] = {}
+    image_of: dict[object, dict] = {}
+    keys = [_key(image['id']) for image in images]
+    keep = all(isinstance(k, int) for k in keys)
+    for key, image in zip(keys, images):
+        name = str(image['file_name']).replace('\\', '/')
+        if files is not None:
+            found = files.find(name)
+            if found is None:
+                notes.add(
+                    'error',
+                    'missing_image',
+                    '{n} of the '
+                    + str(len(images))
+                    + ' images of {file} are missing or empty: {where}',
+                    Path(files.path, name),
+                )
+            else:
+                name = found
+        if name != image['file_name']:
+            notes.add(
+                'info',
+                'file_name',
+                '{n} file names of {file} are spelt another way than those '
+                'of the files, which were found: {where}',
+                image['file_name'],
+            )
+        if (
+            key is None
+            or image_of.get(key, {'file_name': name})['file_name'] != name
+        ):
+            notes.add(
+                'error',
+                'image_id',
+                '{n} images of {file} have no id, or the one of another '
+                'image: {where}. Give each its own',
+                name,
+            )
+            continue
+        if name in righted:
+            notes.add(
+                'warning',
+                'image_twice',
+                '{n} images of {file} are listed twice: {where}; they are '
+                'one, with the annotations of both',
+                name,
+            )
+            image_of[key] = righted[name]
+            continue
+        new = key if keep else len(righted) + 1
+        righted[name] = dict(image, id=new, file_name=name)
+        image_of[key] = righted[name]
+    if not keep:
+        notes.add(
+            'info',
+            'image_id_text',
+            'the image ids of {file} are not numbers ({where}); they are '
+            'numbered from 1',
+            next(k for k in keys if not isinstance(k, int)),
+        )
+    if files is not None and not notes.count('missing_image'):
+        paths = {n: os.path.join(files.path, n) for n in righted}
+        sizes = read_sizes(paths.values())
+        for name, image in righted.items():
+            size = sizes[paths[name]]
+            if isinstance(size, ImageSize):
+                image['_size'] = size
+                continue
+            notes.add(
+                'error',
+                'empty_image' if 'empty' in size else 'broken_image',
+                '{n} images of {file} are missing or empty, or cannot be '
+                'read: {where}. Replace them, or take them out of the file',
+                f'{paths[name]} ({size})',
+            )
+    return list(righted.values()), image_of
+
+
+def _right_annotations(
+    annotations: list[dict],
+    image_of: Mapping[object, dict],
+    category_of: Mapping[object, int],
+    notes: _Notes,
+) -> list[dict]:
+    """Annotations whose fields have the types and values they must have."""
+    righted = []
+    for annotation in annotations:
+        place = f'annotation {annotation.get("id")}'
+        image = image_of.get(_key(annotation.get('image_id')))
+        if image is None:
+            notes.add(
+                'warning',
+                'unknown_image',
+                '{n} annotations of {file} are for images which the file '
+                'does not list, and are lost: {where}',
+                f'{place} is for image {annotation.get("image_id")}',
+            )
+            continue
+        category = category_of.get(_key(annotation.get('category_id')))
+        if category is None:
+            notes.add(
+                'warning',
+                'unknown_category',
+                '{n} annotations of {file} are of categories which the file '
+                'does not list, and are lost: {where}',
+                f'{place} is of category {annotation.get("category_id")}',
+            )
+            continue
+        segmentation = _right_segmentation(annotation, place, notes)
+        box = _right_box(annotation, segmentation, place, notes)
+        if box is None:
+            continue
+        new = dict(
+            annotation,
+            image_id=image['id'],
+            category_id=category,
+            bbox=box,
+            area=_right_area(annotation, segmentation, box, place, notes),
+            iscrowd=int(
+                _flag(annotation, 'iscrowd') or _flag(annotation, 'ignore')
+            ),
+        )
+        if 'ignore' in annotation:
+            new['ignore'] = int(_flag(annotation, 'ignore'))
+        new.pop('segmentation', None)
+        if segmentation:
+            new['segmentation'] = segmentation
+        if new['iscrowd']:
+            notes.add(
+                'info',
+                'ignored',
+                '{n} objects of {file} are marked "ignore" or "iscrowd": they '
+                'count neither as found nor as missed, and nothing is learnt '
+                'from them',
+                place,
+            )
+        righted.append(new)
+    ids = [_key(a.get('id')) for a in righted]
+    valid = all(isinstance(i, int) and i > 0 for i in ids)
+    if not valid or len(set(ids)) < len(ids):
+        notes.add(
+            'info',
+            'annotation_id',
+            'annotation ids of {file} are missing, repeated or start at 0, '
+            'which the evaluation takes for "not found"; they are numbered '
+            'from 1',
+            '',
+        )
+        ids = list(range(1, len(ids) + 1))
+    for annotation, new_id in zip(righted, ids):
+        annotation['id'] = new_id
+    return righted
+
+
+def _flag(annotation: Mapping, name: str) -> bool:
+    """A flag that may be missing, null or text."""
+    return str(annotation.get(name)).lower() in ('1', '1.0', 'true')
+
+
+def _right_segmentation(
+    annotation: Mapping, place: str, notes: _Notes
+) -> list | dict | None:
+    """Polygons of at least three points, or run lengths; None for neither."""
+    given = annotation.get('segmentation')
+    if not given:
+        return None
+    if isinstance(given, dict):
+        size, counts = given.get('size'), given.get('counts')
+        if (
+            isinstance(size, list)
+            and len(size) == 2
+            and all(isinstance(n, int) and n > 0 for n in size)
+            and isinstance(counts, (list, str))
+            and _area_of_runs(given) is not None
+        ):
+            return given
+    elif isinstance(given, list):
+        if not any(isinstance(part, (list, dict)) for part in given):
+            given = [given]  # one polygon without the list of polygons
+        polygons = []
+        for part in given:
+            points = (
+                [_number(n) for n in part] if isinstance(part, list) else []
+            )
+            if (
+                len(points) >= 6
+                and len(points) % 2 == 0
+                and None not in points
+            ):
+                polygons.append(points)
+        if polygons:
+            if len(polygons) < len(given):
+                notes.add(
+                    'warning',
+                    'polygon',
+                    '{n} objects of {file} have polygons of fewer than three '
+                    'points, which are left out: {where}',
+                    place,
+                )
+            return polygons
+    notes.add(
+        'warning',
+        'segmentation',
+        '{n} objects of {file} have a segmentation that is neither polygons '
+        'nor run lengths, and is left out: {where}',
+        place,
+    )
+    return None
+
+
+def _area_of_runs(runs: Mapping) -> float | None:
+    """The area of run lengths; None if they are damaged."""
+    height, width = runs['size']
+    counts = runs['counts']
+    if isinstance(counts, list):
+        whole = all(isinstance(n, int) and n >= 0 for n in counts)
+        if not whole or sum(counts) != height * width:
+            return None
+        return float(sum(counts[1::2]))
+    from pycocotools import mask  # comes with mmdet alone
+
+    return float(mask.area(dict(runs, counts=counts.encode())))
+
+
+def _right_box(
+    annotation: Mapping,
+    segmentation: list | dict | None,
+    place: str,
+    notes: _Notes,
+) -> list[float] | None:
+    """``[x, y, width, height]``, or None if there is none to use."""
+    given = annotation.get('bbox')
+    box = None
+    if isinstance(given, (list, tuple)) and len(given) == 4:
+        numbers = [n for n in map(_number, given) if n is not None]
+        box = numbers if len(numbers) == 4 else None
+    if box is None and segmentation:
+        notes.add(
+            'info',
+            'box_of_polygon',
+            '{n} objects of {file} have no box that can be read; the one '
+            'around their polygon serves: {where}',
+            place,
+        )
+        box = _box_around(segmentation)
+    if box is None:
+        notes.add(
+            'warning',
+            'no_box',
+            '{n} objects of {file} have no bbox [x, y, width, height] of '
+            'finite numbers, and are lost: {where}',
+            f'{place} has {given}',
+        )
+        return None
+    if box[2] < 0 or box[3] < 0:
+        notes.add(
+            'error',
+            'negative_box',
+            '{n} boxes of {file} have a negative width or height: {where}. '
+            'Write bbox as [x, y, width, height]',
+            f'{place} has {given}',
+        )
+        return None
+    return box
+
+
+def _box_around(segmentation: list | dict) -> list[float]:
+    if isinstance(segmentation, dict):
+        from pycocotools import mask
+
+        runs = segmentation
+        if isinstance(runs['counts'], list):
+            runs = mask.frPyObjects(runs, *runs['size'])
+        return [float(n) for n in mask.toBbox(runs)]
+    xs = [x for polygon in segmentation for x in polygon[::2]]
+    ys = [y for polygon in segmentation for y in polygon[1::2]]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _right_area(
+    annotation: Mapping,
+    segmentation: list | dict | None,
+    box: list[float],
+    place: str,
+    notes: _Notes,
+) -> float:
+    """The area that is given, or that of the segmentation or the box."""
+    area = _number(annotation.get('area'))
+    if area is not None and area > 0:
+        return area
+    notes.add(
+        'info',
+        'area',
+        '{n} objects of {file} have no area, or 0; it is computed: {where}',
+        place,
+    )
+    inside = None
+    if isinstance(segmentation, dict):
+        inside = _area_of_runs(segmentation)
+    elif segmentation:
+        inside = sum(_polygon_area(polygon) for polygon in segmentation)
+    return inside or box[2] * box[3]
+
+
+def _polygon_area(points: list[float]) -> float:
+    """The area of a polygon, by the shoelace formula."""
+    xs, ys = points[::2], points[1::2]
+    pairs = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1])
+    return abs(sum(x * v - u * y for x, y, u, v in pairs)) / 2
+
+
+def _right_frames(
+    images: list[dict],
+    annotations: list[dict],
+    sizes: Mapping[int, tuple[int, int]],
+    notes: _Notes,
+) -> None:
+    """Give each image the size of the pixels that were annotated."""
+    reach: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for annotation in annotations:
+        x, y, width, height = annotation['bbox']
+        far = reach[annotation['image_id']]
+        far[:] = [max(far[0], x + width), max(far[1], y + height)]
+    for image in images:
+        width, height = (_number(image.get(n)) for n in ('width', 'height'))
+        given = width or 0.0, height or 0.0
+        size: ImageSize | None = image.get('_size')
+        frame: tuple[float, float]
+        if image['id'] in sizes:
+            frame = sizes[image['id']]
+        elif size is None:
+            frame = given
+            if min(given) <= 0:
+                notes.add(
+                    'error',
+                    'image_size',
+                    '{n} images of {file} have no width or height: {where}',
+                    image['file_name'],
+                )
+        elif given == (size.width, size.height):
+            frame = given
+        elif given == size.stored and size.turned:
+            frame, image['turned'] = given, True
+            notes.add(
+                'info',
+                'exif',
+                '{n} photos of {file} are turned by EXIF, and their '
+                'annotations are of the stored pixels, as which they are '
+                'loaded: {where}',
+                image['file_name'],
+            )
+        else:
+            frame = _true_frame(image, given, size, reach[image['id']], notes)
+        image['width'], image['height'] = (int(n) for n in frame)
+
+
+def _true_frame(
+    image: Mapping,
+    given: tuple[float, float],
+    size: ImageSize,
+    reach: list[float],
+    notes: _Notes,
+) -> tuple[float, float]:
+    """The frame of an image whose size is given wrong."""
+    true = (size.width, size.height)
+    inside = _within(reach, true)
+    swapped = given == true[::-1]
+    if min(given) <= 0 or (inside and (swapped or not _within(reach, given))):
+        notes.add(
+            'info' if min(given) <= 0 else 'warning',
+            'image_size_missing' if min(given) <= 0 else 'image_size_wrong',
+            '{n} images of {file} have another width and height in the file '
+            'than in the image, which serve: {where}',
+            f'{image["file_name"]} is {true[0]}x{true[1]}, not '
+            f'{given[0]:.0f}x{given[1]:.0f}',
+        )
+        return true
+    notes.add(
+        'error',
+        'image_size_other',
+        '{n} images of {file} are annotated at another size than they have, '
+        'so that boxes would be in the wrong place: {where}. Use the images '
+        'that were annotated, or correct width and height',
+        f'{image["file_name"]} is {true[0]}x{true[1]}, annotated at '
+        f'{given[0]:.0f}x{given[1]:.0f}',
+    )
+    return true
+
+
+def _within(reach: list[float], frame: tuple[float, float]) -> bool:
+    return all(far <= side + _MARGIN for far, side in zip(reach, frame))
+
+
+def _inside(
+    images: list[dict], annotations: list[dict], notes: _Notes
+) -> list[dict]:
+    """Leave out, and count, the boxes of which the image shows nothing."""
+    frames = {i['id']: (i['width'], i['height']) for i in images}
+    kept = []
+    for annotation in annotations:
+        x, y, width, height = annotation['bbox']
+        frame = frames[annotation['image_id']]
+        place = f'annotation {annotation["id"]}'
+        if min(width, height) < _LEAST_SIDE:
+            notes.add(
+                'warning',
+                'tiny_box',
+                '{n} boxes of {file} are less than one pixel wide or high, '
+                'and are lost: {where}',
+                place,
+            )
+            continue
+        if (
+            min(x + width, frame[0]) <= max(x, 0)
+            or min(y + height, frame[1]) <= max(y, 0)
+        ) and min(frame) > 0:
+            notes.add(
+                'warning',
+                'outside_box',
+                '{n} boxes of {file} are outside of their images, and are '
+                'lost: {where}',
+                place,
+            )
+            continue
+        segmentation = annotation.get('segmentation')
+        if isinstance(segmentation, dict) and segmentation['size'] != [
+            *frame[::-1]
+        ]:
+            notes.add(
+                'warning',
+                'mask_size',
+                '{n} masks of {file} are of another size than their images, '
+                'and are left out: {where}',
+                place,
+            )
+            del annotation['segmentation']
+        kept.append(annotation)
+    bare = [a for a in kept if 'segmentation' not in a]
+    if len(bare) < len(kept):
+        for annotation in bare:
+            x, y, width, height = annotation['bbox']
+            right, bottom = x + width, y + height
+            corners = [x, y, right, y, right, bottom, x, bottom]
+            annotation['segmentation'] = [corners]
+            notes.add(
+                'info',
+                'no_polygon',
+                '{n} objects of {file} have no polygon, and others have; '
+                'their box is their mask: {where}',
+                f'annotation {annotation["id"]}',
+            )
+    return kept
+
+
+def _look_at_boxes(
+    images: list[dict],
+    annotations: list[dict],
+    given: list[dict],
+    notes: _Notes,
+) -> None:
+    """Find what is wrong with all boxes at once."""
+    if not given:
+        return
+    boxes = [
+        [float(n) for n in a['bbox']]
+        for a in given
+        if isinstance(a.get('bbox'), list)
+        and len(a['bbox']) == 4
+        and None not in [_number(n) for n in a['bbox']]
+    ]
+    if boxes and max(max(b) for b in boxes) <= 1.0:
+        notes.add(
+            'error',
+            'normalised_boxes',
+            'the boxes of {file} are fractions of the image, from 0 to 1; '
+            'COCO has pixels. Multiply them by width and height, or convert '
+            'the original with tools/dataset_tools/prepare.py',
+            '',
+        )
+    elif _are_corners(images, annotations):
+        notes.add(
+            'error',
+            'corner_boxes',
+            'the boxes of {file} seem to be [x1, y1, x2, y2]; COCO has '
+            '[x, y, width, height]. Subtract x1 and y1',
+            '',
+        )
+    elif not annotations and not notes.count('negative_box'):
+        notes.add(
+            'error',
+            'nothing_left',
+            'annotation file {file}: of its '
+            + str(len(given))
+            + ' annotations none is left to learn from',
+            '',
+        )
+    elif annotations and all(a['iscrowd'] for a in annotations):
+        notes.add(
+            'error',
+            'all_ignored',
+            'every object of {file} is marked "ignore" or "iscrowd", so that '
+            'nothing is learnt. Set both to 0',
+            '',
+        )
+
+
+def _are_corners(images: list[dict], annotations: list[dict]) -> bool:
+    """Whether boxes make sense as corners only.
+
+    All end right of and below where they begin, inside of the image, and as
+    width and height a tenth of them would be past the border.
+    """
+    frames = {i['id']: (i['width'], i['height']) for i in images}
+    past = by_area = 0
+    for annotation in annotations:
+        x, y, right, bottom = annotation['bbox']
+        width, height = frames[annotation['image_id']]
+        if not (
+            x < right <= width + _MARGIN and y < bottom <= height + _MARGIN
+        ):
+            return False
+        past += x + right > width + _MARGIN or y + bottom > height + _MARGIN
+        corners = (right - x) * (bottom - y)
+        by_area += (
+            'segmentation' not in annotation
+            and abs(annotation['area'] - corners) <= 0.02 * corners + 1
+            and abs(annotation['area'] - right * bottom)
+            > 0.02 * right * bottom + 1
+        )
+    return bool(annotations) and (
+        past >= 0.1 * len(annotations) or by_area >= 0.9 * len(annotations)
+    )

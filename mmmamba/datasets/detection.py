@@ -1,0 +1,153 @@
+"""mmdet's COCO data set and metric, for files from any annotation tool.
+
+Configs that need them import this module; it imports mmdet, which the rest of
+the package does without.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
+from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
+
+from .coco import read_coco, right_coco
+from .findings import Finding, raise_errors
+from .loading import TurnAsAnnotated
+
+__all__ = ['CustomCocoDataset', 'CustomCocoMetric', 'TurnAsAnnotated']
+
+
+class CustomCoco(COCO):
+    """A COCO-format file made right, its categories found by name.
+
+    Args:
+        annotation_file (str): The file.
+        folder (str, optional): Folder of the images, whose names and sizes
+            are looked at. Defaults to None.
+        sizes (Mapping[int, tuple[int, int]], optional): Width and height by
+            image id, where the images have been loaded. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        annotation_file: str,
+        folder: str | None = None,
+        sizes: Mapping[int, tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__()
+        content = read_coco(annotation_file)
+        self.dataset, self.findings = right_coco(
+            content, annotation_file, folder, sizes
+        )
+        self.createIndex()
+        self.img_ann_map = self.imgToAnns
+        self.cat_img_map = self.catToImgs
+
+    def get_cat_ids(
+        self,
+        cat_names: Sequence[str] = (),
+        sup_names: Sequence[str] = (),
+        cat_ids: Sequence[int] = (),
+    ) -> list[int]:
+        """Return the categories of these names, in the order of the names.
+
+        mmdet returns them in the order of the file, which mixes classes up
+        where two files differ. A name that the file does not have gets an id
+        of its own, without objects, so that the labels after it stay right.
+        """
+        if not cat_names:
+            return super().get_cat_ids(cat_names, sup_names, cat_ids)
+        id_of = {c['name']: c['id'] for c in self.dataset['categories']}
+        for name in cat_names:
+            if name not in id_of:
+                id_of[name] = max([0, *id_of.values()]) + 1
+                category = dict(id=id_of[name], name=name)
+                self.dataset['categories'].append(category)
+                self.cats[id_of[name]] = category
+        return [id_of[name] for name in cat_names]
+
+
+@DATASETS.register_module()
+class CustomCocoDataset(CocoDataset):
+    """``CocoDataset`` that makes right what can be.
+
+    Labels follow the names of the categories, whatever their order and ids
+    in the file. What was made right or left out is logged.
+
+    Attributes:
+        findings (list[Finding]): The same.
+        listed_images (int): Images that the file lists.
+        empty_images (int): Images without objects among them. They serve as
+            background, unless ``filter_cfg`` says ``filter_empty_gt=True``.
+
+    Raises:
+        DatasetError: If the annotations cannot serve.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Load the annotation file, made right."""
+        folder = None if self.backend_args else self.data_prefix['img']
+
+        def load(file: str) -> CustomCoco:
+            coco = CustomCoco(file, folder)
+            self.findings: list[Finding] = coco.findings
+            raise_errors(coco.findings)
+            return coco
+
+        self.COCOAPI = load
+        try:
+            data_list = super().load_data_list()
+        finally:
+            del self.COCOAPI
+        for finding in self.findings:
+            level = getattr(logging, finding.severity.upper())
+            print_log(finding.message, logger='current', level=level)
+        self.listed_images = len(data_list)
+        self.empty_images = sum(not d['instances'] for d in data_list)
+        return data_list
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """Parse one image, and how its pixels are to be loaded."""
+        data_info = super().parse_data_info(raw_data_info)
+        data_info['turned'] = raw_data_info['raw_img_info'].get(
+            'turned', False
+        )
+        return data_info
+
+
+@METRICS.register_module()
+class CustomCocoMetric(CocoMetric):
+    """``CocoMetric`` against the annotations that ``CustomCocoDataset`` uses.
+
+    The same arguments.
+    """
+
+    def __init__(self, ann_file: str | None = None, **kwargs) -> None:
+        super().__init__(ann_file=None, **kwargs)
+        self._ann_file = ann_file
+        if ann_file is not None:
+            self._coco_api = self._read()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Compute the metrics; see ``CocoMetric``."""
+        if self._ann_file is not None:
+            # Which boxes are inside of an image, its true size decides.
+            self._coco_api = self._read(
+                {
+                    truth['img_id']: (truth['width'], truth['height'])
+                    for truth, _ in results
+                }
+            )
+        return super().compute_metrics(results)
+
+    def _read(
+        self, sizes: Mapping[int, tuple[int, int]] | None = None
+    ) -> CustomCoco:
+        with get_local_path(
+            self._ann_file, backend_args=self.backend_args
+        ) as file:
+            return CustomCoco(file, sizes=sizes)

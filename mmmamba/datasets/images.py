@@ -1,0 +1,217 @@
+"""Image files: which there are, how large they are, whether they decode."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import unquote
+
+import cv2
+from PIL import Image
+from rich.progress import Progress
+
+#: What OpenCV reads, in lower case.
+SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff')
+# EXIF: the values of the tag Orientation that exchange width and height.
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+_T = TypeVar('_T')
+
+
+class ImageSize(NamedTuple):
+    """Size of an image in pixels, as it is shown, that is with EXIF applied.
+
+    Attributes:
+        width (int): Width.
+        height (int): Height.
+        turned (bool): Whether EXIF exchanges width and height, so that the
+            stored pixels are ``height`` wide.
+    """
+
+    width: int
+    height: int
+    turned: bool
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the stored pixels."""
+        if self.turned:
+            return self.height, self.width
+        return self.width, self.height
+
+
+def read_size(path: str | Path) -> ImageSize | str:
+    """Read the size of an image from the head of its file.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        ImageSize | str: Its size, or why it is no image that can be read.
+    """
+    return _read(path, decode=False)
+
+
+def decode(path: str | Path) -> ImageSize | str:
+    """Decode an image to its last pixel; as :func:`read_size` else."""
+    return _read(path, decode=True)
+
+
+def _read(path: str | Path, decode: bool) -> ImageSize | str:
+    try:
+        if not os.path.getsize(path):
+            return 'the file is empty'
+        with Image.open(path) as image:
+            orientation = _orientation(image)
+            width, height = image.size
+            if decode:
+                image.load()
+    except FileNotFoundError:
+        return 'there is no such file'
+    # Pillow's decoders raise whatever they stumble upon.
+    except Exception as error:  # noqa: BLE001
+        with open(path, 'rb') as file:
+            head = file.read(64)
+        if head.lstrip().lower().startswith((b'<!doctype', b'<html')):
+            return 'a web page, not an image'
+        if head[4:12] in (b'ftypheic', b'ftypheix', b'ftypmif1'):
+            return 'a HEIC photo; save it as JPEG'
+        if 'truncated' in str(error):
+            return 'truncated: the end of the file is missing'
+        return f'not an image that can be read ({type(error).__name__})'
+    if decode and not cv2.haveImageReader(str(path)):
+        return f'{image.format}, which OpenCV does not read; save it as JPEG'
+    turned = orientation in _TURNED
+    if turned:
+        width, height = height, width
+    return ImageSize(width, height, turned)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """The tag of EXIF; damaged EXIF data say nothing."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+def read_sizes(paths: Iterable[str]) -> dict[str, ImageSize | str]:
+    """Read the sizes of many images, several at a time."""
+    paths = list(paths)
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(paths, pool.map(read_size, paths)))
+
+
+def decode_all(
+    paths: Iterable[str], memory: str | Path | None = None
+) -> dict[str, ImageSize | str]:
+    """Decode images in threads, with a progress bar if it takes long.
+
+    Args:
+        paths (Iterable[str]): The files.
+        memory (str | Path, optional): A JSON file that remembers the images
+            that decoded, by path, size and time of change. Defaults to None.
+
+    Returns:
+        dict[str, ImageSize | str]: As of :func:`decode`, by path.
+    """
+    paths = list(dict.fromkeys(paths))
+    known: dict[str, list] = _remembered(memory)
+    stamps = {path: _stamp(path) for path in paths}
+    found: dict[str, ImageSize | str] = {}
+    for path, stamp in stamps.items():
+        entry = known.get(path)
+        if stamp and entry and entry[:2] == stamp:
+            found[path] = ImageSize(entry[2], entry[3], entry[4])
+    missing = [path for path in paths if path not in found]
+    # Decoders release the GIL, so that threads use all cores.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes: Iterable[ImageSize | str] = pool.map(decode, missing)
+        sizes = progress(sizes, len(missing), 'Images')
+        for path, size in zip(missing, sizes):
+            found[path] = size
+    if memory and missing:
+        for path, size in found.items():
+            stamp = stamps[path]
+            if stamp and isinstance(size, ImageSize):
+                known[path] = [*stamp, *size]
+        Path(memory).parent.mkdir(parents=True, exist_ok=True)
+        Path(memory).write_text(json.dumps(known))
+    return found
+
+
+def progress(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+    """Iterate; of many items with a progress bar, which goes in the end."""
+    with Progress(transient=True, disable=total < 200) as bar:
+        yield from bar.track(items, total, description=what)
+
+
+def _remembered(memory: str | Path | None) -> dict[str, list]:
+    """Read what was remembered; a damaged file remembers nothing."""
+    if memory is None or not Path(memory).is_file():
+        return {}
+    try:
+        known = json.loads(Path(memory).read_text())
+    except ValueError:
+        return {}
+    if not isinstance(known, dict):
+        return {}
+    return {
+        p: e for p, e in known.items() if isinstance(e, list) and len(e) == 5
+    }
+
+
+def _stamp(path: str) -> list[int] | None:
+    """Size and time of change of a file; None if there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+class Folder:
+    """The files of a folder, found by the names that exports give them.
+
+    Exports write backslashes, put the folder's name or a whole path in front,
+    escape spaces as in an address, or change the case.
+
+    Args:
+        path (str | Path): The folder.
+        suffixes (tuple[str, ...], optional): Suffixes in lower case that
+            count; None for any. Defaults to None.
+    """
+
+    def __init__(
+        self, path: str | Path, suffixes: tuple[str, ...] | None = None
+    ) -> None:
+        self.path = Path(path)
+        names = (
+            os.path.relpath(os.path.join(parent, name), path)
+            for parent, _, files in os.walk(path, followlinks=True)
+            for name in files
+            if not name.startswith('.')
+        )
+        self.names = sorted(
+            name.replace(os.sep, '/')
+            for name in names
+            if suffixes is None or name.lower().endswith(suffixes)
+        )
+        self._present = frozenset(self.names)
+        self._lower: Mapping[str, str] = {n.lower(): n for n in self.names}
+
+    def find(self, name: str) -> str | None:
+        """Return the name, below the folder, of the file that is meant."""
+        if name in self._present:
+            return name
+        parts = [p for p in name.replace('\\', '/').split('/') if p != '.']
+        for start in range(len(parts)):
+            candidate = '/'.join(parts[start:])
+            for spelling in (candidate, unquote(candidate)):
+                found = self._lower.get(spelling.lower())
+                if found:
+                    return found
+        return None

@@ -1,0 +1,151 @@
+"""The labels in label maps, compared with the classes of a config."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from .findings import Finding, listing
+from .images import progress
+
+_IGNORE = 255
+
+
+def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
+    """Count the labels of each map, in threads.
+
+    Args:
+        paths (Iterable[str]): The files.
+
+    Returns:
+        dict[str, np.ndarray | str]: By path, how many pixels each label from
+        0 on has, or what is wrong with the file.
+    """
+    paths = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = progress(pool.map(_count, paths), len(paths), 'Label maps')
+        return dict(zip(paths, counts))
+
+
+def _count(path: str) -> np.ndarray | str:
+    try:
+        with Image.open(path) as file:
+            labels = np.asarray(file)
+            mode = file.mode
+    # Pillow's decoders raise whatever they stumble upon.
+    except Exception as error:  # noqa: BLE001
+        return f'label map {path}: {error}'
+    if labels.ndim != 2:
+        return (
+            f'label map {path} is {mode}, a picture of {labels.shape[2]} '
+            'channels; it must have one, of class numbers: grey or palette. '
+            'tools/dataset_tools/prepare.py turns colours into numbers'
+        )
+    if labels.dtype.kind == 'f' or labels.min() < 0:
+        return f'label map {path} is {mode}; it must have whole numbers'
+    return np.bincount(labels.astype(np.int64).ravel())
+
+
+def check_labels(
+    counts: dict[str, np.ndarray | str],
+    classes: Sequence[str],
+    reduce_zero_label: bool,
+    folder: str,
+) -> tuple[list[Finding], dict[str, int]]:
+    """Compare the labels of maps with the classes.
+
+    Args:
+        counts (dict): Of :func:`count_labels`.
+        classes (Sequence[str]): The classes of the config.
+        reduce_zero_label (bool): Whether label 0 is "ignore" and 1 the first
+            class.
+        folder (str): Folder of the maps, for the messages.
+
+    Returns:
+        tuple[list[Finding], dict[str, int]]: What is wrong, and the pixels of
+        each class.
+    """
+    first = int(reduce_zero_label)
+    highest = len(classes) - 1 + first
+    broken = [c for c in counts.values() if isinstance(c, str)]
+    findings = (
+        [Finding('error', 'label_map', listing(broken), folder, len(broken))]
+        if broken
+        else []
+    )
+    total = np.zeros(65537, np.int64)
+    wrong: dict[str, list[int]] = {}
+    for path, count in counts.items():
+        if isinstance(count, str):
+            continue
+        total[: len(count)] += count
+        labels = [*np.flatnonzero(count)]
+        above = [int(n) for n in labels if n > highest and n != _IGNORE]
+        if above:
+            wrong[path] = above
+    present = [int(n) for n in np.flatnonzero(total)]
+    if present and set(present) <= {0, _IGNORE} and len(present) == 2:
+        findings.append(
+            Finding(
+                'error',
+                'mask_0_255',
+                f'the label maps of {folder} hold 0 and 255 alone, and 255 '
+                'is "ignore": nothing but one class would be left. Write 1 '
+                'instead of 255; tools/dataset_tools/prepare.py does',
+                folder,
+                len(counts),
+            )
+        )
+    elif wrong:
+        path, labels = next(iter(wrong.items()))
+        findings.append(
+            Finding(
+                'error',
+                'label_too_high',
+                f'label map {path} has the labels {listing(labels)}; the '
+                f'{len(classes)} classes of the config are {first} to '
+                f'{highest}'
+                + (', after 0 for "ignore"' if first else '')
+                + ', and 255 is "ignore". Correct metainfo=dict(classes=...), '
+                'num_classes or reduce_zero_label'
+                + (
+                    '. If the maps are pictures of grey levels, '
+                    'tools/dataset_tools/prepare.py numbers them'
+                    if len(present) <= len(classes) + 1
+                    else ''
+                )
+                + (f' ({len(wrong)} such maps)' if len(wrong) > 1 else ''),
+                folder,
+                len(wrong),
+            )
+        )
+    elif reduce_zero_label and total[0] and present[-1:] != [highest]:
+        top = max([n for n in present if n != _IGNORE])
+        if top == highest - 1 and top > 0:
+            findings.append(
+                Finding(
+                    'error',
+                    'reduce_zero_label',
+                    f'reduce_zero_label makes label 0 of {folder} "ignore" '
+                    f'and {highest} the label of {classes[-1]!r}, which no '
+                    f'map has; the maps have 0 to {top}. If 0 is '
+                    f'{classes[0]!r}, set reduce_zero_label=False in the '
+                    'data sets and pipelines',
+                    folder,
+                    len(counts),
+                )
+            )
+    pixels = {name: int(total[first + i]) for i, name in enumerate(classes)}
+    if present and not any(pixels.values()) and not findings:
+        findings.append(
+            Finding(
+                'error',
+                'nothing_left',
+                f'the label maps of {folder} hold "ignore" alone',
+                folder,
+                len(counts),
+            )
+        )
+    return findings, pixels

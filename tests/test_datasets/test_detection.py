@@ -1,0 +1,240 @@
+"""Tests of mmmamba/datasets/detection.py: what training and metric use."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, METRICS, DefaultScope
+from mmengine.structures import InstanceData
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmmamba.datasets.detection')
+from mmdet.structures import DetDataSample  # noqa: E402
+
+from mmmamba.datasets import DatasetError  # noqa: E402
+
+pytestmark = pytest.mark.slow
+CLASSES = ('cat', 'dog', 'bird')
+BOXES = ([4, 6, 20, 10], [30.5, 10, 12, 25.5], [1, 1, 50, 30])
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+def coco_file(names=CLASSES, ids=(1, 2, 3)) -> dict:
+    """Four images with an object of each class."""
+    id_of = dict(zip(names, ids))
+    return dict(
+        images=[
+            dict(id=i, file_name=f'{i}.png', width=60, height=40)
+            for i in range(4)
+        ],
+        categories=[dict(id=i, name=n) for n, i in id_of.items()],
+        annotations=[
+            dict(
+                id=3 * image + n + 1,
+                image_id=image,
+                category_id=id_of[name],
+                bbox=list(box),
+                area=box[2] * box[3],
+                iscrowd=0,
+            )
+            for image in range(4)
+            for n, (name, box) in enumerate(zip(CLASSES, BOXES))
+        ],
+    )
+
+
+class Data:
+    """A data set on disk, and the metric against it."""
+
+    def __init__(self, root: Path, content: dict, **options) -> None:
+        (root / 'images').mkdir()
+        for i in range(4):
+            image = Image.fromarray(np.full((40, 60, 3), 50 * i, np.uint8))
+            image.save(root / f'images/{i}.png')
+        self.file = root / 'val.json'
+        self.file.write_text(json.dumps(content))
+        self.config = dict(
+            type='CustomCocoDataset',
+            ann_file=str(self.file),
+            data_prefix=dict(img=f'{root}/images/'),
+            metainfo=dict(classes=CLASSES),
+            pipeline=[],
+            **options,
+        )
+
+    def build(self) -> BaseDataset:
+        return DATASETS.build(self.config)
+
+    def ap_of_perfect_model(self) -> dict[str, float]:
+        """AP of predictions that are the boxes of :data:`BOXES`."""
+        dataset = self.build()
+        metric = METRICS.build(
+            dict(type='CustomCocoMetric', ann_file=str(self.file))
+        )
+        metric.dataset_meta = dataset.metainfo
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            left, top, width, height = torch.tensor(BOXES).unbind(1)
+            sample = DetDataSample(
+                metainfo=dict(img_id=info['img_id'], ori_shape=(40, 60)),
+                pred_instances=InstanceData(
+                    bboxes=torch.stack(
+                        (left, top, left + width, top + height), 1
+                    ),
+                    scores=torch.ones(3),
+                    labels=torch.arange(3),
+                ),
+            )
+            metric.process({}, [sample.to_dict()])
+        return metric.evaluate(len(dataset))
+
+
+ORDERS = [
+    coco_file(),
+    coco_file(names=('bird', 'cat', 'dog')),
+    coco_file(ids=(3, 1, 2)),
+    coco_file(names=('dog', 'bird', 'cat'), ids=(40, 0, 7)),
+]
+
+
+@pytest.mark.parametrize('content', ORDERS)
+def test_labels_follow_names(tmp_path, content):
+    data = Data(tmp_path, content)
+    for index in range(4):
+        instances = data.build().get_data_info(index)['instances']
+        labels = {tuple(i['bbox'][:2]): i['bbox_label'] for i in instances}
+        assert labels == {tuple(b[:2]): n for n, b in enumerate(BOXES)}
+    assert data.ap_of_perfect_model()['coco/bbox_mAP'] == 1.0
+
+
+def test_a_perfect_model_scores_1_with_ids_from_0(tmp_path):
+    """pycocotools takes the object of id 0 for missed."""
+    content = coco_file()
+    for n, annotation in enumerate(content['annotations']):
+        annotation['id'] = n
+    plain = COCO()
+    plain.dataset = copy.deepcopy(content)
+    plain.createIndex()
+    predictions = [
+        dict(
+            score=1.0,
+            **{k: a[k] for k in ('image_id', 'category_id', 'bbox')},
+        )
+        for a in content['annotations']
+    ]
+    evaluation = COCOeval(plain, plain.loadRes(predictions), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] < 1.0
+    data = Data(tmp_path, content)
+    assert data.ap_of_perfect_model()['coco/bbox_mAP'] == 1.0
+
+
+def ignore_one(content):
+    content['annotations'][0]['ignore'] = 1
+
+
+def outside(content):
+    content['annotations'].append(
+        dict(content['annotations'][0], id=99, bbox=[90, 1, 10, 10])
+    )
+
+
+def size_zero(content):
+    for image in content['images']:
+        image['width'] = image['height'] = 0
+
+
+def size_too_small(content):
+    for image in content['images']:
+        image['width'] = image['height'] = 3
+
+
+def no_iscrowd_no_area(content):
+    for annotation in content['annotations']:
+        del annotation['iscrowd'], annotation['area']
+
+
+def a_class_less(content):
+    content['categories'] = content['categories'][1:]
+    content['annotations'] = [
+        a for a in content['annotations'] if a['category_id'] != 1
+    ]
+
+
+@pytest.mark.parametrize(
+    'change',
+    [ignore_one, outside, size_zero, size_too_small, no_iscrowd_no_area],
+)
+def test_a_perfect_model_scores_1(tmp_path, change):
+    content = coco_file()
+    change(content)
+    data = Data(tmp_path, content)
+    assert data.ap_of_perfect_model()['coco/bbox_mAP'] == 1.0
+
+
+def test_a_class_that_the_file_lacks_shifts_no_label(tmp_path):
+    content = coco_file()
+    a_class_less(content)
+    data = Data(tmp_path, content)
+    labels = [i['bbox_label'] for i in data.build()[0]['instances']]
+    assert labels == [1, 2]
+    assert data.ap_of_perfect_model()['coco/bbox_mAP'] == 1.0
+
+
+def test_a_subset_of_the_categories(tmp_path):
+    data = Data(tmp_path, coco_file())
+    data.config['metainfo'] = dict(classes=('bird', 'cat'))
+    instances = data.build()[0]['instances']
+    assert [i['bbox_label'] for i in instances] == [1, 0]
+
+
+@pytest.mark.parametrize('filter_empty_gt, used', [(False, 4), (True, 3)])
+def test_images_without_objects(tmp_path, filter_empty_gt, used):
+    content = coco_file()
+    content['annotations'] = content['annotations'][3:]
+    data = Data(
+        *(tmp_path, content),
+        filter_cfg=dict(filter_empty_gt=filter_empty_gt, min_size=1),
+    )
+    dataset = data.build()
+    assert len(dataset) == used
+    assert (dataset.listed_images, dataset.empty_images) == (4, 1)
+
+
+def test_errors_are_raised_in_mmdets_own_tools_too(tmp_path):
+    content = coco_file()
+    content['annotations'][0]['bbox'] = [20, 20, -10, -10]
+    with pytest.raises(DatasetError, match='negative width or height'):
+        Data(tmp_path, content).build()
+
+
+@pytest.mark.parametrize('orientation', [6, 8])
+def test_pixels_are_loaded_as_annotated(tmp_path, orientation):
+    """A photo that EXIF turns, annotated on its stored pixels."""
+    data = Data(tmp_path, coco_file())
+    pixels = np.random.RandomState(0).randint(255, size=(40, 60, 3))
+    image = Image.fromarray(pixels.astype(np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / 'images/0.png', exif=exif)
+    data.config['pipeline'] = [
+        dict(type='LoadImageFromFile'),
+        dict(type='TurnAsAnnotated'),
+    ]
+    loaded = data.build()[0]
+    assert loaded['img_shape'] == loaded['ori_shape'] == (40, 60)
+    assert np.array_equal(loaded['img'][..., ::-1], pixels)
