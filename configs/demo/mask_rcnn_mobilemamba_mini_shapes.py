@@ -40,9 +40,9 @@ model = dict(
 
 # Mask R-CNN also learns from the polygons.
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].with_mask = True  # of its LoadAnnotations
+train_pipeline[1].with_mask = True  # of its LoadAnnotations
 test_pipeline = _base_.test_pipeline
-test_pipeline[3].with_mask = True
+test_pipeline[2].with_mask = True
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

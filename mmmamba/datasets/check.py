@@ -70,7 +70,9 @@ def check_datasets(cfg: Config, splits: tuple[str, ...]) -> None:
     if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
         return  # one process of a launch is enough
     report = inspect_datasets(cfg, splits, _MOST_IMAGES, _MOST_MAPS)
-    raise_errors(report.findings)
+    missing = [f for f in report.findings if f.kind == 'missing_path']
+    # Until the files are there, the rest is of no interest.
+    raise_errors(missing[:1] or report.findings)
     for finding in report.findings:
         if finding.severity == 'warning':
             print_log(
@@ -412,21 +414,6 @@ class _Look:
                 )
             )
         steps = [s for s in self.dataset.get('pipeline') or () if 'type' in s]
-        loaders = [str(s['type']).split('.')[-1] for s in steps]
-        if summary.turned and 'TurnAsAnnotated' not in loaders:
-            self.findings.append(
-                Finding(
-                    'error',
-                    'exif',
-                    f'{len(summary.turned)} photos are turned by EXIF, and '
-                    'their annotations are of the stored pixels: '
-                    f'{listing(sorted(summary.turned))}. Write '
-                    "dict(type='TurnAsAnnotated') behind "
-                    "'LoadImageFromFile' into the pipeline",
-                    file,
-                    len(summary.turned),
-                )
-            )
         needs_masks = any(step.get('with_mask') for step in steps)
         if needs_masks and summary.objects and not summary.with_masks:
             self.findings.append(

@@ -16,9 +16,7 @@ from mmengine.logging import print_log
 
 from .coco import read_coco, right_coco
 from .findings import Finding, raise_errors
-from .loading import TurnAsAnnotated
-
-__all__ = ['CustomCocoDataset', 'CustomCocoMetric', 'TurnAsAnnotated']
+from .loading import turn_as_annotated
 
 
 class CustomCoco(COCO):
@@ -106,6 +104,8 @@ class CustomCocoDataset(CocoDataset):
         for finding in self.findings:
             level = getattr(logging, finding.severity.upper())
             print_log(finding.message, logger='current', level=level)
+        if any(d['turned'] for d in data_list):
+            turn_as_annotated(self)
         self.listed_images = len(data_list)
         self.empty_images = sum(not d['instances'] for d in data_list)
         return data_list

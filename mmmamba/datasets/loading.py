@@ -1,7 +1,8 @@
 """Images as their annotator saw them."""
 
 import mmcv
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine.dataset import BaseDataset
 from mmengine.registry import TRANSFORMS
 
 
@@ -10,9 +11,7 @@ class TurnAsAnnotated(BaseTransform):
     """Undo EXIF's turn of a photo whose stored pixels were annotated.
 
     ``LoadImageFromFile`` turns a photo as its EXIF data say. Our data sets
-    set ``turned`` where the annotations are those of the pixels before. It is
-    a transform of its own since the toolboxes' inferencers look for
-    ``LoadImageFromFile`` by name.
+    set ``turned`` where the annotations are those of the pixels before.
     """
 
     def transform(self, results: dict) -> dict:
@@ -24,3 +23,19 @@ class TurnAsAnnotated(BaseTransform):
             results['img'] = image.astype(results['img'].dtype)
             results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+
+def turn_as_annotated(dataset: BaseDataset) -> None:
+    """Put :class:`TurnAsAnnotated` behind the loading of images.
+
+    The data sets do it, and not their configs: the toolboxes' inferencers
+    expect a config's pipeline to begin as theirs do.
+
+    Args:
+        dataset (BaseDataset): A data set with its pipeline.
+    """
+    steps = dataset.pipeline.transforms
+    for i, step in enumerate(steps):
+        if isinstance(step, LoadImageFromFile):
+            steps.insert(i + 1, TurnAsAnnotated())
+            return

@@ -12,9 +12,7 @@ from mmseg.registry import DATASETS
 
 from .findings import DatasetError, Finding, listing, raise_errors
 from .images import SUFFIXES, Folder, ImageSize, read_sizes
-from .loading import TurnAsAnnotated
-
-__all__ = ['CustomSegDataset', 'TurnAsAnnotated']
+from .loading import turn_as_annotated
 
 
 @DATASETS.register_module()
@@ -159,6 +157,7 @@ class CustomSegDataset(BaseSegDataset):
                 len(other),
             )
         if turned:
+            turn_as_annotated(self)
             self._found(
                 'exif',
                 f'{len(turned)} photos are turned by EXIF and their label '

@@ -15,10 +15,8 @@ image_size = (320, 320)
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[2].scale = image_size  # of its Resize
-train_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = image_size
-test_pipeline.insert(1, dict(type='TurnAsAnnotated'))
 
 train_dataloader = dict(
     batch_size=8,

@@ -42,7 +42,6 @@ crop_size = (256, 256)  # height, width
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='TurnAsAnnotated'),
     dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
     dict(
         type='RandomResize',
@@ -57,7 +56,6 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='TurnAsAnnotated'),
     dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=reduce_zero_label),
     dict(type='PackSegInputs'),

@@ -231,10 +231,7 @@ def test_pixels_are_loaded_as_annotated(tmp_path, orientation):
     exif = image.getexif()
     exif[0x0112] = orientation
     image.save(tmp_path / 'images/0.png', exif=exif)
-    data.config['pipeline'] = [
-        dict(type='LoadImageFromFile'),
-        dict(type='TurnAsAnnotated'),
-    ]
+    data.config['pipeline'] = [dict(type='LoadImageFromFile')]
     loaded = data.build()[0]
     assert loaded['img_shape'] == loaded['ori_shape'] == (40, 60)
     assert np.array_equal(loaded['img'][..., ::-1], pixels)
