@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -99,3 +100,14 @@ def test_an_image_that_decoded_is_not_decoded_again(run_tool, tmp_path):
     memory.write_text('damaged')
     broken.write_bytes(content)
     assert check(run_tool, root) == 0
+
+
+def test_pictures(run_tool, tmp_path):
+    root = write_data(tmp_path)
+    assert check(run_tool, root, '--show-dir', root / 'pictures') == 0
+    drawn = sorted(path.name for path in (root / 'pictures').iterdir())
+    assert drawn == ['histograms.png', 'train.png', 'val.png']
+    pixels = np.asarray(Image.open(root / 'pictures/val.png').convert('RGB'))
+    # The images are black and dark red; their boxes are drawn in colours.
+    colours = {tuple(c) for c in pixels.reshape(-1, 3)[::7]}
+    assert any(blue > red for red, _, blue in colours)

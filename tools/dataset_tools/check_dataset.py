@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -31,6 +32,13 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         metavar='FILE',
         help='write findings and counts to this file, too',
+    )
+    parser.add_argument(
+        '--show-dir',
+        type=Path,
+        metavar='DIR',
+        help='draw samples of each split as the network sees them, with '
+        'their boxes, masks or labels, and histograms of classes and sizes',
     )
     number = parser.add_mutually_exclusive_group()
     number.add_argument(
@@ -64,8 +72,30 @@ def main() -> None:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(as_json(report), indent=2))
+    if args.show_dir and report.splits:
+        draw(cfg, report, args.show_dir)
+        console.print(f'Pictures are in {args.show_dir}')
     if any(f.severity == 'error' for f in report.findings):
         sys.exit(1)
+
+
+def draw(cfg: Config, report: Report, folder: Path) -> None:
+    """Draw the splits that loaded."""
+    from mmmamba.utils.analysis.dataset_pictures import (
+        draw_histograms,
+        draw_samples,
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_histograms(report.splits, folder / 'histograms.png')
+    broken = {f.split for f in report.findings if f.severity == 'error'}
+    for split in report.splits.keys() - broken:
+        dataset = cfg[f'{split}_dataloader'].dataset
+        while 'dataset' in dataset:  # of a wrapper such as RepeatDataset
+            dataset = dataset.dataset
+        steps = [step['type'] for step in dataset.get('pipeline', ())]
+        if 'LoadAnnotations' in steps:
+            draw_samples(cfg, dataset, folder / f'{split}.png')
 
 
 def split_table(split: str, summary: Summary) -> Table:
