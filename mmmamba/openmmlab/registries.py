@@ -4,7 +4,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, Registry, build_model_from_cfg
 from torch import nn
 
-from .follow import follow_backbone
+from .follow import check_backbone, follow_backbone
 from .report import changed, left_alone, name_of
 
 
@@ -23,8 +23,13 @@ def build_model(
 
     Returns:
         nn.Module: The model.
+
+    Raises:
+        TypeError: If a MobileMamba has an argument that it does not know.
+        ValueError: If its arch, or an ``in_index`` of a head, is not valid.
     """
     if isinstance(cfg, dict):
+        check_backbone(cfg)
         cfg = follow_backbone(cfg)
     return build_model_from_cfg(cfg, registry, default_args)
 
