@@ -1,7 +1,3 @@
-# First in a list of bases: once mmmamba is imported, the bases after it are
-# found by `mmseg::`, whichever edition of mmseg is installed.
-import importlib
-
-importlib.import_module('mmmamba')
-
+# First in a list of bases: bases of mmseg are found, and mmmamba is imported.
+_base_ = './find_mmseg.py'
 custom_imports = dict(imports=['mmmamba'], allow_failed_imports=False)
