@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,31 @@ def test_scan_counts_as_published():
         for block in stage.blocks:
             scanned += block.mixer.global_branch.ssm.D.numel() * length
     assert flops.by_operator()['selective_scan'] == scanned * 28
+
+
+@pytest.mark.parametrize('directions', [1, 2, 4])
+def test_flops_of_a_deployed_backbone(directions):
+    """Those of the plain one without its batch norms, which are folded."""
+    arch = dict(base='t2', directions=directions)
+    model = MobileMamba(arch, norm_cfg=dict(type='BN')).eval()
+    _, plain = analyze_complexity(model, (96, 128))
+    plain = Counter(plain.by_operator())
+    expected = plain.total() - plain['batch_norm']
+    model.switch_to_deploy()
+    _, deployed = analyze_complexity(model, (96, 128))
+    deployed = Counter(deployed.by_operator())
+    assert deployed['selective_scan'] == plain['selective_scan'] > 0
+    # The plain one multiplies by Haar's filters, the deployed one adds.
+    assert deployed.total() == pytest.approx(expected, rel=0.003)
+
+
+def test_get_flops_of_a_deployed_model(run_tool, capsys):
+    config = ROOT / 'configs/cls/mobilemamba_t2.py'
+    assert run_tool('analysis_tools/get_flops.py', config) == 0
+    assert '256 M' in capsys.readouterr().out
+    options = ['--fuse-conv-bn', '--shape', 192]
+    assert run_tool('analysis_tools/get_flops.py', config, *options) == 0
+    assert '253 M' in capsys.readouterr().out
 
 
 def test_get_flops_of_a_detector(run_tool, capsys):

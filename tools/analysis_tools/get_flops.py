@@ -3,13 +3,13 @@
 import argparse
 from functools import partial
 
-from mmcv.cnn import fuse_conv_bn
 from mmengine.analysis.print_helper import complexity_stats_table
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
+from mmmamba.deploy import deploy_model
 from mmmamba.utils.analysis import analyze_complexity
 from mmmamba.utils.analysis.models import detection_samples, image_shape
 from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
@@ -36,7 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fuse-conv-bn',
         action='store_true',
-        help='fold the batch norms into the convolutions first',
+        help='deploy the backbone and fold batch norms into convolutions '
+        'first',
     )
     add_cfg_options(parser)
     return parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
 
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     if args.fuse_conv_bn:
-        model = fuse_conv_bn(model.eval())
+        model = deploy_model(model.eval())
     if cfg.get('default_scope') == 'mmdet':
         # Two-stage detectors clip their proposals to the image.
         samples = detection_samples(1, (height, width))

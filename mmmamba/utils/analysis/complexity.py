@@ -9,27 +9,13 @@ from mmengine.analysis import FlopAnalyzer, parameter_count
 from mmengine.analysis.jit_handles import get_shape
 from torch import nn
 
-
-def _scan_flops(steps: int, d_state: int) -> Counter:
-    """``9 N + 1`` for each direction, channel and position, as published."""
-    return Counter(selective_scan=steps * (9 * d_state + 1))
+from mmmamba.ops import use_backend
 
 
 def _recurrence_flops(inputs: list, outputs: list) -> Counter:
+    """``9 N + 1`` for each direction, channel and position, as published."""
     *steps, d_state = get_shape(inputs[0])
-    return _scan_flops(prod(steps), d_state)
-
-
-def _selective_scan_flops(inputs: list, outputs: list) -> Counter:
-    u, _, A = map(get_shape, inputs[:3])
-    return _scan_flops(prod(u), A[1])
-
-
-def _bidirectional_scan_flops(inputs: list, outputs: list) -> Counter:
-    x, _, dt_weight, _, A = map(get_shape, inputs[:5])
-    steps = 2 * prod(x)
-    # The op includes the projection to the step sizes.
-    return _scan_flops(steps, A[1]) + Counter(dt_proj=steps * dt_weight[2])
+    return Counter(selective_scan=prod(steps) * (9 * d_state + 1))
 
 
 def _attention_flops(inputs: list, outputs: list) -> Counter:
@@ -39,11 +25,9 @@ def _attention_flops(inputs: list, outputs: list) -> Counter:
     return Counter(attention=flops)
 
 
-# What the analyzer leaves out: the scan in PyTorch, then the compiled ones.
+# What the analyzer leaves out.
 _HANDLES = {
     'prim::PythonOp.LinearRecurrence': _recurrence_flops,
-    'mmmamba::selective_scan': _selective_scan_flops,
-    'mmmamba::bidirectional_scan': _bidirectional_scan_flops,
     'aten::scaled_dot_product_attention': _attention_flops,
 }
 
@@ -56,10 +40,12 @@ class _TensorForward(nn.Module):
         self.model = model
 
     def forward(self, inputs: torch.Tensor):
-        # mmdet, mmseg and mmpretrain models share this mode.
-        if hasattr(self.model, 'data_preprocessor'):
-            return self.model(inputs, mode='tensor')
-        return self.model(inputs)
+        # A compiled op, a whole block even, would be one unknown operator.
+        with use_backend('torch'):
+            # mmdet, mmseg and mmpretrain models share this mode.
+            if hasattr(self.model, 'data_preprocessor'):
+                return self.model(inputs, mode='tensor')
+            return self.model(inputs)
 
 
 def analyze_complexity(
@@ -71,8 +57,8 @@ def analyze_complexity(
     in fvcore and as published.
 
     Args:
-        model (nn.Module): A backbone or a whole OpenMMLab model; put into
-            eval mode.
+        model (nn.Module): A backbone or a whole OpenMMLab model, deployed or
+            not; put into eval mode.
         shape (Sequence[int]): Height and width of the image.
 
     Returns:
