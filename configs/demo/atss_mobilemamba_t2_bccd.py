@@ -12,19 +12,20 @@ custom_imports = dict(
 )
 
 num_classes = len(_base_.metainfo.classes)
-max_epochs = 40
 
 model = dict(bbox_head=dict(num_classes=num_classes))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
+    # Three quarters to all of the width and of the height; as each crop is
+    # resized to the same size, nothing is padded.
     dict(
-        type='RandomResize',
-        scale=_base_.image_size,
-        ratio_range=(0.75, 1.25),
-        keep_ratio=True,
+        type='RandomCrop',
+        crop_type='relative_range',
+        crop_size=(0.75, 0.75),
     ),
+    dict(type='Resize', scale=_base_.image_size, keep_ratio=False),
     # Cells have no right way up; for everyday pictures use prob=0.5 alone.
     dict(
         type='RandomFlip',
@@ -40,7 +41,6 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=4)
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+# About 1,000 iterations: for fewer images take more epochs.
+train_cfg = dict(max_epochs=40, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].T_max = max_epochs

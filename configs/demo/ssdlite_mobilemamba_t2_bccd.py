@@ -43,7 +43,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=max_epochs, val_interval=3)
 optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=10))
 param_scheduler = _base_.param_scheduler
-param_scheduler[0].end = 50
+param_scheduler[0].update(by_epoch=True, end=2, convert_to_iter_based=True)
 param_scheduler[1].update(
     begin=max_epochs // 2, end=max_epochs, T_max=max_epochs // 2
 )

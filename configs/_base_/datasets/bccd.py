@@ -10,13 +10,16 @@ train_images = 'train/'  # yours
 val_images = 'val/'  # yours
 # Your categories, as the annotation files name them.
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))  # yours
-# Images are resized to fit into this; twice the size takes four times as long.
-image_size = (320, 320)
+# Width and height, multiples of 32, that every image is resized to: batches of
+# images that differ in size are padded, and the padding would change the batch
+# norms' statistics. Take the usual shape of your images, a square where wide
+# and tall ones are mixed. Twice the size takes four times as long.
+image_size = (320, 256)  # yours
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].scale = image_size  # of its Resize
+train_pipeline[2].update(scale=image_size, keep_ratio=False)  # its Resize
 test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = image_size
+test_pipeline[1].update(scale=image_size, keep_ratio=False)
 
 train_dataloader = dict(
     batch_size=8,

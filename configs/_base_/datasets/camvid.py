@@ -37,7 +37,10 @@ metainfo = dict(
         [0, 128, 192],
     ],
 )
-image_size = (480, 360)  # width, height
+# The shorter side becomes 360 px, the longer one at most 2048: at three
+# quarters of it, too, a crop fits into an image of any shape. What had to be
+# padded would change the batch norms' statistics.
+image_size = (2048, 360)
 crop_size = (256, 256)  # height, width
 
 train_pipeline = [

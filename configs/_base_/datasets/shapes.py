@@ -6,9 +6,9 @@ metainfo = dict(classes=('circle', 'square', 'triangle'))
 image_size = (256, 256)
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].scale = image_size  # of its Resize
+train_pipeline[2].update(scale=image_size, keep_ratio=False)  # its Resize
 test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = image_size
+test_pipeline[1].update(scale=image_size, keep_ratio=False)
 
 train_dataloader = dict(
     batch_size=8,

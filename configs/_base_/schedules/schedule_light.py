@@ -1,12 +1,11 @@
-# A schedule to train detectors from scratch on a CPU: AdamW, 50 warm-up
-# iterations, then cosine to zero over 12 epochs.
+# A schedule to train detectors from scratch on a CPU: AdamW, two warm-up
+# epochs, cosine to zero over all epochs.
 _base_ = [
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
 
-max_epochs = 12
-train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(max_epochs=12, val_interval=3)
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
@@ -15,11 +14,18 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10, norm_type=2),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    # In epochs: iterations might outlast the training on a few images.
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        end=2,
+        convert_to_iter_based=True,
+    ),
+    # Without T_max it follows max_epochs.
     dict(
         type='CosineAnnealingLR',
         eta_min=0,
-        T_max=max_epochs,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
