@@ -1,6 +1,10 @@
 # SSDLite on MobileMamba-T2 learns BCCD's blood cells from scratch. The data
 # set lies in a RepeatDataset, so that _base_/datasets/bccd.py does not fit.
 _base_ = '../det/ssdlite_mobilemamba_b1_320.py'
+custom_imports = dict(
+    imports=['mmmamba', 'mmmamba.heads', 'mmmamba.datasets.detection'],
+    allow_failed_imports=False,
+)
 
 data_root = 'data/bccd/'
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
@@ -18,10 +22,12 @@ train_dataloader = dict(
     dataset=dict(
         times=1,
         dataset=dict(
+            type='CustomCocoDataset',
             data_root=data_root,
             metainfo=metainfo,
             ann_file='annotations/instances_train.json',
             data_prefix=dict(img='train/'),
+            filter_cfg=dict(filter_empty_gt=False, min_size=1),
         ),
     ),
 )
@@ -30,6 +36,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
+        type='CustomCocoDataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/instances_val.json',
@@ -37,7 +44,10 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+val_evaluator = dict(
+    type='CustomCocoMetric',
+    ann_file=data_root + 'annotations/instances_val.json',
+)
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=max_epochs, val_interval=3)
