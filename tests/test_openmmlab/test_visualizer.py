@@ -1,0 +1,72 @@
+"""Pictures: what is drawn lies where the objects are."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from mmengine.visualization import Visualizer
+
+from mmmamba import openmmlab
+from mmmamba.openmmlab import visualizer as change
+
+HEIGHT, WIDTH = 90, 120
+CENTRE = slice(35, 55)
+
+
+@pytest.fixture
+def photo():
+    return np.random.RandomState(0).randint(
+        0, 256, (HEIGHT, WIDTH, 3), np.uint8
+    )
+
+
+@pytest.mark.parametrize('past', [0, 0.1, 5])
+def test_photo_stays_in_place(photo, past):
+    visualizer = Visualizer()
+    visualizer.set_image(photo)
+    box = torch.tensor([[2, 2, WIDTH + past, HEIGHT + past]])
+    visualizer.draw_bboxes(box, edge_colors='r')
+    drawn = visualizer.get_image()
+    assert drawn.shape == photo.shape
+    assert (drawn[CENTRE, CENTRE] == photo[CENTRE, CENTRE]).all()
+    assert (drawn != photo).any()
+
+
+@pytest.mark.slow
+def test_each_object_appears_once(photo):
+    """mmdet draws masks over a copy of what is drawn already."""
+    from mmdet.structures import DetDataSample
+    from mmdet.visualization import DetLocalVisualizer
+
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dict(classes=('a',), palette=[(255, 0, 0)])
+    mask = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
+    mask[:, 70:, 80:] = True
+    sample = DetDataSample(
+        pred_instances=InstanceData(
+            bboxes=torch.tensor([[80, 70, WIDTH + 4.0, HEIGHT + 3.0]]),
+            labels=torch.tensor([0]),
+            scores=torch.tensor([0.9]),
+            masks=mask,
+        )
+    )
+    visualizer.add_datasample('a', photo, sample, draw_gt=False)
+    drawn = visualizer.get_image()
+    # Nothing left of and above the mask, its box and the text changes.
+    assert (drawn[:60, :70] == photo[:60, :70]).all()
+
+
+def test_foreign_set_image_is_left_alone(monkeypatch):
+    openmmlab.uninstall()
+    assert Visualizer.set_image is change._mmengine_set_image
+
+    def foreign(self, image):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Visualizer, 'set_image', foreign)
+        openmmlab.install()
+        assert Visualizer.set_image is foreign
+        openmmlab.uninstall()
+    openmmlab.install()
+    assert Visualizer.set_image is change.set_image
