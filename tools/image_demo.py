@@ -1,6 +1,7 @@
 """Draw what a detector or segmentor finds in images, a video or a webcam."""
 
 import argparse
+import mimetypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,15 @@ from mmmamba.utils.cli import (
     load_config,
     run_tool,
 )
+from mmmamba.utils.pictures import (
+    PictureError,
+    add_max_size,
+    draw_fast,
+    fit,
+    read_image,
+)
 
+# What a drawing can be written as; of other formats it is a .png.
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
@@ -30,8 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'image',
         metavar='IMAGE',
-        help='image file, folder of images, video file, or the number of a '
-        'webcam, which is read until Ctrl-C',
+        help='image file, folder of images (of which hidden files are left '
+        'out), video file, or the number of a webcam, which is read until '
+        'Ctrl-C',
     )
     parser.add_argument('config', help='config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -39,8 +49,8 @@ def parse_args() -> argparse.Namespace:
         '--out-dir',
         type=Path,
         default=Path('outputs'),
-        help='where the drawings go, under the names of the inputs '
-        '(default: outputs)',
+        help='where the drawings go, under the names of the inputs, with '
+        '.png behind formats that are not written (default: outputs)',
     )
     parser.add_argument(
         '--score-thr',
@@ -54,6 +64,7 @@ def parse_args() -> argparse.Namespace:
         default=0.5,
         help='opacity of drawn label maps (default: 0.5)',
     )
+    add_max_size(parser)
     parser.add_argument(
         '--device',
         default='cuda:0' if torch.cuda.is_available() else 'cpu',
@@ -77,7 +88,7 @@ def main() -> None:
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     images, video = find_input(args.image)
-    targets = [args.out_dir / path.name for path in images]
+    targets = [args.out_dir / name for name in names_of_drawings(images)]
     if video is not None:
         targets = [args.out_dir / f'{Path(args.image).stem}.mp4']
     inputs = [path.resolve() for path in images or [Path(args.image)]]
@@ -90,15 +101,11 @@ def main() -> None:
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
     if video is not None:
-        count = write_video(targets[0], video, draw)
+        size = fit(video.width, video.height, args.max_size)
+        count = write_video(targets[0], video, size, draw)
         print(f'{count} frames drawn in {targets[0]}')
-        return
-    for path, target in zip(track(images, 'Drawing'), targets):
-        image = mmcv.imread(path)  # three channels, whatever the file has
-        if image is None:
-            raise UsageError(f'{path} is not an image that OpenCV reads')
-        mmcv.imwrite(draw(image), str(target))
-    print(f'{len(images)} images drawn in {args.out_dir}')
+    else:
+        draw_images(images, targets, draw)
 
 
 def find_input(name: str) -> tuple[list[Path], mmcv.VideoReader | None]:
@@ -107,16 +114,61 @@ def find_input(name: str) -> tuple[list[Path], mmcv.VideoReader | None]:
     if not path.exists():
         raise UsageError(f'there is no image, folder or video {path}')
     if path.is_dir():
-        images = [p for p in path.iterdir() if p.suffix.lower() in IMAGES]
+        files = [f for f in path.iterdir() if f.is_file()]
+        images = sorted(f for f in files if not f.name.startswith('.'))
         if not images:
             raise UsageError(f'the folder {path} holds no images')
-        return sorted(images), None
+        return images, None
     if path.suffix.lower() not in VIDEOS and not path.is_char_device():
         return [path], None
     video = mmcv.VideoReader(str(path))
     if not video.opened or video.width == 0:
         raise UsageError(f'{path} is not a video that OpenCV reads')
     return [], video
+
+
+def names_of_drawings(images: list[Path]) -> list[str]:
+    """A name for each; no two are the same, as those of the images."""
+    names: list[str] = []
+    taken = {path.name for path in images}
+    for path in images:
+        name = path.name
+        if path.suffix.lower() not in IMAGES:
+            name += '.png'
+            while name in taken:
+                name += '.png'
+            taken.add(name)
+        names.append(name)
+    return names
+
+
+def draw_images(
+    images: list[Path],
+    targets: list[Path],
+    draw: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Draw what can be read, and then name what cannot."""
+    count, passed_over, unreadable = 0, [], []
+    for path, target in zip(track(images, 'Drawing'), targets):
+        try:
+            image = read_image(path)
+        except PictureError as error:
+            kind = mimetypes.guess_type(path)[0] or 'image/unknown'
+            if kind.startswith('image/') or len(images) == 1:
+                unreadable.append(f'{path} ({error})')
+            else:
+                passed_over.append(f'{path} ({kind})')
+            continue
+        mmcv.imwrite(draw(image), str(target))
+        count += 1
+    if count:
+        print(f'{count} images drawn in {targets[0].parent}')
+    if passed_over:
+        print(f'passed over, no images: {", ".join(passed_over)}')
+    if unreadable:
+        raise UsageError(f'not readable as images: {", ".join(unreadable)}')
+    if not count:
+        raise UsageError(f'the folder {images[0].parent} holds no images')
 
 
 def make_drawer(
@@ -146,6 +198,7 @@ def make_drawer(
     cfg.visualizer.save_dir = str(args.out_dir)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta
+    draw_fast(visualizer, args.max_size)
 
     def draw(image: np.ndarray) -> np.ndarray:
         visualizer.add_datasample(
@@ -164,11 +217,11 @@ def make_drawer(
 def write_video(
     file: Path,
     video: mmcv.VideoReader,
+    size: tuple[int, int],
     draw: Callable[[np.ndarray], np.ndarray],
 ) -> int:
     """Draw every frame; returns how many there were."""
     codec = cv2.VideoWriter_fourcc(*'mp4v')
-    size = (video.width, video.height)
     writer = cv2.VideoWriter(str(file), codec, video.fps or 25, size)
     if not writer.isOpened():
         raise UsageError(f'OpenCV cannot write the video {file}')

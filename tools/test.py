@@ -20,6 +20,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
+from mmmamba.utils.pictures import add_max_size, draw_fast
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
         help='directory under work_dir/timestamp, or an absolute one, where '
         'pictures with true and predicted objects side by side are saved',
     )
+    add_max_size(parser)
     parser.add_argument(
         '--wait-time',
         type=float,
@@ -97,6 +99,8 @@ def main() -> None:
     prepare_cpu(cfg)
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
+    if scope != 'mmpretrain':  # draws the model's inputs, which are small
+        draw_fast(runner.visualizer, args.max_size)
     model = runner.model
     while hasattr(model, 'module'):  # distributed, test-time augmentation
         model = model.module

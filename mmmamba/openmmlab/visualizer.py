@@ -8,6 +8,7 @@ far, appear displaced. So the axes are held once the photo is in them.
 
 import functools
 
+import numpy as np
 from mmengine.visualization import Visualizer
 
 from .report import changed, left_alone, name_of
@@ -16,14 +17,15 @@ _mmengine_set_image = Visualizer.set_image
 
 
 @functools.wraps(_mmengine_set_image)
-def set_image(self, image) -> None:
+def set_image(visualizer: Visualizer, image: np.ndarray) -> None:
     """Set the image to draw on, and hold the axes at its borders.
 
     Args:
+        visualizer (Visualizer): Any one of mmengine or a toolbox.
         image (np.ndarray): The image, RGB.
     """
-    _mmengine_set_image(self, image)
-    self.ax_save.autoscale(False)
+    _mmengine_set_image(visualizer, image)
+    visualizer.ax_save.autoscale(False)
 
 
 def install() -> None:

@@ -1,0 +1,84 @@
+"""Which files tools/image_demo.py draws, and what it says of the others."""
+
+import runpy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOL = Path(__file__).parents[2] / 'tools/image_demo.py'
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return runpy.run_path(str(TOOL))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as it is found on a disk."""
+    image = Image.new('RGB', (40, 30), (0, 0, 255))
+    for name, kind in {
+        'a.gif': 'GIF',
+        'a.jfif': 'JPEG',
+        'a.jpg': 'JPEG',
+        'a': 'PNG',
+        'a.png': 'PNG',
+    }.items():
+        image.save(tmp_path / name, kind)
+    (tmp_path / '.DS_Store').write_bytes(b'hidden')
+    (tmp_path / 'more').mkdir()
+    return tmp_path
+
+
+def draw(tool, folder, out):
+    images, video = tool['find_input'](str(folder))
+    assert video is None
+    targets = [out / name for name in tool['names_of_drawings'](images)]
+    tool['draw_images'](images, targets, lambda image: 255 - image)
+
+
+def test_every_image_gets_a_drawing_of_its_own(tool, folder, tmp_path, capsys):
+    out = tmp_path / 'out'
+    draw(tool, folder, out)
+    assert {file.name for file in out.iterdir()} == {
+        # 'a.png' is that of the input of this name.
+        *('a.gif.png', 'a.jfif.png', 'a.jpg', 'a.png.png', 'a.png'),
+    }
+    for file in out.iterdir():
+        drawn = cv2.imread(str(file))
+        assert drawn.shape == (30, 40, 3)
+        assert np.abs(drawn.astype(int) - (0, 255, 255)).max() < 10
+    assert '5 images drawn' in capsys.readouterr().out
+
+
+def test_unreadable_images_do_not_end_the_others(
+    tool, folder, tmp_path, capsys
+):
+    (folder / '0.jpg').write_bytes(b'no image')
+    (folder / '1').write_bytes(b'')
+    (folder / 'notes.txt').write_text('no image, and none by its name')
+    out = tmp_path / 'out'
+    with pytest.raises(tool['UsageError']) as error:
+        draw(tool, folder, out)
+    assert len(list(out.iterdir())) == 5
+    assert '0.jpg (no format that OpenCV or Pillow' in str(error.value)
+    assert '1 (the file is empty)' in str(error.value)
+    assert 'notes.txt' not in str(error.value)
+    assert 'notes.txt (text/plain)' in capsys.readouterr().out
+
+
+def test_files_that_are_no_images_are_no_mistake(tool, folder, tmp_path):
+    (folder / 'instances.json').write_text('{}')
+    draw(tool, folder, tmp_path / 'out')
+
+
+def test_folder_without_images(tool, tmp_path):
+    (tmp_path / 'notes.txt').write_text('no image')
+    (tmp_path / 'more.txt').write_text('no image')
+    with pytest.raises(tool['UsageError'], match='holds no images'):
+        draw(tool, tmp_path, tmp_path / 'out')
