@@ -86,8 +86,6 @@ class MobileMamba(BaseModule):
     """
 
     arch_zoo = ARCH_ZOO
-    #: Smallest height and width that leave a position in every stage.
-    min_size = 64
     init_cfg: dict | list[dict] | None
 
     def __init__(
@@ -187,7 +185,7 @@ class MobileMamba(BaseModule):
         """Compute the feature maps of ``out_indices``.
 
         Args:
-            x (Tensor): Images, ``(B, in_channels, H, W)``, H and W >= 64.
+            x (Tensor): Images, ``(B, in_channels, H, W)``, of any size.
 
         Returns:
             tuple[Tensor, ...]: Maps ``(B, C_i, H_i, W_i)`` of strides 16, 32
@@ -302,11 +300,10 @@ class MobileMamba(BaseModule):
                 f'got an input of {x.shape[1]} channels, shape '
                 f'{tuple(x.shape)}'
             )
-        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
+        if x.shape[2] == 0 or x.shape[3] == 0:
             raise ValueError(
-                f'MobileMamba needs a height and width of at least '
-                f'{self.min_size} px (its last stride), got '
-                f'{x.shape[2]}x{x.shape[3]}; resize or pad the image'
+                'MobileMamba needs images with pixels, got '
+                f'{x.shape[2]}x{x.shape[3]}; look at how they are resized'
             )
 
     def _adapt_state_dict(self, state_dict, prefix, *args) -> None:

@@ -626,11 +626,20 @@ def test_invalid_frozen_stages(frozen_stages):
         MobileMamba(TINY, frozen_stages=frozen_stages)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (32, 288), (65, 63)])
+def test_any_size(size):
+    """Each map has half the size of the one before, rounded up."""
+    outs = make_tiny().eval()(torch.rand(2, 3, *size))
+    for out, stride in zip(outs, (16, 32, 64)):
+        assert out.shape[2:] == tuple(-(-side // stride) for side in size)
+        assert out.isfinite().all()
+
+
 @pytest.mark.parametrize(
     'shape, message',
     [
-        ((1, 3, 63, 64), 'at least 64 px .*, got 63x64'),
-        ((1, 3, 64, 63), 'at least 64 px .*, got 64x63'),
+        ((1, 3, 0, 64), 'images with pixels, got 0x64'),
+        ((1, 3, 64, 0), 'images with pixels, got 64x0'),
         ((3, 64, 64), r'\(B, 3, H, W\), got a 3-D tensor of shape \(3, 64'),
         ((1, 1, 3, 64, 64), r'\(B, 3, H, W\), got a 5-D tensor of shape \(1'),
         ((1, 4, 64, 64), r'in_channels=3, got an input of 4 channels'),

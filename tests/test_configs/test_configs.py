@@ -42,14 +42,14 @@ def build(name: str, **backbone):
     return cfg, model
 
 
-def batch(cfg: Config) -> dict:
+def batch(cfg: Config, shapes=((128, 160), (96, 64))) -> dict:
     """Two generated images with objects or label maps."""
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
         return demo_mm_inputs(
             2,
-            [[3, 128, 160], [3, 96, 64]],
+            [[3, *shape] for shape in shapes],
             num_items=[2, 1],
             num_classes=3,
             with_mask='mask_rcnn' in cfg.filename,
@@ -114,6 +114,30 @@ def test_trains_and_tests_one_step(name):
         found = sample.pred_instances
         assert torch.isfinite(found.bboxes).all()
         assert ('masks' in found) == ('mask_rcnn' in name)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'demo/atss_mobilemamba_t2_bccd.py',
+        'det/mask_rcnn_mobilemamba_b1.py',
+        'det/retinanet_mobilemamba_b1.py',
+        'det/rtmdet_mobilemamba_t2.py',
+    ],
+)
+@pytest.mark.slow
+def test_a_strip(name):
+    """1000x90 px, resized into a box and padded, are fewer than the stride."""
+    cfg, model = build(name, arch='t2')
+    data = batch(cfg, [(28, 320), (24, 288)])
+    losses = train_step(model, data)
+    assert all(map(torch.isfinite, map(torch.tensor, losses.values())))
+    data = batch(cfg, [(28, 320), (24, 288)])
+    with torch.no_grad():
+        samples = model.eval()(
+            **model.data_preprocessor(data, False), mode='predict'
+        )
+    assert all(s.pred_instances.bboxes.isfinite().all() for s in samples)
 
 
 @pytest.mark.parametrize(

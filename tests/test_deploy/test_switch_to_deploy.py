@@ -38,6 +38,8 @@ SETTINGS = [
 ]
 # Channels or sizes by themselves, for all that is not covered by them.
 SIZES = [(1, 65, 97), (2, 66, 127), (3, 64, 64), (1, 113, 80)]
+# Less than the last stride: maps of one row, column or position.
+SIZES += [(2, 32, 288), (1, 64, 7), (2, 1, 1)]
 
 
 def make_tiny(arch: dict = {}, **kwargs) -> MobileMamba:
