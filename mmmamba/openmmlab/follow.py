@@ -193,9 +193,9 @@ def _set(
         part['c1_in_channels'] = widths[0]  # DeepLabv3+ also reads this one
     if 'in_index' in part:
         part[option] = _indexed(part, widths)
-    elif option not in part:
+    elif option not in part and name not in _LAST_MAP_HEADS:
         return  # one that finds out by itself
-    elif isinstance(part[option], (list, tuple)):
+    elif isinstance(part.get(option), (list, tuple)):
         part[option] = _like(part[option], widths)
     elif last_map or len(set(widths)) == 1:
         part[option] = widths[-1]
@@ -225,13 +225,17 @@ def _indexed(part: dict, widths: tuple[int, ...]) -> int | list | tuple:
 
 
 def _heads(cfg: dict | list[dict] | None) -> Iterator[dict]:
-    """The configs of heads, and of those inside of them."""
+    """The configs of heads; those of heads inside of them instead, or too."""
     for head in _listed(cfg):
-        yield head
-        for name in ('kernel_generate_head', 'stages'):  # KNet, cascade RPN
-            yield from _heads(head.get(name))
-        for task in head.get('task_heads', {}).values():
-            yield from _heads(task)
+        inner = [
+            head.get('kernel_generate_head'),  # KNet
+            head.get('stages'),  # cascade RPN
+            *head.get('task_heads', {}).values(),
+        ]
+        parts = [part for inside in inner for part in _heads(inside)]
+        yield from parts
+        if not parts or 'in_channels' in head:
+            yield head
 
 
 def _listed(cfg: dict | list[dict] | None) -> list[dict]:

@@ -72,6 +72,19 @@ def test_a_head_inside_of_a_head():
     assert followed.decode_head.kernel_generate_head.in_channels == 144
 
 
+def test_heads_of_tasks():
+    tasks = dict(a=dict(type='LinearClsHead'), b=dict(in_channels=1))
+    pooled = dict(type='GlobalAveragePooling')
+    head = dict(type='MultiTaskHead', task_heads=tasks)
+    followed = follow_backbone(model(neck=pooled, head=head)).head
+    assert [t.in_channels for t in followed.task_heads.values()] == [368, 368]
+    assert 'in_channels' not in followed
+    head['in_channels'] = 1
+    followed = follow_backbone(model(neck=pooled, head=head)).head
+    assert followed.in_channels == 368
+    assert [t.in_channels for t in followed.task_heads.values()] == [368, 368]
+
+
 def test_low_level_map_of_deeplabv3plus():
     head = dict(in_channels=1, in_index=2, c1_in_channels=2)
     followed = follow_backbone(model(decode_head=head))
