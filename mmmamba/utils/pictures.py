@@ -69,8 +69,8 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
         type=_max_size,
         default=MAX_SIZE,
         metavar='PIXELS',
-        help='longer side of the drawn pictures at most; 0 for the full size '
-        f'of the images, which is slow for large ones (default: {MAX_SIZE})',
+        help='longer side at most of each photo that is drawn; 0 for full '
+        f'size, which is slow for large ones (default: {MAX_SIZE})',
     )
 
 
