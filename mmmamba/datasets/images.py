@@ -14,6 +14,8 @@ from rich.progress import Progress
 
 #: What OpenCV reads, in lower case.
 SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff')
+# Pillow hands EPS to Ghostscript.
+_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF')
 # EXIF: the values of the tag Orientation that exchange width and height.
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -43,6 +45,11 @@ class ImageSize(NamedTuple):
         return self.width, self.height
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image, whatever its name, but none that starts a program."""
+    return Image.open(path, formats=_FORMATS)
+
+
 def read_size(path: str | Path) -> ImageSize | str:
     """Read the size of an image from the head of its file.
 
@@ -64,7 +71,7 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
     try:
         if not os.path.getsize(path):
             return 'the file is empty'
-        with Image.open(path) as image:
+        with open_image(path) as image:
             orientation = _orientation(image)
             width, height = image.size
             if decode:

@@ -1,0 +1,151 @@
+"""COCO's JSON: one file or a file a split, also Roboflow's and CVAT's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..coco import right_coco
+from ..findings import raise_errors
+from .sample import Annotated, Instance, Notes, Sample, add_instance
+from .source import Source
+
+_LISTS = ('images', 'annotations', 'categories')
+# Every file that is written has them anew.
+_NO_NEWS = ('area', 'annotation_id', 'image_id_text')
+
+
+def is_here(source: Source) -> bool:
+    """Whether a folder holds annotations in this format."""
+    return any(_files(source))
+
+
+def read(source: Source) -> Annotated:
+    """Read a data set; the files are made right as for training.
+
+    Args:
+        source (Source): Its files.
+
+    Returns:
+        Annotated: Classes in the order of the files.
+
+    Raises:
+        DatasetError: If boxes cannot be those of COCO, or ids are shared.
+    """
+    notes = Notes()
+    samples: dict[Path, Sample] = {}
+    classes: list[str] = []
+    files = list(_files(source))
+    # COCO itself has files of key points beside those of instances.
+    instances = [f for f in files if 'instances' in f.stem]
+    for file in files:
+        if instances and file not in instances:
+            notes.add('annotation file not used', source.name(file))
+            continue
+        content = _readable(source, file, notes)
+        found = _find_images(source, file, content['images'], samples, notes)
+        if not found:
+            continue
+        content = dict(content, images=found)
+        content, findings = right_coco(
+            content, source.name(file), str(source.root)
+        )
+        raise_errors(findings)
+        for finding in findings:
+            if finding.kind not in _NO_NEWS:
+                for _ in range(finding.count):
+                    notes.add(finding.kind.replace('_', ' '), finding.message)
+
+        names = {c['id']: c['name'] for c in content['categories']}
+        classes += [n for n in names.values() if n not in classes]
+        by_id = {}
+        for image in content['images']:
+            sample = samples[source.root / image['file_name']]
+            sample.width, sample.height = image['width'], image['height']
+            sample.stored = image.get('turned', False)
+            by_id[image['id']] = sample
+        for annotation in content['annotations']:
+            add_instance(
+                by_id[annotation['image_id']],
+                notes,
+                f'{source.name(file)}: annotation {annotation["id"]}',
+                Instance(
+                    names[annotation['category_id']],
+                    tuple(annotation['bbox']),
+                    _compressed(annotation.get('segmentation') or []),
+                    bool(annotation['iscrowd']),
+                ),
+            )
+    all_samples = list(samples.values())
+    source.note_unused(all_samples, notes)
+    return Annotated('COCO', classes, all_samples, notes)
+
+
+def _files(source: Source) -> Iterator[Path]:
+    for file in source.with_suffix('.json'):
+        content = source.read_json(file)
+        if isinstance(content, dict) and all(
+            isinstance(content.get(name), list)
+            and all(isinstance(entry, dict) for entry in content[name])
+            for name in _LISTS
+        ):
+            yield file
+
+
+def _readable(source: Source, file: Path, notes: Notes) -> dict:
+    """The content, without entries that lack what names them."""
+    content = source.read_json(file)
+    assert isinstance(content, dict)
+    content = dict(content)
+    for kind, needed in (
+        ('images', {'id', 'file_name'}),
+        ('categories', {'id', 'name'}),
+    ):
+        content[kind] = [e for e in content[kind] if needed <= set(e)]
+    used = {str(a.get('category_id')) for a in content['annotations']}
+    groups = {str(c.get('supercategory')) for c in content['categories']}
+    # Roboflow adds the group of all classes as category 0.
+    content['categories'] = [
+        c
+        for c in content['categories']
+        if c['id'] != 0 or '0' in used or str(c['name']) not in groups
+    ]
+    return content
+
+
+def _find_images(
+    source: Source,
+    file: Path,
+    entries: list[dict],
+    samples: dict[Path, Sample],
+    notes: Notes,
+) -> list[dict]:
+    """The entries of images that are there, named by their path."""
+    split = source.split_of_file(file)
+    before = set(samples)
+    found = []
+    for entry in entries:
+        name = str(entry['file_name'])
+        path = source.find_image(name, file, split)
+        if path is None:
+            notes.add('image not found', f'{source.name(file)}: {name}')
+            continue
+        if path in before:
+            notes.add('image in two files', f'{source.name(file)}: {name}')
+            continue
+        sample = samples.get(path) or source.open(path, notes, split)
+        if sample:
+            samples[path] = sample
+            found.append(dict(entry, file_name=source.name(path)))
+    return found
+
+
+def _compressed(segmentation: list | dict) -> list | dict:
+    """Polygons as they are, run lengths as pycocotools wants them."""
+    if isinstance(segmentation, list) or isinstance(
+        segmentation['counts'], str
+    ):
+        return segmentation
+    from pycocotools import mask
+
+    height, width = segmentation['size']
+    encoded = mask.frPyObjects(segmentation, height, width)
+    return dict(size=[height, width], counts=encoded['counts'].decode())

@@ -1,0 +1,326 @@
+"""Label maps of segmentation: numbers, palettes, colors or 0/255 masks."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..findings import DatasetError
+from ..images import open_image, progress
+from .sample import Annotated, Notes, Sample
+from .source import Source, common
+
+_LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
+_MAP_FOLDER = re.compile(
+    r'(?:(?:train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)[ _-]?)?'
+    r'(?:segmentation)?(?:masks?|labels?|annot(?:ation)?s?|gt|ground_?truth'
+    r'|label_?maps?|segmentation(?:class)?|segmentationclass(?:aug|png)?)'
+)
+_MAP_NAME = re.compile(
+    r'(.+?)_(?:mask|labels?|labelids|l|gt|seg|segmentation)', re.IGNORECASE
+)
+# In the color tables of data sets; their pixels belong to no class.
+_NOTHING = ('void', 'unlabelled', 'unlabeled', 'ignore')
+_MOST_CLASSES = 254
+_MOST_COLORS = 64  # of maps without a table; more come from blurred edges
+
+
+@dataclass
+class _Table:
+    """Names by label: a number, or a color as ``r << 16 | g << 8 | b``."""
+
+    names: dict[int, str]
+    colors: bool
+
+
+def is_here(source: Source) -> bool:
+    """Whether a folder holds annotations in this format."""
+    return any(_pairs(source))
+
+
+def read(
+    source: Source,
+    names: list[str] | None = None,
+    ignored: Iterable[int] = (),
+) -> Annotated:
+    """Read a data set; every map is looked into once.
+
+    Args:
+        source (Source): Its files.
+        names (list[str], optional): Class names in the order of their
+            labels, where no table has them.
+        ignored (Iterable[int]): Labels that are no class; 255 never is, save
+            in 0/255 masks.
+
+    Returns:
+        Annotated: With ``read_map``.
+
+    Raises:
+        DatasetError: If the maps cannot be label maps, or do not have the
+            classes that are named.
+    """
+    notes = Notes()
+    table = _find_table(source)
+    by_color = bool(table and table.colors)
+    samples, present = _look(source, by_color, notes)
+    found = set().union(*present.values()) if present else set()
+    colors = any(label > 255 for label in found)
+    if not found:
+        raise DatasetError(
+            f'{source.root}: no image has a usable label map; '
+            + '; '.join(f'{k}: {v[0]}' for k, v in notes.items())
+        )
+    ignored = set(ignored)
+    if not colors and found != {0, 255}:
+        ignored.add(255)
+    if table is None:
+        table = _make_table(source, found, colors, names, ignored)
+    elif names:
+        raise DatasetError(
+            f'--classes: {source.root} has a table of its classes: '
+            f'{", ".join(table.names.values())}'
+        )
+    kept = {
+        label: name
+        for label, name in table.names.items()
+        if label not in ignored and name.lower() not in _NOTHING
+    }
+    if not 2 <= len(kept) <= _MOST_CLASSES:
+        raise DatasetError(
+            f'{source.root}: the label maps have {len(kept)} classes '
+            f'({", ".join(kept.values()) or "none"}); a segmentor needs two '
+            f'to {_MOST_CLASSES}, the background included: --ignore must '
+            'leave two'
+        )
+    # A table may give several labels one name.
+    classes = list(dict.fromkeys(kept.values()))
+    numbers = {label: classes.index(kept[label]) + 1 for label in kept}
+    for sample in samples:
+        inside = present[sample.image]
+        sample.labels = frozenset(kept[i] for i in inside if i in kept)
+        for label in sorted(inside - set(table.names) - ignored):
+            notes.add(
+                f'label {_spell(label, by_color or colors)} without a class '
+                '(ignored)',
+                source.name(sample.label_map or sample.image),
+            )
+    source.note_unused(samples, notes, _pairs(source).values())
+
+    def read_map(sample: Sample) -> np.ndarray:
+        assert sample.label_map is not None
+        labels = _load(sample.label_map, by_color)
+        known, places = np.unique(labels, return_inverse=True)
+        lookup = np.array([numbers.get(int(k), 0) for k in known], np.uint8)
+        return lookup[places].reshape(labels.shape)
+
+    palette = None
+    if by_color or colors:
+        palette = [
+            [label >> 16, label >> 8 & 255, label & 255]
+            for label in (
+                next(k for k in kept if kept[k] == name) for name in classes
+            )
+        ]
+    return Annotated('label maps', classes, samples, notes, palette, read_map)
+
+
+def _look(
+    source: Source, by_color: bool, notes: Notes
+) -> tuple[list[Sample], dict[Path, set[int]]]:
+    """The usable pairs, and which labels each map has."""
+    samples, present = [], {}
+    pairs = sorted(_pairs(source).items())
+    for image, path in progress(pairs, len(pairs), 'Reading label maps'):
+        sample = source.open(image, notes)
+        if sample is None:
+            continue
+        name = source.name(path)
+        try:
+            labels = _load(path, by_color)
+        except (OSError, Image.DecompressionBombError) as error:
+            notes.add('broken label map', f'{name}: {error}')
+            continue
+        except ValueError as error:
+            notes.add(f'label map that {error}', name)
+            continue
+        height, width = labels.shape
+        if not source.has_size(sample, width, height, notes):
+            continue
+        sample.label_map = path
+        samples.append(sample)
+        present[image] = {int(v) for v in np.unique(labels)}
+    return samples, present
+
+
+def _pairs(source: Source) -> dict[Path, Path]:
+    """The label map of each image that has one."""
+    maps = {}
+    stems = {image.stem for image in source.images}
+    for file in source.with_suffix(*_LOSSLESS):
+        parent = file.relative_to(source.root).parts[:-1]
+        marked = _MAP_NAME.fullmatch(file.stem)
+        in_folder = any(_MAP_FOLDER.fullmatch(p.lower()) for p in parent)
+        if in_folder or (marked and marked[1] in stems):
+            maps[file] = marked[1] if marked else file.stem
+    by_stem = defaultdict(list)
+    for image in source.images:
+        if image not in maps:
+            by_stem[image.stem].append(image)
+    pairs: dict[Path, Path] = {}
+    for file, stem in maps.items():
+        # A name may end in _l without meaning it.
+        candidates = by_stem.get(file.stem) or by_stem.get(stem) or []
+        scores = [
+            (_closeness(source, image, file), image) for image in candidates
+        ]
+        scores.sort(reverse=True)
+        if len(scores) == 1 or (scores and scores[0][0] > scores[1][0]):
+            pairs.setdefault(scores[0][1], file)
+    return pairs
+
+
+def _closeness(source: Source, image: Path, file: Path) -> tuple:
+    """How well the folders of an image and a map fit: more is better."""
+    first = image.relative_to(source.root).parts[-2::-1]
+    second = file.relative_to(source.root).parts[-2::-1]
+    return (
+        source.split_of(image) == source.split_of(file),
+        first == second,
+        common(first, second),
+        -abs(len(first) - len(second)),
+    )
+
+
+def _load(path: Path, by_color: bool) -> np.ndarray:
+    """Read a label map as ``(H, W)`` labels.
+
+    Raises:
+        ValueError: If it cannot be one; the message ends "label map that".
+    """
+    with open_image(path) as file:
+        palette = file.mode == 'P' and by_color
+        if palette or file.mode in ('RGB', 'RGBA', 'LA'):
+            pixels = np.asarray(file.convert('RGB'))
+        elif file.mode == '1':
+            pixels = np.asarray(file.convert('L'))
+        else:
+            pixels = np.asarray(file)
+    if pixels.ndim == 2:
+        if pixels.min() < 0 or pixels.max() > 255:
+            raise ValueError('has labels beyond 255')
+        labels = pixels.astype(np.uint32)
+        return labels * 0x010101 if by_color else labels
+    red, green, blue = pixels.astype(np.uint32).transpose(2, 0, 1)
+    if not by_color and (red == green).all() and (red == blue).all():
+        return red  # numbers, stored as gray
+    return red << 16 | green << 8 | blue
+
+
+def _find_table(source: Source) -> _Table | None:
+    """The classes in a CSV, CVAT's labelmap.txt or a list of names."""
+    for file in source.with_suffix('.csv', '.txt'):
+        name = file.name.lower()
+        if file.suffix.lower() == '.csv' and 'class' in name:
+            return _read_csv(file)
+        if name == 'labelmap.txt':  # label:color_rgb:parts:actions
+            lines = file.read_text('utf-8-sig', 'replace').splitlines()
+            rows = [x.split(':') for x in lines if x and x[0] != '#']
+            return _Table(
+                {_color(row[1].split(','), file): row[0] for row in rows},
+                True,
+            )
+        if name == 'classes.txt':
+            lines = file.read_text('utf-8-sig', 'replace').splitlines()
+            return _Table(
+                dict(enumerate(x.strip() for x in lines if x.strip())), False
+            )
+    return None
+
+
+def _read_csv(file: Path) -> _Table:
+    """name,r,g,b as in CamVid, or Pixel Value,Class as in Roboflow."""
+    text = file.read_text('utf-8-sig', 'replace')
+    rows = [
+        [cell.strip() for cell in row]
+        for row in csv.reader(text.splitlines())
+        if any(cell.strip() for cell in row)
+    ]
+    names: dict[int, str] = {}
+    colors = bool(rows) and len(rows[0]) >= 4
+    for row in rows:
+        try:
+            if colors:
+                names[_color(row[1:4], file)] = row[0]
+            else:
+                names[int(row[0])] = row[1]
+        except (ValueError, IndexError, DatasetError):
+            if row is not rows[0]:  # the first names the columns
+                raise DatasetError(
+                    f'{file}: cannot read the row {",".join(row)!r}; a row is '
+                    'name,r,g,b or number,name'
+                ) from None
+    if not names:
+        raise DatasetError(f'{file} has no classes: name,r,g,b expected')
+    return _Table(names, colors)
+
+
+def _color(cells: list[str], file: Path) -> int:
+    try:
+        red, green, blue = (int(cell) for cell in cells)
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError
+    except ValueError:
+        raise DatasetError(
+            f'{file}: {",".join(cells)!r} is no color r,g,b of 0 to 255'
+        ) from None
+    return red << 16 | green << 8 | blue
+
+
+def _make_table(
+    source: Source,
+    found: set[int],
+    colors: bool,
+    names: list[str] | None,
+    ignored: set[int],
+) -> _Table:
+    """Name the labels that were found, where no table does."""
+    if colors and len(found) > _MOST_COLORS:
+        raise DatasetError(
+            f'the label maps of {source.root} have {len(found)} colors: their '
+            'edges seem to be blurred, as in JPEG. Export them without loss, '
+            'or put a class_dict.csv with rows name,r,g,b beside them: other '
+            'colors are then ignored'
+        )
+    labels = sorted(found - ignored)
+    if not names:
+        if labels == [0, 255]:
+            return _Table({0: 'background', 255: 'foreground'}, False)
+        return _Table(
+            {label: f'class_{_spell(label, colors)}' for label in labels},
+            colors,
+        )
+    if not colors and labels != [0, 255]:
+        # Numbers: a class may be missing from a small data set.
+        numbers = range(len(names) + len(ignored))
+        labels = [n for n in numbers if n not in ignored][: len(names)]
+    more = sorted(found - ignored - set(labels))
+    if more or len(labels) != len(names):
+        raise DatasetError(
+            f'--classes names {len(names)} classes, but the label maps of '
+            f'{source.root} have the labels '
+            f'{", ".join(_spell(n, colors) for n in sorted(found))}, of which '
+            f'ignored: {", ".join(map(str, sorted(ignored))) or "none"} '
+            '(--ignore)'
+        )
+    return _Table(dict(zip(labels, names)), colors)
+
+
+def _spell(label: int, colors: bool) -> str:
+    if not colors:
+        return str(label)
+    return f'{label >> 16}_{label >> 8 & 255}_{label & 255}'

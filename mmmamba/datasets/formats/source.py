@@ -1,0 +1,258 @@
+"""The files of a data set, found once; what is not below it is never read."""
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from ..findings import DatasetError
+from ..images import SUFFIXES, read_size
+from .sample import Notes, Sample
+
+_SPLITS = {
+    'train': 'train',
+    'training': 'train',
+    'val': 'val',
+    'valid': 'val',
+    'validation': 'val',
+    'test': 'test',
+    'testing': 'test',
+}
+#: A folder such as train, train2017, valid_images or trainannot.
+_SPLIT_FOLDER = re.compile(
+    rf'({"|".join(sorted(_SPLITS, key=len, reverse=True))})'
+    r'(?:[ _-]?(?:images?|imgs?|labels?|masks?|annot(?:ation)?s?|set|data'
+    r'|gt|\d+))*'
+)
+
+
+class Source:
+    """The files below a folder.
+
+    Args:
+        root (Path): The folder.
+
+    Attributes:
+        files (list[Path]): Those that are not hidden, sorted.
+        images (list[Path]): Those of them that are images by their suffix.
+        read_json (Callable): Gives the content of a JSON file, or None if it
+            is broken.
+
+    Raises:
+        DatasetError: If it is no folder, or has no images.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        if not root.is_dir():
+            raise DatasetError(
+                f'SOURCE {root} is no folder: unpack an archive first, and '
+                'name the folder that holds images and annotations'
+            )
+        self.files = _walk(root)
+        self.images = [f for f in self.files if f.suffix.lower() in SUFFIXES]
+        if not self.images:
+            raise DatasetError(
+                f'{root} has no images ({" ".join(SUFFIXES)}): name the '
+                'folder that holds images and annotations'
+            )
+        # Detection and reading want the same large file; a few are kept.
+        self.read_json = lru_cache(maxsize=4)(_read_json)
+        self._seen: set[Path] = set()
+        self._by_name = defaultdict(list)
+        self._by_stem = defaultdict(list)
+        for image in self.images:
+            self._by_name[image.name].append(image)
+            self._by_stem[image.stem].append(image)
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """The files whose names end so.
+
+        Args:
+            suffixes (str): In lower case, with the dot.
+
+        Returns:
+            list[Path]: Sorted.
+        """
+        return [f for f in self.files if f.suffix.lower() in suffixes]
+
+    def name(self, path: Path) -> str:
+        """The path of a file below the folder, for messages."""
+        return path.relative_to(self.root).as_posix()
+
+    def find_image(
+        self, name: str, near: Path, split: str = ''
+    ) -> Path | None:
+        """Find the image that an annotation names.
+
+        Only files below the folder are found, whatever the name says: it may
+        be an address or a path of the machine where it was annotated.
+
+        Args:
+            name (str): A name or path, with either kind of slash.
+            near (Path): The annotation file.
+            split (str): Its split, if it has one.
+
+        Returns:
+            Path, optional: The one image that fits best, if there is one.
+        """
+        parts = [p for p in re.split(r'[\\/]', name) if p not in ('', '.')]
+        if not parts:
+            return None
+        found = self._by_name.get(parts[-1]) or []
+        if not found:
+            found = self._by_stem.get(parts[-1]) or []
+        if not found:
+            found = self._by_stem.get(Path(parts[-1]).stem) or []
+        scored = [
+            (
+                common(reversed(image.parts), reversed(parts)),
+                self.split_of(image) == split,
+                common(image.parts, near.parts),
+                image,
+            )
+            for image in found
+        ]
+        scored.sort(reverse=True)
+        if len(scored) > 1 and scored[0][:3] == scored[1][:3]:
+            return None
+        return scored[0][3] if scored else None
+
+    def split_of(self, path: Path) -> str:
+        """The split that a file's folders name.
+
+        Args:
+            path (Path): A file below the folder.
+
+        Returns:
+            str: ``'train'``, ``'val'``, ``'test'`` or ``''``.
+        """
+        for part in reversed(path.relative_to(self.root).parts[:-1]):
+            match = _SPLIT_FOLDER.fullmatch(part.lower())
+            if match:
+                return _SPLITS[match[1]]
+        return ''
+
+    def split_of_file(self, path: Path) -> str:
+        """The split that an annotation file's name or its folders name."""
+        words = re.split(r'[^a-z]+', path.stem.lower())
+        named = [_SPLITS[word] for word in words if word in _SPLITS]
+        return named[0] if named else self.split_of(path)
+
+    def open(
+        self, image: Path, notes: Notes, split: str = ''
+    ) -> Sample | None:
+        """Start the sample of an image.
+
+        Args:
+            image (Path): The image file.
+            notes (Notes): Counts it if it is broken.
+            split (str): Its split; by default that of its folders.
+
+        Returns:
+            Sample, optional: Its size and split, if it is an image.
+        """
+        size = read_size(image)
+        if isinstance(size, str):
+            notes.add('broken image', f'{self.name(image)}: {size}')
+            self._seen.add(image)
+            return None
+        return Sample(
+            image,
+            size.width,
+            size.height,
+            split or self.split_of(image),
+            turned=size.turned,
+        )
+
+    def has_size(
+        self, sample: Sample, width: object, height: object, notes: Notes
+    ) -> bool:
+        """Whether an image is as large as its annotation says.
+
+        Boxes drawn on another size would not fit. Those that were drawn on
+        an image before it is turned as its EXIF data says are kept so.
+
+        Args:
+            sample (Sample): The image.
+            width (object): As annotated; 0 or nothing if not known.
+            height (object): Likewise.
+            notes (Notes): Counts an image that is not.
+
+        Returns:
+            bool: True if the sizes agree or are not known.
+        """
+        if not width or not height:
+            return True
+        if (width, height) == (sample.width, sample.height):
+            return True
+        if sample.turned and (height, width) == (sample.width, sample.height):
+            # Annotated on the stored pixels: our data sets load it so.
+            sample.width, sample.height = sample.height, sample.width
+            sample.stored = True
+            return True
+        self._seen.add(sample.image)
+        notes.add(
+            'image of another size than annotated',
+            f'{self.name(sample.image)} is {sample.width}x{sample.height}, '
+            f'not {width}x{height}',
+        )
+        return False
+
+    def note_unused(
+        self,
+        samples: list[Sample],
+        notes: Notes,
+        others: Iterable[Path] = (),
+    ) -> None:
+        """Count the images that no annotation names.
+
+        Args:
+            samples (list[Sample]): What was read.
+            notes (Notes): Counts them.
+            others (Iterable[Path]): Images that need no annotation.
+        """
+        used = {sample.image for sample in samples} | self._seen
+        used.update(others)
+        for image in self.images:
+            if image not in used:
+                notes.add('image without usable annotation', self.name(image))
+
+
+def _walk(root: Path) -> list[Path]:
+    """Every file that is not hidden, sorted; linked folders too, once."""
+    files = []
+    entered = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        # __MACOSX holds what macOS adds to an archive.
+        folders[:] = sorted(
+            f for f in folders if f[0] != '.' and f != '__MACOSX'
+        )
+        files += [Path(folder, name) for name in names if name[0] != '.']
+    return sorted(files)
+
+
+def common(first: Iterable[str], second: Iterable[str]) -> int:
+    """How many parts of two paths agree from the start."""
+    count = 0
+    for a, b in zip(first, second):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _read_json(path: Path) -> object:
+    """The content of a JSON file, or None if it is broken."""
+    try:
+        return json.loads(path.read_text('utf-8-sig'))
+    except (OSError, ValueError, RecursionError):
+        return None

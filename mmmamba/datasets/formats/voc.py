@@ -1,0 +1,123 @@
+"""Pascal VOC's XML: a file an image, in Annotations/ or beside the image."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from .sample import Annotated, Instance, Notes, add_instance, polygon
+from .source import Source
+
+
+def is_here(source: Source) -> bool:
+    """Whether a folder holds annotations in this format."""
+    return any(
+        _parse(file) is not None for file in source.with_suffix('.xml')[:20]
+    )
+
+
+def read(source: Source) -> Annotated:
+    """Read a data set.
+
+    VOC counts pixels from 1 and includes the last one, so that a box is
+    ``xmin - 1`` to ``xmax`` from edge to edge (as in ``supervision``).
+
+    Args:
+        source (Source): Its files.
+
+    Returns:
+        Annotated: Classes in the order of their names.
+    """
+    notes = Notes()
+    samples = []
+    splits = _splits(source)
+    for file in source.with_suffix('.xml'):
+        name = source.name(file)
+        root = _parse(file)
+        if root is None:
+            notes.add('broken annotation file', name)
+            continue
+        # The name inside is often that from before a renaming.
+        image = source.find_image(file.stem, file) or source.find_image(
+            root.findtext('filename') or '', file
+        )
+        if image is None:
+            notes.add('image not found', name)
+            continue
+        sample = source.open(image, notes, splits.get(file.stem, ''))
+        if sample is None:
+            continue
+        size = (
+            _integer(root.findtext('size/width')),
+            _integer(root.findtext('size/height')),
+        )
+        if not source.has_size(sample, *size, notes):
+            continue
+        for number, element in enumerate(root.iter('object'), 1):
+            where = f'{name}: object {number}'
+            try:
+                instance = _instance(element)
+            except (TypeError, ValueError):
+                notes.add('object without a readable name or box', where)
+                continue
+            add_instance(sample, notes, where, instance)
+        samples.append(sample)
+    classes = sorted({i.label for s in samples for i in s.instances})
+    source.note_unused(samples, notes)
+    return Annotated('Pascal VOC', classes, samples, notes)
+
+
+class _Builder(ET.TreeBuilder):
+    """Refuses what could define entities, before any is."""
+
+    def doctype(self, name, public_id, system):
+        raise ValueError('a document type')
+
+
+def _parse(file: Path) -> ET.Element | None:
+    """The root of an annotation file, or None if it is none or broken."""
+    try:
+        parser = ET.XMLParser(target=_Builder())
+        root = ET.fromstring(file.read_bytes(), parser)
+    except (OSError, ValueError, ET.ParseError):
+        return None
+    return root if root.tag == 'annotation' else None
+
+
+def _integer(text: str | None) -> int:
+    try:
+        return int(float(text or 0))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _instance(element: ET.Element) -> Instance:
+    label = (element.findtext('name') or '').strip()
+    if not label:
+        raise ValueError('no name')
+    left, top, right, bottom = (
+        float(element.findtext(f'bndbox/{side}') or 'nan')
+        for side in ('xmin', 'ymin', 'xmax', 'ymax')
+    )
+    box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
+    outline = element.find('polygon')
+    if outline is None:
+        return Instance(label, box)
+    # Roboflow's: <x1>, <y1>, <x2>, ...; points, not pixels, from 1.
+    points = [
+        (
+            float(outline.findtext(f'x{i}') or 'nan') - 1,
+            float(outline.findtext(f'y{i}') or 'nan') - 1,
+        )
+        for i in range(1, len(outline) // 2 + 1)
+    ]
+    return Instance(label, box, polygon(label, points).segmentation)
+
+
+def _splits(source: Source) -> dict[str, str]:
+    """The split of each stem that ImageSets/Main lists."""
+    splits: dict[str, str] = {}
+    for file in source.with_suffix('.txt'):
+        if file.stem in ('train', 'val', 'test') and 'ImageSets' in file.parts:
+            for line in file.read_text('utf-8', 'replace').splitlines():
+                if line.split():
+                    splits.setdefault(line.split()[0], file.stem)
+    return splits

@@ -1,0 +1,229 @@
+"""YOLO's text files: a line an object, in parts of the image's size."""
+
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ..findings import DatasetError
+from .sample import (
+    Annotated,
+    Instance,
+    Notes,
+    Sample,
+    add_instance,
+    polygon,
+)
+from .source import Source
+
+_NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
+_LISTS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
+
+
+def is_here(source: Source) -> bool:
+    """Whether a folder holds annotations in this format."""
+    labels = _label_files(source)
+    lines = [
+        line
+        for path in list(labels.values())[:50]
+        for line in _lines(path)[:3]
+    ]
+    return any(_numbers(line) for line in lines) or (
+        bool(labels) and bool(_yaml(source)[1])
+    )
+
+
+def read(source: Source, names: list[str] | None = None) -> Annotated:
+    """Read a data set.
+
+    Args:
+        source (Source): Its files.
+        names (list[str], optional): Class names, where no file has them.
+
+    Returns:
+        Annotated: Classes in the order of their numbers.
+
+    Raises:
+        DatasetError: If there are no class names.
+    """
+    notes = Notes()
+    yaml_file, settings = _yaml(source)
+    classes = _names(source, yaml_file, settings)
+    if classes and names:
+        raise DatasetError(
+            f'--classes: {source.root} names its classes: {", ".join(classes)}'
+        )
+    classes = classes or names or []
+    if not classes:
+        raise DatasetError(
+            f'{source.root} has YOLO labels, but no class names: there is no '
+            'data.yaml with names, no classes.txt and no obj.names. Name them '
+            'in the order of their numbers: --classes NAME NAME ...'
+        )
+    key_points = _key_points(settings)
+    splits = _splits(source, settings)
+    labels = _label_files(source)
+    samples = []
+    for image in source.images:
+        sample = source.open(image, notes, splits.get(image, ''))
+        if sample is None:
+            continue
+        samples.append(sample)
+        if image not in labels:
+            continue  # as in YOLO: an image without objects
+        name = source.name(labels[image])
+        for number, line in enumerate(_lines(labels[image]), 1):
+            if not line.strip():
+                continue
+            where = f'{name}: line {number}'
+            values = _numbers(line)
+            if values is None:
+                notes.add('line that is no YOLO label', where)
+                continue
+            if len(values) == 5 + key_points:
+                values = values[:5]
+            _add(sample, values, classes, notes, where)
+    return Annotated('YOLO', classes, samples, notes)
+
+
+def _add(
+    sample: Sample,
+    values: list[float],
+    classes: list[str],
+    notes: Notes,
+    where: str,
+) -> None:
+    """Add the object of a line: number of its class, then box or points."""
+    index = int(values[0])
+    if index != values[0] or not 0 <= index < len(classes):
+        return notes.add('unknown class number', where)
+    if max(map(abs, values[1:5])) > 2:
+        return notes.add('box that is not in parts of the image', where)
+    label = classes[index]
+    size = np.array([sample.width, sample.height], float)
+    if len(values) <= 6:  # a sixth is the score of a prediction
+        center, extent = np.reshape(values[1:5], (2, 2)) * size
+        x, y = (center - extent / 2).tolist()
+        width, height = extent.tolist()
+        instance = Instance(label, (x, y, width, height))
+    else:
+        # An odd number of coordinates: the last is a score, too.
+        points = values[1 : 1 + (len(values) - 1) // 2 * 2]
+        instance = polygon(label, (np.reshape(points, (-1, 2)) * size))
+    return add_instance(sample, notes, where, instance)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text('utf-8-sig', 'replace').splitlines()
+
+
+def _numbers(line: str) -> list[float] | None:
+    """The numbers of a label, or None if the line is none."""
+    try:
+        values = [float(value) for value in line.split()]
+    except ValueError:
+        return None
+    finite = all(map(math.isfinite, values))
+    return values if finite and len(values) >= 5 else None
+
+
+def _label_files(source: Source) -> dict[Path, Path]:
+    """The label file of each image that has one.
+
+    It lies beside the image, or in labels/ where the image is in images/.
+    """
+    texts = set(source.with_suffix('.txt'))
+    texts -= {text for text in texts if text.name in _NAME_FILES}
+    stems = defaultdict(list)
+    for text in texts:
+        stems[text.stem].append(text)
+    found = {}
+    for image in source.images:
+        beside = image.with_suffix('.txt')
+        parts = list(image.relative_to(source.root).parts)
+        for i in reversed(range(len(parts) - 1)):
+            if parts[i].lower() == 'images':
+                parts[i] = {'images': 'labels'}.get(parts[i], 'Labels')
+                break
+        mirrored = source.root.joinpath(*parts).with_suffix('.txt')
+        if mirrored in texts:
+            found[image] = mirrored
+        elif beside in texts:
+            found[image] = beside
+        elif len(stems[image.stem]) == 1:
+            found[image] = stems[image.stem][0]
+    return found
+
+
+def _yaml(source: Source) -> tuple[Path | None, dict]:
+    """The file that names the classes, and what it says."""
+    for file in source.with_suffix('.yaml', '.yml'):
+        try:
+            content = yaml.safe_load(file.read_text('utf-8-sig'))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue
+        if isinstance(content, dict) and 'names' in content:
+            return file, content
+    return None, {}
+
+
+def _key_points(settings: dict) -> int:
+    """How many values of key points follow each box."""
+    shape = settings.get('kpt_shape')
+    if not isinstance(shape, list) or len(shape) != 2:
+        return 0
+    return math.prod(n if isinstance(n, int) else 0 for n in shape)
+
+
+def _names(
+    source: Source, yaml_file: Path | None, settings: dict
+) -> list[str]:
+    names = settings.get('names')
+    if isinstance(names, dict):
+        try:
+            numbers = {int(key): name for key, name in names.items()}
+        except (TypeError, ValueError):
+            numbers = {}
+        if sorted(numbers) != list(range(len(names))):
+            raise DatasetError(
+                f'{yaml_file}: the keys of names must be 0 to '
+                f'{len(names) - 1}; they are {", ".join(map(str, names))}'
+            )
+        names = [numbers[i] for i in range(len(names))]
+    if isinstance(names, list):
+        # A list within would become a text of any length.
+        if not all(isinstance(name, (str, int, float)) for name in names):
+            raise DatasetError(f'{yaml_file}: names must be a list of names')
+        return [str(name) for name in names]
+    for file in source.files:
+        if file.name in _NAME_FILES or file.suffix == '.names':
+            return [n.strip() for n in _lines(file) if n.strip()]
+    return []
+
+
+def _splits(source: Source, settings: dict) -> dict[Path, str]:
+    """The splits that data.yaml or lists of images name."""
+    splits: dict[Path, str] = {}
+    for key, split in _LISTS.items():
+        entries = settings.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(entry, str):
+                continue
+            tail = re.sub(r'^(\.{0,2}/)+', '', entry.replace('\\', '/'))
+            tail = f'/{tail.rstrip("/")}/'
+            if tail != '//':
+                splits.update(
+                    (image, split)
+                    for image in source.images
+                    if tail in f'/{source.name(image)}'
+                )
+    for file in source.with_suffix('.txt'):
+        if file.stem in _LISTS:
+            for line in _lines(file):
+                image = source.find_image(line.strip(), file)
+                if image:
+                    splits[image] = _LISTS[file.stem]
+    return splits

@@ -1,0 +1,586 @@
+"""Readers of annotation formats: nothing is lost, moved or believed."""
+
+import json
+import os
+
+import annotation_formats as formats
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle
+
+from mmmamba.datasets import DatasetError
+from mmmamba.datasets.formats import (
+    Source,
+    area,
+    detect_format,
+    read_annotated,
+)
+
+WRITERS = {
+    'write_coco': 'coco',
+    'write_roboflow': 'coco',
+    'write_cvat': 'coco',
+    'write_voc': 'voc',
+    'write_yolo': 'yolo',
+    'write_yolo_flat': 'yolo',
+    'write_labelme': 'labelme',
+    'write_label_studio': 'label_studio',
+}
+
+
+def read(root, **options):
+    return read_annotated(Source(root), **options)
+
+
+def objects(found):
+    """Labels and boxes of each image, by its name."""
+    return {
+        sample.image.name: sorted((i.label, *i.bbox) for i in sample.instances)
+        for sample in found.samples
+    }
+
+
+def expected(images):
+    return {
+        image['name']: sorted((o[0], *o[1]) for o in image['objects'])
+        for image in images
+    }
+
+
+def assert_same(found, images):
+    boxes, wanted = objects(found), expected(images)
+    assert boxes.keys() == wanted.keys()
+    for name, own in wanted.items():
+        assert [b[0] for b in boxes[name]] == [b[0] for b in own]
+        np.testing.assert_allclose(
+            [b[1:] for b in boxes[name]], [b[1:] for b in own], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize('writer', WRITERS)
+def test_boxes_are_kept(tmp_path, writer):
+    images = formats.pictures(outlines=False)
+    getattr(formats, writer)(images, tmp_path)
+    assert detect_format(Source(tmp_path)) == WRITERS[writer]
+    found = read(tmp_path)
+    assert_same(found, images)
+    assert found.classes == ['big dog', 'cat']
+    assert not found.notes
+    for sample in found.samples:
+        assert (sample.width, sample.height) == (100, 80)
+
+
+@pytest.mark.parametrize(
+    'writer',
+    ['write_coco', 'write_yolo', 'write_labelme', 'write_label_studio'],
+)
+def test_polygons_are_kept(tmp_path, writer):
+    images = formats.pictures()
+    options = {} if writer == 'write_coco' else dict(outlines=True)
+    getattr(formats, writer)(images, tmp_path, **options)
+    found = read(tmp_path)
+    outlines = {i['name']: [o[2] for o in i['objects']] for i in images}
+    for sample in found.samples:
+        for instance, points in zip(
+            sample.instances, outlines[sample.image.name]
+        ):
+            np.testing.assert_allclose(
+                np.reshape(instance.segmentation, (-1, 2)), points, atol=1e-6
+            )
+            # A triangle, by its determinant.
+            sides = np.subtract(points[1:], points[0])
+            assert area(instance) == pytest.approx(
+                abs(np.linalg.det(sides)) / 2
+            )
+    assert_same(found, images)
+
+
+@pytest.mark.parametrize(
+    ('writer', 'splits'),
+    [
+        ('write_coco', dict(train=8, val=2)),
+        ('write_roboflow', dict(train=6, val=2, test=2)),
+        ('write_cvat', {'': 10}),
+        ('write_yolo', dict(train=8, val=2)),
+    ],
+)
+def test_splits_are_kept(tmp_path, writer, splits):
+    getattr(formats, writer)(formats.pictures(), tmp_path)
+    found = read(tmp_path)
+    assert splits == {
+        split: sum(s.split == split for s in found.samples)
+        for split in {s.split for s in found.samples}
+    }
+
+
+def test_voc_splits(tmp_path):
+    images = formats.pictures()
+    for image in images:
+        image['name'] = image['name'].replace(' ', '_')
+    formats.write_voc(images, tmp_path)
+    found = read(tmp_path)
+    assert {s.image.stem for s in found.samples if s.split == 'val'} == {
+        'img_0',
+        'img_1',
+    }
+
+
+def test_darknet_lists(tmp_path):
+    images = formats.pictures(4)
+    formats.write_yolo_flat(images, tmp_path)
+    (tmp_path / 'classes.txt').rename(tmp_path / 'obj.names')
+    (tmp_path / 'train.txt').write_text(
+        'data/obj/img 0.jpg\ndata/obj/img 1.jpg\n'
+    )
+    (tmp_path / 'valid.txt').write_text('data/obj/img 2.jpg\n')
+    found = read(tmp_path)
+    assert [s.split for s in found.samples] == ['train', 'train', 'val', '']
+
+
+@pytest.fixture
+def image(tmp_path):
+    """One image of 100x80, to be annotated."""
+    Image.new('RGB', (100, 80)).save(tmp_path / 'a.jpg')
+    return tmp_path
+
+
+def coco_file(root, annotations, **image):
+    entry = dict(id=1, file_name='a.jpg', width=100, height=80, **image)
+    content = dict(
+        images=[entry],
+        categories=[dict(id=1, name='cat')],
+        annotations=[
+            dict(id=i, image_id=1, category_id=1, **a)
+            for i, a in enumerate(annotations)
+        ],
+    )
+    (root / 'coco.json').write_text(json.dumps(content))
+
+
+GOOD = dict(bbox=[10, 10, 20, 20])
+
+
+@pytest.mark.parametrize(
+    ('annotation', 'reason'),
+    [
+        (dict(bbox=[10, 10, 0, 20]), 'tiny box'),
+        (dict(bbox=[10, 10, 0.5, 20]), 'tiny box'),
+        (dict(bbox=[120, 10, 5, 20]), 'outside box'),
+        (dict(bbox=[-0.5, 10, 1.2, 20]), 'box below 1 px'),
+        (dict(bbox=[float('nan'), 10, 5, 20]), 'no box'),
+        (dict(bbox=[0, 0, 1e999, 20]), 'no box'),
+        (dict(bbox=[10, 10, 5]), 'no box'),
+        (dict(bbox=[10**400, 1, 5, 5]), 'no box'),
+    ],
+)
+def test_bad_annotations_are_counted(image, annotation, reason):
+    coco_file(image, [GOOD, annotation])
+    found = read(image)
+    assert [(k, len(v)) for k, v in found.notes.items()] == [(reason, 1)]
+    assert objects(found) == {'a.jpg': [('cat', 10, 10, 20, 20)]}
+
+
+def test_boxes_that_are_not_of_coco(image):
+    """What ``right_coco`` refuses is refused."""
+    coco_file(image, [dict(bbox=[0.1, 0.1, 0.2, 0.2])])
+    with pytest.raises(DatasetError, match='fractions of the image'):
+        read(image)
+    coco_file(image, [GOOD, dict(bbox=[10, 10, -5, 20])])
+    with pytest.raises(DatasetError, match='negative width'):
+        read(image)
+
+
+def test_boxes_are_cut_at_the_border(image):
+    coco_file(
+        image,
+        [dict(bbox=[-5, 70, 20, 20], segmentation=[[-5, 70, 15, 70, 15, 90]])],
+    )
+    found = read(image)
+    (instance,) = found.samples[0].instances
+    assert instance.bbox == (0, 70, 15, 10)
+    assert instance.segmentation == [[0, 70, 15, 70, 15, 80]]
+    assert list(found.notes) == ['box cut at the border of its image (kept)']
+
+
+def test_masks_and_crowds_are_kept(image):
+    pixels = np.zeros((80, 100), np.uint8, order='F')
+    pixels[10:30, 10:30] = 1
+    encoded = rle.encode(pixels)['counts'].decode()
+    counts = [810, *[20, 60] * 19, 20, 8000 - 810 - 20 * 20 - 19 * 60]
+    coco_file(
+        image,
+        [
+            dict(
+                bbox=[10, 10, 20, 20],
+                segmentation=dict(size=[80, 100], counts=value),
+                iscrowd=crowd,
+            )
+            for value, crowd in ((encoded, 0), (counts, 1))
+        ],
+    )
+    instances = read(image).samples[0].instances
+    assert [i.iscrowd for i in instances] == [False, True]
+    for instance in instances:
+        assert area(instance) == 400
+        assert (rle.decode(instance.segmentation) == pixels).all()
+
+
+def test_image_of_another_size(image):
+    coco_file(image, [GOOD])
+    Image.new('RGB', (50, 40)).save(image / 'a.jpg')
+    with pytest.raises(
+        DatasetError, match='a.jpg is 50x40, annotated at 100x80'
+    ):
+        read(image)
+
+
+@pytest.mark.parametrize('stored', [False, True])
+@pytest.mark.parametrize('writer', ['coco', 'labelme'])
+def test_turned_image(image, writer, stored):
+    """The size is that of the pixels that were annotated."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    size = (100, 80) if stored else (80, 100)
+    Image.new('RGB', size).save(image / 'a.jpg', exif=exif)
+    if writer == 'coco':
+        coco_file(image, [GOOD])
+    else:
+        shape = dict(
+            label='cat', shape_type='rectangle', points=[[10, 10], [30, 30]]
+        )
+        labelme_file(image, shape, imageWidth=100, imageHeight=80)
+    (sample,) = read(image).samples
+    assert (sample.width, sample.height) == (100, 80)
+    assert sample.stored == stored
+    assert sample.instances[0].bbox == (10, 10, 20, 20)
+
+
+def test_broken_image(image):
+    coco_file(image, [GOOD])
+    (image / 'a.jpg').write_bytes(b'nothing')
+    with pytest.raises(DatasetError, match='broken image: a.jpg'):
+        read(image)
+
+
+def test_truncated_image(image):
+    """Its head alone is right."""
+    coco_file(image, [GOOD])
+    (image / 'coco.json').rename(image / 'instances.json')
+    formats.write_coco(formats.pictures(4), image / 'more')
+    path = image / 'a.jpg'
+    pixels = np.random.RandomState(0).randint(256, size=(80, 100, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    found = read(image)
+    assert len(found.samples) == 4
+    (name,) = found.notes['broken image']
+    assert name.startswith('a.jpg: truncated')
+
+
+def test_no_program_is_started_for_an_image(image):
+    """Pillow hands EPS to Ghostscript, whatever the file's name is."""
+    coco_file(image, [GOOD])
+    (image / 'a.jpg').write_bytes(
+        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 80\n%%EndComments\n'
+    )
+    with pytest.raises(DatasetError, match='broken image'):
+        read(image)
+
+
+@pytest.mark.parametrize(
+    'name', ['../a.jpg', '/etc/a.jpg', 'C:\\x\\a.jpg', '..\\..\\a.jpg']
+)
+def test_names_never_lead_outside(tmp_path, name):
+    """The image is the one below the folder, or none."""
+    root = tmp_path / 'data'
+    root.mkdir()
+    Image.new('RGB', (100, 80)).save(tmp_path / 'a.jpg')
+    Image.new('RGB', (100, 80)).save(root / 'b.jpg')
+    coco_file(root, [GOOD])
+    content = json.loads((root / 'coco.json').read_text())
+    content['images'][0]['file_name'] = name
+    (root / 'coco.json').write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match='image not found'):
+        read(root)
+    Image.new('RGB', (100, 80)).save(root / 'a.jpg')
+    (sample,) = read(root).samples
+    assert sample.image == root / 'a.jpg'
+
+
+def test_images_of_the_same_name(tmp_path):
+    """The folders of the name decide."""
+    for folder in ('x', 'y'):
+        (tmp_path / folder).mkdir()
+        Image.new('RGB', (100, 80)).save(tmp_path / folder / 'a.jpg')
+    coco_file(tmp_path, [GOOD])
+    with pytest.raises(DatasetError, match='image not found'):
+        read(tmp_path)
+    content = json.loads((tmp_path / 'coco.json').read_text())
+    content['images'][0]['file_name'] = 'somewhere/y/a.jpg'
+    (tmp_path / 'coco.json').write_text(json.dumps(content))
+    found = read(tmp_path)
+    assert found.samples[0].image == tmp_path / 'y/a.jpg'
+    assert found.notes == {'image without usable annotation': ['x/a.jpg']}
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    formats.write_coco(formats.pictures(), tmp_path / 'real')
+    os.symlink(tmp_path / 'real', tmp_path / 'real/loop')
+    assert len(read(tmp_path / 'real').samples) == 10
+
+
+ENTITIES = """<!DOCTYPE annotation [
+<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
+<!ENTITY c SYSTEM "file:///etc/passwd">]>"""
+
+
+def voc_file(root, prolog='', name='cat', coding='utf-8'):
+    text = (
+        f'{prolog}<annotation><object><name>{name}</name><bndbox>'
+        '<xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>30</ymax>'
+        '</bndbox></object></annotation>'
+    )
+    (root / 'a.xml').write_text(text, coding)
+
+
+@pytest.mark.parametrize('coding', ['utf-8', 'utf-16'])
+def test_xml_entities_are_refused(image, coding):
+    voc_file(image, coding=coding)
+    assert objects(read(image)) == {'a.jpg': [('cat', 10, 10, 20, 20)]}
+    for name in ('cat', '&b;', '&c;'):
+        voc_file(image, ENTITIES, name, coding)
+        with pytest.raises(DatasetError, match='broken annotation file'):
+            read(image, format='voc')
+
+
+def yolo_file(root, text, settings='names: [cat, dog]'):
+    (root / 'a.txt').write_text(text)
+    (root / 'data.yaml').write_text(settings)
+
+
+@pytest.mark.parametrize(
+    ('line', 'reason'),
+    [
+        ('2 .5 .5 .1 .1', 'unknown class number'),
+        ('-1 .5 .5 .1 .1', 'unknown class number'),
+        ('0.5 .5 .5 .1 .1', 'unknown class number'),
+        ('0 50 50 10 10', 'box that is not in parts of the image'),
+        ('0 .5 .5 .1', 'line that is no YOLO label'),
+        ('0 .5 nan .1 .1', 'line that is no YOLO label'),
+        ('cat .5 .5 .1 .1', 'line that is no YOLO label'),
+    ],
+)
+def test_bad_yolo_lines_are_counted(image, line, reason):
+    yolo_file(image, f'1 .5 .5 .2 .25\n{line}\n')
+    found = read(image)
+    assert found.notes == {reason: ['a.txt: line 2']}
+    assert objects(found) == {'a.jpg': [('dog', 40, 30, 20, 20)]}
+
+
+def test_yolo_lines_with_more_values(image):
+    """A score, key points, a polygon with a score."""
+    settings = 'names: {1: dog, 0: cat}\nkpt_shape: [2, 3]'
+    points = '.1 .1 .3 .1 .3 .5'
+    yolo_file(
+        image,
+        f'1 .5 .5 .2 .25 .9\n0 .5 .5 .2 .25 {"0 " * 6}\n0 {points} .9\n',
+        settings,
+    )
+    found = read(image)
+    assert not found.notes
+    assert found.classes == ['cat', 'dog']
+    boxes = [(i.label, *i.bbox) for i in found.samples[0].instances]
+    assert boxes[:2] == [('dog', 40, 30, 20, 20), ('cat', 40, 30, 20, 20)]
+    assert boxes[2][1:] == pytest.approx((10, 8, 20, 32))
+
+
+def test_yaml_runs_no_code(image):
+    target = image / 'made'
+    yolo_file(
+        image,
+        '0 .5 .5 .1 .1',
+        f'names: !!python/object/apply:os.mkdir [{target}]',
+    )
+    with pytest.raises(DatasetError, match='--classes'):
+        read(image)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        ('{0: cat, 2: dog}', 'must be 0 to 1'),
+        ('[[cat]]', 'must be a list of names'),
+        ('[cat, cat]', "'cat' is there twice"),
+        ('[cat, ""]', 'is there twice or empty'),
+    ],
+)
+def test_bad_class_names(image, names, message):
+    yolo_file(image, '0 .5 .5 .1 .1', f'names: {names}')
+    with pytest.raises(DatasetError, match=message):
+        read(image)
+
+
+def test_yolo_classes_by_option(image):
+    (image / 'a.txt').write_text('1 .5 .5 .1 .1')
+    with pytest.raises(DatasetError, match='--classes NAME NAME'):
+        read(image)
+    assert read(image, classes=['cat', 'dog']).classes == ['cat', 'dog']
+    (image / 'classes.txt').write_text('a\nb\n')
+    with pytest.raises(DatasetError, match='names its classes: a, b'):
+        read(image, classes=['cat', 'dog'])
+
+
+def test_yolo_image_without_labels_is_background(image):
+    Image.new('RGB', (9, 9)).save(image / 'b.jpg')
+    yolo_file(image, '0 .5 .5 .1 .1')
+    assert [len(s.instances) for s in read(image).samples] == [1, 0]
+
+
+def labelme_file(root, *shapes, **size):
+    content = dict(shapes=shapes, imagePath='a.jpg', **size)
+    (root / 'a.json').write_text(json.dumps(content))
+
+
+def test_labelme_shapes(image):
+    shape = dict(
+        label='cat', shape_type='rectangle', points=[[30, 30], [10, 20]]
+    )
+    circle = dict(
+        label='dog', shape_type='circle', points=[[50, 40], [53, 44]]
+    )
+    line = dict(label='dog', shape_type='line', points=[[1, 1], [2, 2]])
+    broken = dict(label='dog', shape_type='polygon', points=[[1, 1], [2]])
+    short = dict(label='dog', shape_type='polygon', points=[[1, 1], [2, 2]])
+    labelme_file(image, shape, circle, line, broken, short, 'x')
+    found = read(image)
+    rectangle, disc = found.samples[0].instances
+    assert rectangle.bbox == (10, 20, 20, 10)
+    assert disc.bbox == pytest.approx((45, 35, 10, 10))
+    assert area(disc) == pytest.approx(np.pi * 25, rel=0.01)
+    assert {reason: len(names) for reason, names in found.notes.items()} == {
+        'shape of type line': 1,
+        'shape without readable points': 3,
+    }
+
+
+def label_studio_file(root, *values, **task):
+    results = [dict(value=value, type='x') for value in values]
+    task = dict(
+        dict(
+            id=1,
+            data=dict(image='/data/local-files/?d=photos/a.jpg'),
+            annotations=[dict(result=results)],
+        ),
+        **task,
+    )
+    (root / 'export.json').write_text(json.dumps([task]))
+
+
+def test_label_studio_shapes(image):
+    turned = dict(
+        x=50, y=50, width=20, height=10, rotation=90, rectanglelabels=['cat']
+    )
+    ellipse = dict(
+        x=50, y=50, radiusX=10, radiusY=20, rotation=0, ellipselabels=['dog']
+    )
+    brush = dict(rle=[1], brushlabels=['dog'])
+    label_studio_file(image, turned, ellipse, brush, dict(rectanglelabels=[1]))
+    found = read(image)
+    first, second = found.samples[0].instances
+    # 20 px wide and 8 px high, turned clockwise about (50, 40).
+    assert first.bbox == pytest.approx((42, 40, 8, 20))
+    assert second.bbox == pytest.approx((40, 24, 20, 32))
+    assert set(found.notes) == {
+        'result of type x',
+        'result without readable shape',
+    }
+
+
+def test_label_studio_tasks(image):
+    """Cancelled annotations do not count; of several the first one does."""
+    box = dict(x=10, y=10, width=20, height=20, rectanglelabels=['cat'])
+    good = dict(result=[dict(value=box)])
+    label_studio_file(
+        image, annotations=[dict(good, was_cancelled=True), good, good]
+    )
+    found = read(image)
+    assert objects(found) == {'a.jpg': [('cat', 10, 8, 20, 16)]}
+    assert list(found.notes) == [
+        'further annotation of a task (the first is used)'
+    ]
+    label_studio_file(image, annotations=[])
+    with pytest.raises(DatasetError, match='task without annotation'):
+        read(image)
+
+
+def test_label_studio_minimal_export(image):
+    box = dict(x=10, y=10, width=20, height=20, rectanglelabels=['cat'])
+    task = dict(id=1, image='/data/upload/1/0123abcd-a.jpg', label=[box])
+    (image / 'export.json').write_text(json.dumps([task]))
+    assert objects(read(image)) == {'a.jpg': [('cat', 10, 8, 20, 16)]}
+
+
+@pytest.mark.parametrize(
+    'content', ['{', '[' * 100000, '[1]', '{"images": [1]}', '\xff', 'null']
+)
+def test_broken_json(image, content):
+    (image / 'a.json').write_text(content, 'latin-1')
+    with pytest.raises(DatasetError, match='no annotations in a format'):
+        read(image)
+    for format in ('coco', 'labelme', 'label_studio'):
+        with pytest.raises(DatasetError, match='no usable annotations'):
+            read(image, format=format)
+
+
+def test_ids_of_any_type(image):
+    """Text is a number, too; lists and dicts are no ids of anything."""
+    coco_file(image, [GOOD] * 4)
+    content = json.loads((image / 'coco.json').read_text())
+    content['annotations'][0]['image_id'] = '1'
+    content['annotations'][1]['image_id'] = [1]
+    content['annotations'][2]['category_id'] = {}
+    content['categories'].append(dict(id=[], name='x'))
+    (image / 'coco.json').write_text(json.dumps(content))
+    found = read(image)
+    assert len(found.samples[0].instances) == 2
+    assert {'unknown image', 'unknown category'} <= set(found.notes)
+
+
+def test_several_formats(image):
+    coco_file(image, [GOOD])
+    voc_file(image)
+    with pytest.raises(DatasetError, match=r'\(coco, voc\).*--format coco'):
+        read(image)
+    assert read(image, format='voc').format == 'Pascal VOC'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(classes=['cat']), '--classes is for YOLO and label maps'),
+        (dict(ignored=(0,)), '--ignore is for label maps'),
+    ],
+)
+def test_options_that_do_not_fit(image, options, message):
+    coco_file(image, [GOOD])
+    with pytest.raises(DatasetError, match=message):
+        read(image, **options)
+
+
+def test_source_without_images(tmp_path):
+    with pytest.raises(DatasetError, match='is no folder'):
+        Source(tmp_path / 'none')
+    (tmp_path / 'a.zip').write_bytes(b'')
+    with pytest.raises(DatasetError, match='has no images'):
+        Source(tmp_path)
+
+
+def test_notes_cannot_steer_a_terminal(image):
+    coco_file(image, [GOOD])
+    content = json.loads((image / 'coco.json').read_text())
+    content['images'].append(dict(id=2, file_name='\x1b[2J.jpg'))
+    (image / 'coco.json').write_text(json.dumps(content))
+    (name,) = read(image).notes['image not found']
+    assert name == 'coco.json: ?[2J.jpg'

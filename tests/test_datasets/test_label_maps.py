@@ -1,0 +1,216 @@
+"""Label maps in all the forms that people have."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmmamba.datasets import DatasetError
+from mmmamba.datasets.formats import Source, read_annotated
+
+LABELS = np.array([[0, 1, 2, 2], [0, 1, 255, 1], [3, 3, 3, 3]], np.uint8)
+COLORS = np.zeros((256, 3), np.uint8)
+COLORS[1:4] = [[128, 0, 0], [0, 128, 0], [0, 0, 128]]
+COLORS[255] = 255
+NAMES = ['sky', 'road', 'tree', 'car']
+
+
+def save(path, pixels, palette=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette(palette.ravel().tolist())
+    image.save(path)
+
+
+def picture(path, size=LABELS.shape):
+    save(
+        path,
+        np.random.RandomState(0)
+        .randint(256, size=(*size, 3))
+        .astype(np.uint8),
+    )
+
+
+def read(root, **options):
+    return read_annotated(Source(root), **options)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Write an image and its map; returns the folder."""
+
+    def pair(pixels, palette=None):
+        picture(tmp_path / 'images/a.jpg')
+        save(tmp_path / 'masks/a.png', pixels, palette)
+        return tmp_path
+
+    return pair
+
+
+# As ADE20K has them: 0 is ignored, 1 is the first class.
+WANTED = np.where(LABELS == 255, 0, LABELS + 1)
+
+
+@pytest.mark.parametrize('form', ['gray', 'palette', 'gray in RGB', '16 bit'])
+def test_numbers(pair, form):
+    root = pair(
+        {
+            'gray in RGB': np.stack([LABELS] * 3, -1),
+            '16 bit': LABELS.astype(np.uint16),
+        }.get(form, LABELS),
+        COLORS if form == 'palette' else None,
+    )
+    found = read(root)
+    assert found.classes == ['class_0', 'class_1', 'class_2', 'class_3']
+    np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
+    assert not found.notes
+    found = read(root, classes=NAMES)
+    assert found.classes == NAMES
+    assert found.samples[0].labels == set(NAMES)
+
+
+@pytest.mark.parametrize('form', ['RGB', 'palette'])
+@pytest.mark.parametrize(
+    'table', ['class_dict.csv', '_classes.csv', 'labelmap.txt']
+)
+def test_colors_with_a_table(pair, form, table):
+    root = pair(
+        COLORS[LABELS] if form == 'RGB' else LABELS,
+        COLORS if form == 'palette' else None,
+    )
+    rows = dict(zip([*NAMES, 'Void'], COLORS[[0, 1, 2, 3, 255]].tolist()))
+    if table == 'labelmap.txt':
+        lines = ['# label:color_rgb:parts:actions']
+        lines += [f'{n}:{r},{g},{b}::' for n, (r, g, b) in rows.items()]
+    else:
+        lines = ['name,r,g,b']
+        lines += [f'{n},{r},{g},{b}' for n, (r, g, b) in rows.items()]
+    (root / table).write_text('\n'.join(lines))
+    found = read(root)
+    assert found.classes == NAMES
+    assert found.palette == COLORS[:4].tolist()
+    np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
+
+
+def test_colors_without_a_table(pair):
+    found = read(pair(COLORS[LABELS]))
+    assert 'class_128_0_0' in found.classes
+    labels = found.read_map(found.samples[0])
+    place = found.classes.index('class_128_0_0') + 1
+    assert ((labels == place) == (LABELS == 1)).all()
+
+
+def test_colors_that_no_table_has(pair):
+    root = pair(COLORS[LABELS])
+    (root / 'class_dict.csv').write_text(
+        'name,r,g,b\nsky,0,0,0\nroad,128,0,0\n'
+    )
+    found = read(root)
+    assert len(found.notes) == 3
+    assert 'label 0_128_0 without a class (ignored)' in found.notes
+    labels = found.read_map(found.samples[0])
+    np.testing.assert_array_equal(labels, np.where(LABELS < 2, LABELS + 1, 0))
+
+
+def test_roboflow_masks(tmp_path):
+    for split in ('train', 'valid'):
+        picture(tmp_path / split / 'a_l.jpg')
+        save(tmp_path / split / 'a_l_mask.png', LABELS)
+    (tmp_path / 'train/_classes.csv').write_text(
+        'Pixel Value, Class\n'
+        + '\n'.join(f'{i}, {n}' for i, n in enumerate(NAMES))
+    )
+    found = read(tmp_path)
+    assert found.classes == NAMES
+    assert [s.split for s in found.samples] == ['train', 'val']
+    np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
+
+
+def test_masks_of_0_and_255(pair):
+    pixels = np.where(LABELS == 3, 255, 0).astype(np.uint8)
+    found = read(pair(pixels))
+    assert found.classes == ['background', 'foreground']
+    np.testing.assert_array_equal(
+        found.read_map(found.samples[0]), np.where(LABELS == 3, 2, 1)
+    )
+    assert read(pair(pixels), classes=['no', 'yes']).classes == ['no', 'yes']
+
+
+@pytest.mark.parametrize(
+    ('image', 'label_map', 'split'),
+    [
+        ('images/training/a.jpg', 'annotations/training/a.png', 'train'),
+        ('val/a.png', 'val_labels/a_L.png', 'val'),
+        ('test/a.png', 'testannot/a.png', 'test'),
+        ('JPEGImages/a.jpg', 'SegmentationClass/a.png', ''),
+        ('a.jpg', 'a_mask.png', ''),
+        ('img/eye_l.png', 'gt/eye_l.png', ''),
+    ],
+)
+def test_layouts(tmp_path, image, label_map, split):
+    picture(tmp_path / image)
+    save(tmp_path / label_map, LABELS)
+    (sample,) = read(tmp_path).samples
+    assert sample.image == tmp_path / image
+    assert sample.label_map == tmp_path / label_map
+    assert sample.split == split
+
+
+def test_ignored_labels(pair):
+    found = read(pair(LABELS), ignored=(0,), classes=NAMES[1:])
+    assert found.classes == NAMES[1:]
+    np.testing.assert_array_equal(
+        found.read_map(found.samples[0]), np.where(LABELS == 255, 0, LABELS)
+    )
+
+
+def test_class_that_no_image_has(pair):
+    """Numbers are not moved: 1 stays the second class."""
+    found = read(pair(np.where(LABELS == 0, 3, LABELS)), classes=NAMES)
+    assert found.classes == NAMES
+    assert found.samples[0].labels == set(NAMES[1:])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(classes=NAMES[:2]), 'names 2 classes, but .* 0, 1, 2, 3, 255'),
+        (dict(ignored=(0, 1, 2)), 'have 1 classes'),
+    ],
+)
+def test_options_that_do_not_fit(pair, options, message):
+    with pytest.raises(DatasetError, match=message):
+        read(pair(LABELS), **options)
+
+
+def test_blurred_colors(pair):
+    pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    pair(pixels)
+    many = np.random.RandomState(0).randint(256, size=(12, 12, 3))
+    root = pair(many.astype(np.uint8))
+    picture(root / 'images/a.jpg', (12, 12))
+    with pytest.raises(DatasetError, match='144 colors.*class_dict.csv'):
+        read(root)
+
+
+@pytest.mark.parametrize('row', ['sky,0,0', 'sky,0,0,256', 'sky,x,0,0'])
+def test_bad_table(pair, row):
+    root = pair(COLORS[LABELS])
+    (root / 'class_dict.csv').write_text(f'name,r,g,b\n{row}\n')
+    with pytest.raises(DatasetError, match='class_dict.csv: cannot read'):
+        read(root)
+
+
+def test_bad_maps_are_counted(pair):
+    root = pair(LABELS)
+    for name in 'bcd':
+        picture(root / f'images/{name}.jpg')
+    save(root / 'masks/b.png', LABELS[:2])
+    (root / 'masks/c.png').write_bytes(b'nothing')
+    save(root / 'masks/d.png', LABELS.astype(np.uint16) * 200)
+    found = read(root)
+    assert len(found.samples) == 1
+    assert {
+        'image of another size than annotated',
+        'label map that has labels beyond 255',
+    } < set(found.notes)
