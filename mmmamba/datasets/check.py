@@ -721,17 +721,17 @@ def check_annotations(file: str | Path, content: dict) -> None:
     Raises:
         DatasetError: If one has not.
     """
-    images = {image['id'] for image in content['images']}
-    categories = {category['id'] for category in content['categories']}
+    images = {_scalar(image['id']) for image in content['images']}
+    categories = {_scalar(c['id']) for c in content['categories']}
     for annotation in content['annotations']:
         name = f'annotation {annotation.get("id")} of {file}'
-        if annotation.get('image_id') not in images:
+        if _scalar(annotation.get('image_id')) not in images:
             raise DatasetError(
                 f'{name} is for image '
                 f'{annotation.get("image_id")}, which the file '
                 'does not list'
             )
-        if annotation.get('category_id') not in categories:
+        if _scalar(annotation.get('category_id')) not in categories:
             raise DatasetError(
                 f'{name} is of category '
                 f'{annotation.get("category_id")}, which the '
@@ -740,6 +740,11 @@ def check_annotations(file: str | Path, content: dict) -> None:
         box = annotation.get('bbox')
         if not isinstance(box, list) or len(box) != 4:
             raise DatasetError(f'{name} has no bbox [x, y, width, height]')
+
+
+def _scalar(value: object) -> object:
+    """An id; lists and the like, which are none, by their text."""
+    return value if isinstance(value, (int, float, str)) else repr(value)
 
 
 def check_images(

@@ -7,9 +7,16 @@ import random
 
 import numpy as np
 import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from PIL import Image
 
-from mmmamba.datasets import DatasetError, read_coco, right_coco
+from mmmamba.datasets import (
+    DatasetError,
+    inspect_datasets,
+    read_coco,
+    right_coco,
+)
 from mmmamba.datasets.findings import SEVERITIES
 
 WIDTH, HEIGHT = 60, 40
@@ -466,3 +473,32 @@ def test_mutations_never_end_in_a_traceback(folder, tmp_path, seed):
         for annotation in result['annotations']:
             assert all(math.isfinite(n) for n in annotation['bbox'])
             assert annotation['area'] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['CustomCocoDataset', 'CocoDataset'])
+def test_mutations_are_findings_of_the_check(folder, tmp_path, kind):
+    pytest.importorskip('mmmamba.datasets.detection')
+    dataset = dict(
+        type=kind,
+        ann_file=str(tmp_path / 'file.json'),
+        data_prefix=dict(img=f'{folder}/'),
+        metainfo=dict(classes=('cat', 'dog')),
+    )
+    cfg = Config(
+        dict(
+            model=dict(bbox_head=dict(num_classes=2)),
+            train_dataloader=dict(dataset=dataset),
+        )
+    )
+    severities = set()
+    for seed in range(100):
+        generator = random.Random(1000 + seed)
+        content = coco_file()
+        for _ in range(generator.randrange(4)):
+            mutate(content, generator)
+        (tmp_path / 'file.json').write_text(json.dumps(content))
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            report = inspect_datasets(cfg, ('train',))
+        severities |= {f.severity for f in report.findings} or {'none'}
+    assert {'error', 'none'} <= severities
