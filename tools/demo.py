@@ -60,10 +60,10 @@ def main() -> None:
 
 
 def train(work_dir: Path) -> None:
-    """Train on batches of eight, whatever there is to train on."""
+    """Train on batches of four, whatever there is to train on."""
     command = [ROOT / 'tools/train.py', CONFIG, '--work-dir', work_dir]
     if torch.cuda.is_available() or os.cpu_count() == 1:
-        run(*command, '--cfg-options', 'train_dataloader.batch_size=8')
+        run(*command, '--cfg-options', 'train_dataloader.batch_size=4')
     else:
         # Two processes use two cores better than two threads of one do. As
         # dist_train.sh does it, but on any free port.

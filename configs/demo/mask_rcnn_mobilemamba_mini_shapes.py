@@ -48,3 +48,7 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=3, val_interval=1)  # of 125 iterations
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = 1

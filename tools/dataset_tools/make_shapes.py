@@ -417,7 +417,7 @@ def remove_generated(out_dir: Path) -> None:
 
 def make_shapes(
     out_dir: str | Path,
-    train: int = 240,
+    train: int = 1000,
     val: int = 60,
     size: Sequence[int] = (320, 320),
     seed: int = 0,
@@ -433,7 +433,7 @@ def make_shapes(
 
     Args:
         out_dir (str | Path): Folder to write to.
-        train (int): Images to train on. Defaults to 240.
+        train (int): Images to train on. Defaults to 1000.
         val (int): Images to validate on. Defaults to 60.
         size (Sequence[int]): Height and width of every image. Defaults to
             (320, 320).
@@ -488,7 +488,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--train',
         type=int,
-        default=240,
+        default=1000,
         metavar='N',
         help='number of training images (default: %(default)s)',
     )
