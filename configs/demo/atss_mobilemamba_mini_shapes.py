@@ -10,7 +10,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-max_epochs = 11  # of 250 iterations
+max_epochs = 10  # of 250 iterations
 
 # The shapes are a fifth to half of the image, so that levels of strides 16, 32
 # and 64 are fine enough. A step then takes as long as one at 192 px with the
