@@ -16,6 +16,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from mmmamba.ops import available_backends, describe_backends, use_backend
 
@@ -96,6 +97,9 @@ def run_tool(monkeypatch):
         spec.loader.exec_module(tool)
         arguments = [str(TOOLS / name), *map(str, args)]
         monkeypatch.setattr(sys, 'argv', arguments)
+        # A logger of the tool writes to the output of this test alone.
+        loggers = MMLogger._instance_dict.copy()
+        monkeypatch.setattr(MMLogger, '_instance_dict', loggers)
         try:
             tool.run_tool(tool.main)
         except SystemExit as stop:
