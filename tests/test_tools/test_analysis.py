@@ -94,6 +94,22 @@ def test_get_flops_of_a_detector(run_tool, capsys):
     assert 'bbox_head' in output
 
 
+def test_get_flops_of_mask2former(run_tool, capsys):
+    """Its head wants descriptions of the images, which mmseg leaves out."""
+    config = ROOT / 'configs/seg/mask2former_mobilemamba_b4.py'
+    assert run_tool('analysis_tools/get_flops.py', config, '--shape', 64) == 0
+    assert '40.88 M' in capsys.readouterr().out
+
+
+def test_get_flops_of_an_image_that_is_too_small(run_tool, capsys):
+    """DINO takes the best 900 places of an image."""
+    config = ROOT / 'configs/det/dino_mobilemamba_b1.py'
+    assert run_tool('analysis_tools/get_flops.py', config, '--shape', 64) == 1
+    message = capsys.readouterr().err
+    assert 'does not run on an image of 64x64: selected index k' in message
+    assert len(message.splitlines()) == 1
+
+
 def test_get_flops_refuses_three_sizes(run_tool, capsys):
     config = ROOT / 'configs/cls/mobilemamba_t2.py'
     options = ['--shape', 64, 64, 64]

@@ -2,6 +2,7 @@
 
 import argparse
 from functools import partial
+from inspect import signature
 
 from mmengine.analysis.print_helper import complexity_stats_table
 from mmengine.model import revert_sync_batchnorm
@@ -12,7 +13,12 @@ from rich.table import Table
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.analysis import analyze_complexity
 from mmmamba.utils.analysis.models import detection_samples, image_shape
-from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    load_config,
+    run_tool,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +61,19 @@ def main() -> None:
         # Two-stage detectors clip their proposals to the image.
         samples = detection_samples(1, (height, width))
         model.forward = partial(model.forward, data_samples=samples)
+    head = getattr(model, 'decode_head', None)
+    if head and 'batch_data_samples' in signature(head.forward).parameters:
+        # Mask2Former's and MaskFormer's, which mmseg leaves without.
+        samples = detection_samples(1, (height, width))
+        head.forward = partial(head.forward, batch_data_samples=samples)
     params, flops = analyze_complexity(model, (height, width))
+    try:
+        total = flops.total()
+    except RuntimeError as error:  # the model runs here
+        raise UsageError(
+            f'{args.config} does not run on an image of {height}x{width}: '
+            f'{error}. A larger --shape may serve'
+        ) from None
 
     if args.per_module:
         print(complexity_stats_table(flops, max_depth=args.per_module))
@@ -63,9 +81,7 @@ def main() -> None:
     for column in ('parameters', 'FLOPs', 'of these the scan'):
         table.add_column(column, justify='right')
     scan = flops.by_operator()['selective_scan']
-    table.add_row(
-        f'{params / 1e6:.2f} M', readable(flops.total()), readable(scan)
-    )
+    table.add_row(f'{params / 1e6:.2f} M', readable(total), readable(scan))
     Console(width=100).print(table)
     print(
         'One multiply-add is one FLOP; the fixed Haar filters count as '
