@@ -18,6 +18,7 @@ from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
+    check_checkpoint,
     load_config,
     run_tool,
 )
@@ -83,8 +84,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    if not Path(args.checkpoint).is_file():
-        raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    check_checkpoint(args.checkpoint)
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     images, video = find_input(args.image)

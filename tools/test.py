@@ -1,7 +1,6 @@
 """Test (and evaluate) a detector, segmentor or classifier."""
 
 import argparse
-from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
@@ -15,6 +14,7 @@ from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
     add_size_options,
+    check_checkpoint,
     load_config,
     run_tool,
     set_size,
@@ -73,8 +73,8 @@ def main() -> None:
     cfg = load_config(args)
     scope = cfg.get('default_scope')
 
-    if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
-        raise UsageError(f'there is no checkpoint {args.checkpoint}')
+    if '://' not in args.checkpoint:
+        check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.eval:
         key = 'iou_metrics' if scope == 'mmseg' else 'metric'

@@ -136,6 +136,29 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_checkpoint(name: str) -> None:
+    """Refuse a checkpoint that is not there; say which are.
+
+    Args:
+        name (str): The file. What the shell leaves of a pattern that fits
+            nothing, such as ``best_*.pth``, is one, too.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return
+    message = f'there is no checkpoint {name}'
+    if path.name.startswith('best_'):
+        message += ': a validation that finds nothing keeps none'
+    others = path.parent.glob('*.pth')
+    newest = max(others, key=lambda p: p.stat().st_mtime, default=None)
+    if newest:
+        message += f'; the newest in {path.parent} is {newest.name}'
+    raise UsageError(message)
+
+
 def _make_way(cfg: Config, options: dict) -> None:
     """Let ``init_cfg.checkpoint=PATH`` set what the config has as None."""
     for key in options:

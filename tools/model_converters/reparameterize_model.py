@@ -16,6 +16,7 @@ import mmmamba
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
+    check_checkpoint,
     load_config,
     run_tool,
 )
@@ -33,8 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    if not Path(args.src).is_file():
-        raise UsageError(f'there is no checkpoint {args.src}')
+    check_checkpoint(args.src)
     if Path(args.src).resolve() == Path(args.dst).resolve():
         raise UsageError('SRC and DST are the same file')
     if Path(args.dst).is_dir():

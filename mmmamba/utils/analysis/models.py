@@ -24,7 +24,7 @@ from mmmamba.checkpoint import (
     load_pretrained,
     unwrap_state_dict,
 )
-from mmmamba.utils.cli import UsageError, load_config
+from mmmamba.utils.cli import UsageError, check_checkpoint, load_config
 
 #: How the tools explain a model's name.
 NAME_HELP = (
@@ -425,8 +425,7 @@ def _check_intermediates(name: str, model: Any, stage: int | None) -> None:
 
 def _load(backbone: nn.Module, file: str) -> None:
     """Load weights without running code from their file."""
-    if not Path(file).is_file():
-        raise UsageError(f'there is no checkpoint {file}')
+    check_checkpoint(file)
     if isinstance(backbone, MobileMamba):
         load_pretrained(backbone, file)
         return
