@@ -32,6 +32,11 @@ def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
 def _count(path: str) -> np.ndarray | str:
     try:
         with Image.open(path) as file:
+            if file.format == 'JPEG':
+                return (
+                    f'label map {path} is JPEG, which blurs the edges of '
+                    'classes: export PNG'
+                )
             labels = np.asarray(file)
             mode = file.mode
     # Pillow's decoders raise whatever they stumble upon.

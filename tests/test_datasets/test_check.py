@@ -686,6 +686,17 @@ def test_segmentation_passes(segmentation, tmp_path):
     check_datasets(segmentation, ('train',))
 
 
+@pytest.mark.parametrize('kind', ['BaseSegDataset', 'CustomSegDataset'])
+def test_jpeg_label_maps(segmentation, tmp_path, kind):
+    image = np.zeros((4, 4), np.uint8)
+    for name in ('images/a.jpg', 'maps/a.jpg'):
+        Image.fromarray(image).save(tmp_path / name)
+    dataset = segmentation.train_dataloader.dataset
+    dataset.update(type=kind, seg_map_suffix='.jpg')
+    with pytest.raises(DatasetError, match=r'maps/a.jpg is JPEG.*export PNG'):
+        check_datasets(segmentation, ('train',))
+
+
 @pytest.mark.parametrize(
     'key, folder', [('img_path', 'images'), ('seg_map_path', 'maps')]
 )

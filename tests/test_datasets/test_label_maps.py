@@ -214,3 +214,25 @@ def test_bad_maps_are_counted(pair):
         'image of another size than annotated',
         'label map that has labels beyond 255',
     } < set(found.notes)
+
+
+def test_jpeg_is_refused_by_name(tmp_path):
+    picture(tmp_path / 'images/a.jpg')
+    save(tmp_path / 'masks/a.jpg', LABELS)
+    message = r'masks/a.jpg is a label map that is JPEG.*export PNG'
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path)
+    with pytest.raises(DatasetError, match=r'is JPEG.*PNG: masks/a.jpg'):
+        read(tmp_path, format='label_maps')
+    # Among others, or under another name, it is left out.
+    (tmp_path / 'masks/a.jpg').rename(tmp_path / 'masks/a.png')
+    for name in 'bc':
+        picture(tmp_path / f'images/{name}.jpg')
+    save(tmp_path / 'masks/b.jpg', LABELS)
+    save(tmp_path / 'masks/c.png', LABELS)
+    found = read(tmp_path)
+    assert [s.image.name for s in found.samples] == ['c.jpg']
+    (reason,) = (reason for reason in found.notes if 'JPEG' in reason)
+    assert found.notes[reason] == ['masks/a.png', 'masks/b.jpg']
+    unused = found.notes['image without usable annotation']
+    assert unused == ['images/a.jpg', 'images/b.jpg']

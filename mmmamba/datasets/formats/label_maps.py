@@ -16,6 +16,7 @@ from .sample import Annotated, Notes, Sample
 from .source import Source, common
 
 _LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
+_BLURRED = ('.jpg', '.jpeg', '.jfif')
 _MAP_FOLDER = re.compile(
     r'(?:(?:train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)[ _-]?)?'
     r'(?:segmentation)?(?:masks?|labels?|annot(?:ation)?s?|gt|ground_?truth'
@@ -24,6 +25,7 @@ _MAP_FOLDER = re.compile(
 _MAP_NAME = re.compile(
     r'(.+?)_(?:mask|labels?|labelids|l|gt|seg|segmentation)', re.IGNORECASE
 )
+_JPEG = 'is JPEG, which blurs the edges of classes; export PNG'
 # In the color tables of data sets; their pixels belong to no class.
 _NOTHING = ('void', 'unlabelled', 'unlabeled', 'ignore')
 _MOST_CLASSES = 254
@@ -71,9 +73,10 @@ def read(
     found = set().union(*present.values()) if present else set()
     colors = any(label > 255 for label in found)
     if not found:
+        reasons = '; '.join(f'{k}: {v[0]}' for k, v in notes.items())
         raise DatasetError(
-            f'{source.root}: no image has a usable label map; '
-            + '; '.join(f'{k}: {v[0]}' for k, v in notes.items())
+            f'{source.root}: no image has a usable label map '
+            f'({reasons or "docs/prepare.md shows where they may lie"})'
         )
     ignored = set(ignored)
     if not colors and found != {0, 255}:
@@ -109,7 +112,8 @@ def read(
                 '(ignored)',
                 source.name(sample.label_map or sample.image),
             )
-    source.note_unused(samples, notes, _pairs(source).values())
+    others = {*_pairs(source).values(), *_pairs(source, _BLURRED).values()}
+    source.note_unused(samples, notes, others)
 
     def read_map(sample: Sample) -> np.ndarray:
         assert sample.label_map is not None
@@ -154,14 +158,25 @@ def _look(
         sample.label_map = path
         samples.append(sample)
         present[image] = {int(v) for v in np.unique(labels)}
+    for path in _pairs(source, _BLURRED).values():
+        notes.add(f'label map that {_JPEG}', source.name(path))
     return samples, present
 
 
-def _pairs(source: Source) -> dict[Path, Path]:
+def blurred(source: Source) -> str:
+    """Say which file seems to be a label map in JPEG, if there is one."""
+    for path in _pairs(source, _BLURRED).values():
+        return f'{source.name(path)} is a label map that {_JPEG}'
+    return ''
+
+
+def _pairs(
+    source: Source, suffixes: tuple[str, ...] = _LOSSLESS
+) -> dict[Path, Path]:
     """The label map of each image that has one."""
     maps = {}
     stems = {image.stem for image in source.images}
-    for file in source.with_suffix(*_LOSSLESS):
+    for file in source.with_suffix(*suffixes):
         parent = file.relative_to(source.root).parts[:-1]
         marked = _MAP_NAME.fullmatch(file.stem)
         in_folder = any(_MAP_FOLDER.fullmatch(p.lower()) for p in parent)
@@ -203,6 +218,8 @@ def _load(path: Path, by_color: bool) -> np.ndarray:
         ValueError: If it cannot be one; the message ends "label map that".
     """
     with open_image(path) as file:
+        if file.format == 'JPEG':  # whatever its suffix
+            raise ValueError(_JPEG)
         palette = file.mode == 'P' and by_color
         if palette or file.mode in ('RGB', 'RGBA', 'LA'):
             pixels = np.asarray(file.convert('RGB'))
