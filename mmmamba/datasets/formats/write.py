@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..images import open_image, progress
-from .sample import Annotated, Instance, Sample, area
+from .sample import Annotated, Instance, Notes, Sample, area
 
 #: Folders of ADE20K.
 _ADE = {'train': 'training', 'val': 'validation', 'test': 'test'}
@@ -45,7 +45,7 @@ def write_dataset(
                 max(1, round(sample.height * scale)),
             )
             _shrink(sample, folder / sample.name, size)
-            _scale(sample, size)
+            _scale(sample, size, found.notes)
         else:
             place(sample.image, folder / sample.name, copy)
         if found.read_map:
@@ -53,7 +53,13 @@ def write_dataset(
             maps.mkdir(parents=True, exist_ok=True)
             labels = Image.fromarray(found.read_map(sample))
             if labels.size != size:
+                before = np.unique(np.asarray(labels))
                 labels = labels.resize(size, Image.Resampling.NEAREST)
+                if len(np.unique(np.asarray(labels))) < len(before):
+                    found.notes.add(
+                        'label map of which --max-size leaves fewer classes',
+                        sample.image.name,
+                    )
             labels.save((maps / sample.name).with_suffix('.png'))
     if not found.read_map:
         (out_dir / 'annotations').mkdir()
@@ -179,21 +185,33 @@ def _shrink(sample: Sample, target: Path, size: tuple[int, int]) -> None:
         small.save(target, form, **options)
 
 
-def _scale(sample: Sample, size: tuple[int, int]) -> None:
+def _scale(sample: Sample, size: tuple[int, int], notes: Notes) -> None:
     """Bring what is annotated to a new size of the image."""
     factors = np.array(size) / (sample.width, sample.height)
-    for instance in sample.instances:
+    kept = []
+    for number, instance in enumerate(sample.instances, 1):
+        where = f'{sample.image.name}: object {number}'
         x, y, width, height = (
             np.reshape(instance.bbox, (2, 2)) * factors
         ).ravel()
+        if width < 1 or height < 1:  # mmdet ignores them silently
+            notes.add('box below 1 px by --max-size', where)
+            continue
+        kept.append(instance)
         instance.bbox = (float(x), float(y), float(width), float(height))
         if isinstance(instance.segmentation, dict):
             instance.segmentation = _scale_mask(instance, size)
+            if not area(instance):
+                instance.segmentation = []
+                notes.add('mask of no pixel by --max-size (box kept)', where)
         else:
             instance.segmentation = [
                 (np.reshape(part, (-1, 2)) * factors).ravel().tolist()
                 for part in instance.segmentation
             ]
+    sample.instances = kept
+    if not sample.label_map:
+        sample.labels = frozenset(i.label for i in kept)
     sample.width, sample.height = size
 
 
