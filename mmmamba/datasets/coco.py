@@ -170,7 +170,7 @@ class _Notes:
         return len(self._places.get(kind, ()))
 
 
-def _key(value: object) -> object:
+def as_id(value: object) -> object:
     """An id that compares equal whether it is text or a number."""
     if isinstance(value, str):
         try:
@@ -184,7 +184,7 @@ def _key(value: object) -> object:
     return None if value is None else str(value)
 
 
-def _number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """A finite number, or text that is one; else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -202,10 +202,10 @@ def _right_categories(
     righted: dict[str, dict] = {}
     category_of: dict[object, int] = {}
     name_of: dict[object, str] = {}
-    numbers = {_key(c['id']) for c in categories}
+    numbers = {as_id(c['id']) for c in categories}
     keep = all(isinstance(n, int) for n in numbers)
     for category in categories:
-        key, name = _key(category['id']), str(category['name'])
+        key, name = as_id(category['id']), str(category['name'])
         if key is None or name_of.get(key, name) != name:
             notes.add(
                 'error',
@@ -240,7 +240,7 @@ def _right_images(
     files = None if folder is None else Folder(folder)
     righted: dict[str, dict] = {}
     image_of: dict[object, dict] = {}
-    keys = [_key(image['id']) for image in images]
+    keys = [as_id(image['id']) for image in images]
     keep = all(isinstance(k, int) for k in keys)
     for key, image in zip(keys, images):
         name = str(image['file_name']).replace('\\', '/')
@@ -326,7 +326,7 @@ def _right_annotations(
     righted = []
     for annotation in annotations:
         place = f'annotation {annotation.get("id")}'
-        image = image_of.get(_key(annotation.get('image_id')))
+        image = image_of.get(as_id(annotation.get('image_id')))
         if image is None:
             notes.add(
                 'warning',
@@ -336,7 +336,7 @@ def _right_annotations(
                 f'{place} is for image {annotation.get("image_id")}',
             )
             continue
-        category = category_of.get(_key(annotation.get('category_id')))
+        category = category_of.get(as_id(annotation.get('category_id')))
         if category is None:
             notes.add(
                 'warning',
@@ -375,7 +375,7 @@ def _right_annotations(
                 place,
             )
         righted.append(new)
-    ids = [_key(a.get('id')) for a in righted]
+    ids = [as_id(a.get('id')) for a in righted]
     valid = all(isinstance(i, int) and i > 0 for i in ids)
     if not valid or len(set(ids)) < len(ids):
         notes.add(
@@ -420,7 +420,7 @@ def _right_segmentation(
         polygons = []
         for part in given:
             points = (
-                [_number(n) for n in part] if isinstance(part, list) else []
+                [as_number(n) for n in part] if isinstance(part, list) else []
             )
             if (
                 len(points) >= 6
@@ -472,7 +472,7 @@ def _right_box(
     given = annotation.get('bbox')
     box = None
     if isinstance(given, (list, tuple)) and len(given) == 4:
-        numbers = [n for n in map(_number, given) if n is not None]
+        numbers = [n for n in map(as_number, given) if n is not None]
         box = numbers if len(numbers) == 4 else None
     if box is None and segmentation:
         notes.add(
@@ -525,7 +525,7 @@ def _right_area(
     notes: _Notes,
 ) -> float:
     """The area that is given, or that of the segmentation or the box."""
-    area = _number(annotation.get('area'))
+    area = as_number(annotation.get('area'))
     if area is not None and area > 0:
         return area
     notes.add(
@@ -562,7 +562,7 @@ def _right_frames(
         far = reach[annotation['image_id']]
         far[:] = [max(far[0], x + width), max(far[1], y + height)]
     for image in images:
-        width, height = (_number(image.get(n)) for n in ('width', 'height'))
+        width, height = (as_number(image.get(n)) for n in ('width', 'height'))
         given = width or 0.0, height or 0.0
         size: ImageSize | None = image.get('_size')
         frame: tuple[float, float]
@@ -706,15 +706,15 @@ def _look_at_boxes(
         for a in given
         if isinstance(a.get('bbox'), list)
         and len(a['bbox']) == 4
-        and None not in [_number(n) for n in a['bbox']]
+        and None not in [as_number(n) for n in a['bbox']]
     ]
     if boxes and max(max(b) for b in boxes) <= 1.0:
         notes.add(
             'error',
             'normalised_boxes',
             'the boxes of {file} are fractions of the image, from 0 to 1; '
-            'COCO has pixels. Multiply them by width and height, or convert '
-            'the original with tools/dataset_tools/prepare.py',
+            'COCO has pixels. tools/dataset_tools/prepare.py --boxes '
+            'normalized converts them',
             '',
         )
     elif _are_corners(images, annotations):
@@ -722,7 +722,8 @@ def _look_at_boxes(
             'error',
             'corner_boxes',
             'the boxes of {file} seem to be [x1, y1, x2, y2]; COCO has '
-            '[x, y, width, height]. Subtract x1 and y1',
+            '[x, y, width, height]. tools/dataset_tools/prepare.py --boxes '
+            'xyxy converts them',
             '',
         )
     elif not annotations and not notes.count('negative_box'):

@@ -23,6 +23,8 @@ MAP_METHODS = {
     'pspnet': 'pspnet_mobilemamba_t2_camvid',
 }
 ARCHS = ('t2', 't4', 's6', 'b1', 'b2', 'b4')
+#: How a config begins, and how prepare.py knows what it wrote.
+HEADER = '# Written by tools/dataset_tools/prepare.py'
 # The repository's, or those that were installed.
 _CONFIGS = (Path(__file__).parents[1] / '.mim/configs').resolve()
 _ITERATIONS = 2000  # enough for some hundred images, an hour on two cores
@@ -155,7 +157,7 @@ def write_config(
     counts = Counter(sample.split for sample in found.samples)
     amounts = ', '.join(f'{counts[s]} {s}' for s in _splits(found))
     text = f"""\
-# Written by tools/dataset_tools/prepare.py, a start to edit (docs/prepare.md).
+{HEADER}, a start to edit (docs/prepare.md).
 # Images: {amounts}.
 _base_ = {_quote(Path(place).as_posix())}
 work_dir = {_quote(work_dir)}

@@ -191,6 +191,68 @@ def test_boxes_that_are_not_of_coco(image):
         read(image)
 
 
+@pytest.mark.parametrize(
+    ('boxes', 'box', 'outline'),
+    [
+        ('xyxy', [50, 40, 90, 70], [50, 40, 90, 40, 90, 70]),
+        ('xyxy', ['50', 40, 90, 70], None),
+        ('normalized', [0.5, 0.5, 0.4, 0.375], None),
+        (
+            'normalized',
+            [0.5, 0.5, 0.4, 0.375],
+            [0.5, 0.5, 0.9, 0.5, 0.9, 0.875],
+        ),
+        ('normalized', [0.5, 0.5, 0.4, 0.375], [50, 40, 90, 40, 90, 70]),
+    ],
+)
+def test_boxes_of_another_kind(image, boxes, box, outline):
+    """The check names the option; the first boxes are refused without."""
+    annotation = dict(bbox=box)
+    if outline:
+        annotation['segmentation'] = [outline]
+    coco_file(image, [annotation])
+    with pytest.raises(DatasetError, match=f'--boxes {boxes} converts them'):
+        read(image)
+    found = read(image, boxes=boxes)
+    assert objects(found) == {'a.jpg': [('cat', 50, 40, 40, 30)]}
+    if outline:
+        (instance,) = found.samples[0].instances
+        assert instance.segmentation == [[50, 40, 90, 40, 90, 70]]
+
+
+def test_boxes_of_another_kind_that_are_broken(image):
+    """Counted as those of COCO are."""
+    coco_file(
+        image,
+        [
+            dict(bbox=[0.5, 0.5, 0.4, 0.375]),
+            dict(bbox=[0.5, None, 0.4, 0.375]),
+            dict(bbox=7),
+            dict(bbox=[0.5, 0.5, 0.001, 0.1], segmentation=[[1, 2], 'x']),
+        ],
+    )
+    found = read(image, boxes='normalized')
+    counts = {reason: len(names) for reason, names in found.notes.items()}
+    assert counts == {'no box': 2, 'tiny box': 1, 'segmentation': 1}
+    assert len(found.samples[0].instances) == 1
+
+
+@pytest.mark.parametrize('difficult', ['keep', 'ignore', 'drop'])
+def test_difficult_objects(image, difficult):
+    voc_file(image)
+    text = (image / 'a.xml').read_text()
+    hard = text[text.index('<object>') : text.index('</annotation>')]
+    hard = hard.replace('<bndbox>', '<difficult>1</difficult><bndbox>')
+    text = text.replace('</annotation>', f'{hard}</annotation>')
+    (image / 'a.xml').write_text(text)
+    found = read(image, difficult=difficult)
+    crowds = dict(keep=[0, 0], ignore=[0, 1], drop=[0])[difficult]
+    assert [i.iscrowd for i in found.samples[0].instances] == crowds
+    ((reason, names),) = found.notes.items()
+    assert reason.startswith('object marked difficult')
+    assert names == ['a.xml: object 2']
+
+
 def test_boxes_are_cut_at_the_border(image):
     coco_file(
         image,
@@ -561,6 +623,8 @@ def test_several_formats(image):
     [
         (dict(classes=['cat']), '--classes is for YOLO and label maps'),
         (dict(ignored=(0,)), '--ignore is for label maps'),
+        (dict(difficult='drop'), '--difficult is for Pascal VOC'),
+        (dict(format='yolo', boxes='xyxy'), '--boxes is for the format coco'),
     ],
 )
 def test_options_that_do_not_fit(image, options, message):

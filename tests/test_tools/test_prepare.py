@@ -195,6 +195,36 @@ def test_smaller_images(prepare, tmp_path, capsys):
     assert 's less an epoch' in capsys.readouterr().out
 
 
+def test_what_smaller_images_lose_is_told(prepare, boxes, capsys):
+    """Boxes below a pixel, which training would leave out, and masks."""
+    file = Path('in/annotations/instances_train.json')
+    original = json.loads(file.read_text())
+    mask = np.zeros((80, 100), np.uint8, order='F')
+    mask[20, 11:50] = 1
+    encoded = rle.encode(mask)
+    runs = dict(size=[80, 100], counts=encoded['counts'].decode())
+    first, second, *_ = original['annotations']
+    first.update(bbox=[10, 20, 40, 1.2], segmentation=[])
+    second.update(bbox=[10, 20, 40, 2], segmentation=runs)
+    file.write_text(json.dumps(original))
+    assert prepare('--max-size', 64) == 0
+    output = capsys.readouterr().out
+    for reason in ('box below 1 px by', 'mask of no pixel by'):
+        (line,) = (line for line in output.splitlines() if reason in line)
+        assert ' 1 ' in line
+    written = content('train')
+    number = len(original['annotations'])
+    assert len(written['annotations']) == number - 1
+    assert min(min(a['bbox'][2:]) for a in written['annotations']) >= 1
+
+
+def test_classes_that_smaller_label_maps_lose(prepare, maps, capsys):
+    maps[1, 1] = 3  # a class of one pixel
+    Image.fromarray(maps).save('in/masks/0.png')
+    assert prepare('--max-size', 64) == 0
+    assert 'label map of which --max-size' in capsys.readouterr().out
+
+
 def test_label_maps(prepare, maps):
     assert prepare('--classes', 'sky', 'road', 'car') == 0
     images = sorted(Path('out/images').rglob('*.png'))
@@ -296,9 +326,37 @@ def test_refused_folders(refusal, boxes):
     Path('out').mkdir()
     Path('out/mine.txt').write_text('')
     assert 'not empty' in refusal()
+    assert 'no config.py' in refusal('--overwrite')
+    Path('out/config.py').write_text('model = dict()')
+    assert 'out/config.py' in refusal('--overwrite')
     assert 'inside SOURCE' in refusal(out='in/out')
+    assert 'is inside DST' in refusal(out='in', source='in/train')
     assert 'is a file' in refusal(out='out/mine.txt')
     assert 'is no folder' in refusal(source='none', out='new')
+
+
+def test_overwrite(prepare, refusal, boxes):
+    """What the tool made is replaced, and nothing else."""
+    assert prepare() == 0
+    assert '--overwrite replaces it' in refusal()
+    assert prepare('--overwrite', '--arch', 't4') == 0
+    assert Config.fromfile('out/config.py').model.backbone.arch == 't4'
+    assert sorted(p.name for p in Path().iterdir()) == ['in', 'out']
+    Path('linked').symlink_to('out')
+    assert 'it is a link' in refusal('--overwrite', out='linked')
+    Path('out/notes.txt').write_text('mine')
+    assert '(notes.txt)' in refusal('--overwrite')
+
+
+def test_overwrite_keeps_the_images_of_the_source(prepare, refusal, boxes):
+    assert prepare('--copy') == 0
+    Path('links/annotations').mkdir(parents=True)
+    for split in ('train', 'val'):
+        Path('links', split).symlink_to(Path('out', split).resolve())
+        file = f'annotations/instances_{split}.json'
+        Path('links', file).write_bytes(Path('out', file).read_bytes())
+    message = refusal('--overwrite', source='links')
+    assert 'has images of SOURCE' in message
 
 
 def test_nothing_is_left_of_a_failure(prepare, boxes, monkeypatch):

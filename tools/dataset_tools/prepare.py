@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmmamba.datasets.findings import listing
 from mmmamba.datasets.formats import (
     FORMATS,
     Annotated,
@@ -32,6 +33,7 @@ from mmmamba.utils.cli import UsageError, run_tool
 from mmmamba.utils.starter_config import (
     ARCHS,
     BOX_METHODS,
+    HEADER,
     MAP_METHODS,
     Plan,
     choose_size,
@@ -52,7 +54,9 @@ def parse_args() -> argparse.Namespace:
         'source', type=Path, help='folder of the images and annotations'
     )
     parser.add_argument(
-        'dst', type=Path, help='folder to write to, new or empty'
+        'dst',
+        type=Path,
+        help='folder to write to, new or empty (but see --overwrite)',
     )
     parser.add_argument(
         '--format',
@@ -73,6 +77,21 @@ def parse_args() -> argparse.Namespace:
         default=[],
         metavar='LABEL',
         help='label maps: numbers that belong to no class; 255 never does',
+    )
+    parser.add_argument(
+        '--difficult',
+        choices=('keep', 'ignore', 'drop'),
+        default='keep',
+        help='Pascal VOC: objects marked difficult; "ignore" makes them count '
+        'neither as found nor as missed, as in its own evaluation '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--boxes',
+        choices=('xywh', 'xyxy', 'normalized'),
+        default='xywh',
+        help='COCO: boxes that are not its own x, y, width, height, but '
+        'corners, or fractions of the image (default: %(default)s)',
     )
     parser.add_argument(
         '--val-fraction',
@@ -119,6 +138,11 @@ def parse_args() -> argparse.Namespace:
         'maps the shorter side (default: that of the images, at most 360)',
     )
     parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace a DST that this tool made',
+    )
+    parser.add_argument(
         '--no-check',
         action='store_true',
         help='do not run check_dataset.py at the end',
@@ -131,8 +155,14 @@ def main() -> None:
     check_options(args)
     source = Source(args.source)
     found = read_annotated(
-        source, args.format, args.classes, tuple(args.ignore)
+        source,
+        args.format,
+        args.classes,
+        tuple(args.ignore),
+        args.difficult,
+        args.boxes,
     )
+    keep_images(args.dst, found)
     method = choose_method(args, source, found)
     image_size = choose_size(found, method, args.image_size)
     what = split_samples(found, args.val_fraction, args.seed)
@@ -149,9 +179,7 @@ def main() -> None:
             part / 'config.py', found, method, args.arch, image_size, work_dir
         )
         Config.fromfile(part / 'config.py')  # it must load
-        if args.dst.exists():
-            args.dst.rmdir()
-        part.replace(args.dst)
+        replace(part, args.dst)
     except OSError as error:
         raise UsageError(f'cannot write to DST: {error}') from None
     finally:
@@ -190,12 +218,55 @@ def check_options(args: argparse.Namespace) -> None:
         raise UsageError(
             f'DST {args.dst} is inside SOURCE: choose a folder elsewhere'
         )
+    if args.source.resolve().is_relative_to(args.dst.resolve()):
+        raise UsageError(f'SOURCE {args.source} is inside DST {args.dst}')
     if args.dst.exists() and not args.dst.is_dir():
         raise UsageError(f'DST {args.dst} is a file, not a folder')
     if args.dst.is_dir() and any(args.dst.iterdir()):
-        raise UsageError(
-            f'DST {args.dst} is not empty: remove it, or choose another folder'
-        )
+        others = not_ours(args.dst)
+        if others:
+            raise UsageError(
+                f'DST {args.dst} is not empty and has what this tool did not '
+                f'write ({others}): remove it, or choose another folder'
+            )
+        if not args.overwrite:
+            raise UsageError(
+                f'DST {args.dst} is not empty: --overwrite replaces it, or '
+                'choose another folder'
+            )
+
+
+def not_ours(dst: Path) -> str:
+    """What of a folder this tool did not write; nothing if it wrote all."""
+    config = dst / 'config.py'
+    if dst.is_symlink():
+        return 'it is a link'
+    if not config.is_file():
+        return 'it has no config.py'
+    if not config.read_text('utf-8', 'replace').startswith(HEADER):
+        return str(config)
+    written = {'config.py', 'annotations', 'images', *SPLITS}
+    return listing(sorted({f.name for f in dst.iterdir()} - written))
+
+
+def keep_images(dst: Path, found: Annotated) -> None:
+    """Refuse to replace a folder that images are linked from."""
+    for sample in found.samples:
+        if sample.image.resolve().is_relative_to(dst.resolve()):
+            raise UsageError(
+                f'DST {dst} has images of SOURCE, such as {sample.image}: '
+                'choose another folder'
+            )
+
+
+def replace(part: Path, dst: Path) -> None:
+    """Move a folder to where another one may be."""
+    old = dst.with_name(f'.{dst.name}.old')
+    shutil.rmtree(old, ignore_errors=True)
+    if dst.exists():
+        dst.replace(old)
+    part.replace(dst)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def choose_method(

@@ -41,12 +41,12 @@ def detect_format(source: Source) -> str:
     if not found and label_maps.is_here(source):
         found = ['label_maps']
     if not found:
+        jpeg = label_maps.blurred(source)
         raise DatasetError(
             f'{source.root} has {len(source.images)} images, but no '
-            f'annotations in a format that is known ({", ".join(FORMATS)}; '
-            'label maps as PNG, BMP or TIFF, as JPEG blurs them). '
-            'docs/prepare.md shows the layouts; --format names one and tells '
-            'what it lacks'
+            f'annotations in a format that is known ({", ".join(FORMATS)}). '
+            f'{jpeg + ". " if jpeg else ""}docs/prepare.md shows the layouts; '
+            '--format names one and tells what it lacks'
         )
     if len(found) > 1:
         raise DatasetError(
@@ -62,6 +62,8 @@ def read_annotated(
     format: str | None = None,
     classes: list[str] | None = None,
     ignored: tuple[int, ...] = (),
+    difficult: str = 'keep',
+    boxes: str = 'xywh',
 ) -> Annotated:
     """Read a data set in any of the formats.
 
@@ -71,6 +73,10 @@ def read_annotated(
         classes (list[str], optional): Class names in the order of their
             numbers, for YOLO and label maps without them.
         ignored (tuple[int, ...]): Labels of label maps that are no class.
+        difficult (str): What becomes of Pascal VOC's difficult objects, as
+            in :func:`voc.read`.
+        boxes (str): What the boxes of COCO's format are, as in
+            :func:`coco.read`.
 
     Returns:
         Annotated: Its images, classes, and what was left out.
@@ -85,10 +91,18 @@ def read_annotated(
         )
     if ignored and format != 'label_maps':
         raise DatasetError('--ignore is for label maps alone')
+    if difficult != 'keep' and format != 'voc':
+        raise DatasetError('--difficult is for Pascal VOC alone')
+    if boxes != 'xywh' and format != 'coco':
+        raise DatasetError('--boxes is for the format coco alone')
     if format == 'label_maps':
         found = label_maps.read(source, classes, ignored)
     elif format == 'yolo':
         found = yolo.read(source, classes)
+    elif format == 'voc':
+        found = voc.read(source, difficult)
+    elif format == 'coco':
+        found = coco.read(source, boxes)
     else:
         found = _READERS[format].read(source)
     for sample in found.samples:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..coco import right_coco
+from ..coco import as_id, as_number, right_coco
 from ..findings import raise_errors
 from .sample import Annotated, Instance, Notes, Sample, add_instance
 from .source import Source
@@ -18,11 +18,13 @@ def is_here(source: Source) -> bool:
     return any(_files(source))
 
 
-def read(source: Source) -> Annotated:
+def read(source: Source, boxes: str = 'xywh') -> Annotated:
     """Read a data set; the files are made right as for training.
 
     Args:
         source (Source): Its files.
+        boxes (str): What their boxes are: ``'xywh'`` as in COCO, ``'xyxy'``
+            for corners, ``'normalized'`` for fractions of the image.
 
     Returns:
         Annotated: Classes in the order of the files.
@@ -45,6 +47,8 @@ def read(source: Source) -> Annotated:
         if not found:
             continue
         content = dict(content, images=found)
+        if boxes != 'xywh':
+            _convert(source, content, boxes, samples)
         content, findings = right_coco(
             content, source.name(file), str(source.root)
         )
@@ -136,6 +140,53 @@ def _find_images(
             samples[path] = sample
             found.append(dict(entry, file_name=source.name(path)))
     return found
+
+
+def _convert(
+    source: Source, content: dict, boxes: str, samples: dict[Path, Sample]
+) -> None:
+    """Make the boxes, and polygons that are fractions, those of COCO."""
+    sizes = {}
+    for image in content['images']:
+        sample = samples[source.root / image['file_name']]
+        sizes[as_id(image['id'])] = (
+            as_number(image.get('width')) or sample.width,
+            as_number(image.get('height')) or sample.height,
+        )
+    annotations = []
+    for annotation in content['annotations']:
+        annotation = dict(annotation)
+        annotations.append(annotation)
+        size = sizes.get(as_id(annotation.get('image_id')))
+        box = _numbers(annotation.get('bbox'))
+        if size is None or len(box) != 4:
+            continue  # right_coco counts it
+        if boxes == 'xyxy':
+            x, y, right, bottom = box
+            annotation['bbox'] = [x, y, right - x, bottom - y]
+            continue
+        annotation['bbox'] = _scaled(box, size)
+        parts = annotation.get('segmentation')
+        if isinstance(parts, list):
+            polygons = [_numbers(part) for part in parts]
+            if all(polygons) and max(map(max, polygons)) <= 2:
+                annotation['segmentation'] = [
+                    _scaled(points, size) for points in polygons
+                ]
+    content['annotations'] = annotations
+
+
+def _numbers(values: object) -> list[float]:
+    """The numbers of a list; none if one of them is none."""
+    if not isinstance(values, list):
+        return []
+    numbers = [n for n in map(as_number, values) if n is not None]
+    return numbers if len(numbers) == len(values) else []
+
+
+def _scaled(values: list[float], size: tuple[float, float]) -> list[float]:
+    """Times width and height in turn."""
+    return [n * size[i % 2] for i, n in enumerate(values)]
 
 
 def _compressed(segmentation: list | dict) -> list | dict:

@@ -6,6 +6,12 @@ from pathlib import Path
 from .sample import Annotated, Instance, Notes, add_instance, polygon
 from .source import Source
 
+_DIFFICULT = {
+    'keep': 'object marked difficult (kept)',
+    'ignore': 'object marked difficult (ignored)',
+    'drop': 'object marked difficult',
+}
+
 
 def is_here(source: Source) -> bool:
     """Whether a folder holds annotations in this format."""
@@ -14,7 +20,7 @@ def is_here(source: Source) -> bool:
     )
 
 
-def read(source: Source) -> Annotated:
+def read(source: Source, difficult: str = 'keep') -> Annotated:
     """Read a data set.
 
     VOC counts pixels from 1 and includes the last one, so that a box is
@@ -22,6 +28,9 @@ def read(source: Source) -> Annotated:
 
     Args:
         source (Source): Its files.
+        difficult (str): What becomes of objects that are marked difficult:
+            ``'keep'``, ``'ignore'`` (neither found nor missed, as in VOC's
+            own evaluation) or ``'drop'``.
 
     Returns:
         Annotated: Classes in the order of their names.
@@ -58,6 +67,11 @@ def read(source: Source) -> Annotated:
             except (TypeError, ValueError):
                 notes.add('object without a readable name or box', where)
                 continue
+            if _integer(element.findtext('difficult')):
+                notes.add(_DIFFICULT[difficult], where)
+                if difficult == 'drop':
+                    continue
+                instance.iscrowd = difficult == 'ignore'
             add_instance(sample, notes, where, instance)
         samples.append(sample)
     classes = sorted({i.label for s in samples for i in s.instances})
