@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import find_latest_checkpoint
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -117,7 +118,7 @@ def test_interrupt_resume_and_test(folder):
     time.sleep(1)
     out = folder / 'predictions.pkl'
     pictures = folder / 'pictures'
-    options = ['--out', out, '--show-dir', pictures]
+    options = ['--out', out, '--show-dir', pictures, '--max-size', 100]
     finish(
         tool(
             'test.py',
@@ -135,7 +136,8 @@ def test_interrupt_resume_and_test(folder):
             f'test_evaluator.outfile_prefix={folder}/dump',
         )
     )
-    assert len(list(pictures.glob('*'))) == 3
+    sizes = [Image.open(file).size for file in pictures.glob('*')]
+    assert sizes == 3 * [(200, 100)]  # of 128 px; truth and prediction
     assert len(pickle.loads(out.read_bytes())) == 3
 
     # The printed figures are pycocotools' own on the dumped JSON.
