@@ -148,25 +148,33 @@ def draw_images(
     draw: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Draw what can be read, and then name what cannot."""
-    count, passed_over, unreadable = 0, [], []
+    count, passed_over, failed = 0, [], []
     for path, target in zip(track(images, 'Drawing'), targets):
         try:
             image = read_image(path)
         except PictureError as error:
             kind = mimetypes.guess_type(path)[0] or 'image/unknown'
             if kind.startswith('image/') or len(images) == 1:
-                unreadable.append(f'{path} ({error})')
+                failed.append(f'{path} ({error})')
             else:
                 passed_over.append(f'{path} ({kind})')
             continue
-        mmcv.imwrite(draw(image), str(target))
+        try:
+            mmcv.imwrite(draw(image), str(target))
+        except cv2.error as error:
+            height, width = image.shape[:2]
+            failed.append(
+                f'{path} ({width}x{height} px: OpenCV cannot resize or write '
+                f'it, {error.err}; strips that long want cutting)'
+            )
+            continue
         count += 1
     if count:
         print(f'{count} images drawn in {targets[0].parent}')
     if passed_over:
         print(f'passed over, no images: {", ".join(passed_over)}')
-    if unreadable:
-        raise UsageError(f'not readable as images: {", ".join(unreadable)}')
+    if failed:
+        raise UsageError(f'not drawn: {", ".join(failed)}')
     if not count:
         raise UsageError(f'the folder {images[0].parent} holds no images')
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from mmcv.image import rescale_size
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -452,6 +453,15 @@ class _Look:
                 if not isinstance(s, str)
             ]
 
+        known = dict(zip(self.summary.paths, self.summary.image_sizes))
+        if len(self.summary.image_sizes) != len(self.summary.paths):
+            known = {
+                p: (s.width, s.height)
+                for p, s in sizes.items()
+                if not isinstance(s, str)
+            }
+        self._look_at_strips(known)
+
         maps = dict(zip(self.summary.paths, self.summary.map_paths))
         other = []
         for path, size in sizes.items():
@@ -475,6 +485,27 @@ class _Look:
                     "the image; type='CustomSegDataset' serves photos that "
                     'EXIF turns',
                     count=len(other),
+                )
+            )
+
+    def _look_at_strips(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Find the images of which resizing would leave no pixel."""
+        scales = list(_scales(self.dataset.get('pipeline') or ()))
+        strips = [
+            f'{path} is {size[0]}x{size[1]}'
+            for path, size in sizes.items()
+            if any(min(rescale_size(size, scale)) < 1 for scale in scales)
+        ]
+        if strips:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'strip',
+                    f'{len(strips)} images are too long for their height or '
+                    f'width: resized as the config does, nothing is left of '
+                    f'it: {listing(strips)}. Cut them into pieces, or take '
+                    'them out of the data set',
+                    count=len(strips),
                 )
             )
 
@@ -502,6 +533,20 @@ def _sample(paths: Sequence[str], most: int | None) -> Sequence[str]:
     if most is None or len(paths) <= most:
         return paths
     return [paths[i * len(paths) // most] for i in range(most)]
+
+
+def _scales(pipeline: Sequence[Mapping]) -> Iterator[tuple[int, ...]]:
+    """The sizes, or the least of them, into which images are fitted."""
+    for step in pipeline:
+        if not step.get('keep_ratio'):
+            continue
+        least = min(step.get('ratio_range') or (1,))
+        given = step.get('scales') or step.get('scale')
+        if not isinstance(given, (list, tuple)):
+            continue  # a factor, say
+        several = given if isinstance(given[0], (list, tuple)) else [given]
+        for scale in several:
+            yield tuple(int(side * least) for side in scale)
 
 
 def _leaves(dataset: Mapping) -> Iterator[Mapping]:

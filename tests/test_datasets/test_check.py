@@ -692,6 +692,7 @@ def test_jpeg_label_maps(segmentation, tmp_path, kind):
     for name in ('images/a.jpg', 'maps/a.jpg'):
         Image.fromarray(image).save(tmp_path / name)
     dataset = segmentation.train_dataloader.dataset
+    pytest.importorskip('mmmamba.datasets.segmentation')  # registers ours
     dataset.update(type=kind, seg_map_suffix='.jpg')
     with pytest.raises(DatasetError, match=r'maps/a.jpg is JPEG.*export PNG'):
         check_datasets(segmentation, ('train',))
@@ -762,3 +763,45 @@ def test_classification_json(classification, tmp_path):
     dataset = classification.train_dataloader.dataset
     dataset.update(type='MultiLabelDataset', ann_file='train.json')
     check_datasets(classification, ('train',))
+
+
+@pytest.mark.parametrize(
+    ('step', 'least'),
+    [
+        (dict(type='Resize', scale=(32, 8), keep_ratio=True), 65),
+        (dict(type='Resize', scale=(32, 8)), None),
+        (
+            dict(
+                type='RandomResize',
+                scale=(64, 64),
+                ratio_range=(0.5, 2.0),
+                keep_ratio=True,
+            ),
+            65,
+        ),
+        (
+            dict(
+                type='RandomChoiceResize',
+                scales=[(64, 64), (32, 32)],
+                keep_ratio=True,
+            ),
+            65,
+        ),
+        (dict(type='Resize', scale_factor=0.5, keep_ratio=True), None),
+    ],
+)
+def test_strips_that_resizing_leaves_nothing_of(
+    segmentation, tmp_path, step, least
+):
+    """Beyond twice the longer side to 1; mmcv's resizing would fail."""
+    width = (least or 1000) - 1
+    segmentation.train_dataloader.dataset.pipeline = [step]
+    for _ in range(2):
+        for name in ('images/a.jpg', 'maps/a.png'):
+            Image.new('L', (width, 1)).save(tmp_path / name)
+        if width == least:
+            with pytest.raises(DatasetError, match=r'a\.jpg is 65x1\. Cut'):
+                check_datasets(segmentation, ('train',))
+        else:
+            check_datasets(segmentation, ('train',))
+        width += 1

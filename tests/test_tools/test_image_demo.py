@@ -72,6 +72,23 @@ def test_unreadable_images_do_not_end_the_others(
     assert 'notes.txt (text/plain)' in capsys.readouterr().out
 
 
+def test_a_strip_does_not_end_the_others(tool, folder, tmp_path):
+    """Images of which resizing leaves no pixel; here those of 40x30."""
+    Image.new('RGB', (64, 64)).save(folder / 'square.png')
+    out = tmp_path / 'out'
+    images, _ = tool['find_input'](str(folder))
+    targets = [out / path.name for path in images]
+
+    def draw(image):
+        return cv2.resize(image, (64, image.shape[0] // 64))
+
+    with pytest.raises(tool['UsageError']) as error:
+        tool['draw_images'](images, targets, draw)
+    assert [file.name for file in out.iterdir()] == ['square.png']
+    assert 'a.jpg (40x30 px: OpenCV cannot resize' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
 def test_files_that_are_no_images_are_no_mistake(tool, folder, tmp_path):
     (folder / 'instances.json').write_text('{}')
     draw(tool, folder, tmp_path / 'out')
