@@ -120,12 +120,12 @@ def add_instance(
     if right - left < 1 or bottom - top < 1:
         return notes.add('box below 1 px', where)
     inside = (left - x, top - y, x + width - right, y + height - bottom)
+    if isinstance(instance.segmentation, list):
+        instance.segmentation = [
+            _clip(polygon, sample) for polygon in instance.segmentation
+        ]
     if any(inside):
         instance.bbox = (left, top, right - left, bottom - top)
-        if isinstance(instance.segmentation, list):
-            instance.segmentation = [
-                _clip(polygon, sample) for polygon in instance.segmentation
-            ]
         if max(inside) > 1:
             notes.add('box cut at the border of its image (kept)', where)
     sample.instances.append(instance)
