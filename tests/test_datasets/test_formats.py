@@ -208,8 +208,7 @@ def test_boxes_that_are_not_of_coco(image):
 def test_boxes_of_another_kind(image, boxes, box, outline):
     """The check names the option; the first boxes are refused without."""
     annotation = dict(bbox=box)
-    if outline:
-        annotation['segmentation'] = [outline]
+    annotation['segmentation'] = [outline] if outline else []
     coco_file(image, [annotation])
     with pytest.raises(DatasetError, match=f'--boxes {boxes} converts them'):
         read(image)
@@ -440,6 +439,13 @@ def test_bad_yolo_lines_are_counted(image, line, reason):
     assert objects(found) == {'a.jpg': [('dog', 40, 30, 20, 20)]}
 
 
+def test_yolo_labels_without_image_are_counted(image):
+    yolo_file(image, '1 .5 .5 .2 .25\n')
+    (image / 'gone.txt').write_text('\n1 .5 .5 .2 .25\n')
+    (image / 'README.txt').write_text('1 dog')
+    assert read(image).notes == {'label file without image': ['gone.txt']}
+
+
 def test_yolo_lines_with_more_values(image):
     """A score, key points, a polygon with a score."""
     settings = 'names: {1: dog, 0: cat}\nkpt_shape: [2, 3]'
@@ -575,6 +581,59 @@ def test_label_studio_tasks(image):
     label_studio_file(image, annotations=[])
     with pytest.raises(DatasetError, match='task without annotation'):
         read(image)
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (dict(annotations=3), 'task without annotation'),
+        (dict(data=7), 'image not found'),
+        (
+            dict(annotations=[dict(result=5)]),
+            'result without readable shape',
+        ),
+        (None, 'task that cannot be read'),
+    ],
+)
+def test_a_broken_label_studio_task_does_not_end_the_others(
+    image, change, reason
+):
+    box = dict(x=10, y=10, width=20, height=20, rectanglelabels=['cat'])
+    good = dict(
+        data=dict(image='a.jpg'), annotations=[dict(result=[dict(value=box)])]
+    )
+    Image.new('RGB', (100, 80)).save(image / 'b.jpg')
+    broken = dict(good, data=dict(image='b.jpg')) | (change or {})
+    tasks = [broken if change else change, good]
+    (image / 'export.json').write_text(json.dumps(tasks))
+    found = read(image)
+    assert objects(found)['a.jpg'] == [('cat', 10, 8, 20, 16)]
+    assert len(found.notes[reason]) == 1
+
+
+def test_entries_that_cannot_be_read_are_counted(image):
+    """An annotation file that is no JSON, too."""
+    coco_file(image, [GOOD])
+    content = json.loads((image / 'coco.json').read_text())
+    content['images'] += [dict(id=2), 'a.jpg']
+    content['annotations'].append(None)
+    (image / 'coco.json').write_text(json.dumps(content))
+    (image / 'more.json').write_text('{"images": [')
+    found = read(image)
+    assert objects(found) == {'a.jpg': [('cat', 10, 10, 20, 20)]}
+    assert {reason: len(names) for reason, names in found.notes.items()} == {
+        'entry of images that cannot be read': 2,
+        'entry of annotations that cannot be read': 1,
+        'broken annotation file': 1,
+    }
+
+
+def test_polygons_are_cut_where_their_box_is_not(image):
+    """Or their area would be infinite."""
+    outline = [10, 10, 1e308, 10, 30, 1e308]
+    coco_file(image, [dict(GOOD, segmentation=[outline])])
+    (instance,) = read(image).samples[0].instances
+    assert instance.segmentation == [[10, 10, 100, 10, 30, 80]]
 
 
 def test_label_studio_minimal_export(image):

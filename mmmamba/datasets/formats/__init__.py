@@ -41,11 +41,13 @@ def detect_format(source: Source) -> str:
     if not found and label_maps.is_here(source):
         found = ['label_maps']
     if not found:
-        jpeg = label_maps.blurred(source)
+        broken = _broken_json(source)
+        hint = f'{broken[0]} is broken' if broken else ''
+        hint = hint or label_maps.blurred(source)
         raise DatasetError(
             f'{source.root} has {len(source.images)} images, but no '
             f'annotations in a format that is known ({", ".join(FORMATS)}). '
-            f'{jpeg + ". " if jpeg else ""}docs/prepare.md shows the layouts; '
+            f'{hint + ". " if hint else ""}docs/prepare.md shows the layouts; '
             '--format names one and tells what it lacks'
         )
     if len(found) > 1:
@@ -105,6 +107,9 @@ def read_annotated(
         found = coco.read(source, boxes)
     else:
         found = _READERS[format].read(source)
+    if format in ('coco', 'label_studio'):
+        for name in _broken_json(source):
+            found.notes.add('broken annotation file', name)
     for sample in found.samples:
         if found.read_map is None:
             sample.labels = frozenset(i.label for i in sample.instances)
@@ -119,6 +124,12 @@ def read_annotated(
             f'({reasons or "none was found"})'
         )
     return found
+
+
+def _broken_json(source: Source) -> list[str]:
+    """The names of the files that are no JSON, but should be."""
+    files = source.with_suffix('.json')
+    return [source.name(f) for f in files if source.read_json(f) is None]
 
 
 def _leave_out_broken(source: Source, found: Annotated) -> None:

@@ -87,23 +87,30 @@ def _files(source: Source) -> Iterator[Path]:
     for file in source.with_suffix('.json'):
         content = source.read_json(file)
         if isinstance(content, dict) and all(
-            isinstance(content.get(name), list)
-            and all(isinstance(entry, dict) for entry in content[name])
-            for name in _LISTS
+            isinstance(content.get(name), list) for name in _LISTS
         ):
             yield file
 
 
 def _readable(source: Source, file: Path, notes: Notes) -> dict:
-    """The content, without entries that lack what names them."""
+    """The content, without entries that are none or lack a name."""
     content = source.read_json(file)
     assert isinstance(content, dict)
     content = dict(content)
     for kind, needed in (
         ('images', {'id', 'file_name'}),
         ('categories', {'id', 'name'}),
+        ('annotations', set()),
     ):
-        content[kind] = [e for e in content[kind] if needed <= set(e)]
+        entries, content[kind] = content[kind], []
+        for number, entry in enumerate(entries, 1):
+            if isinstance(entry, dict) and needed <= set(entry):
+                content[kind].append(entry)
+            else:
+                notes.add(
+                    f'entry of {kind} that cannot be read',
+                    f'{source.name(file)}: entry {number}',
+                )
     used = {str(a.get('category_id')) for a in content['annotations']}
     groups = {str(c.get('supercategory')) for c in content['categories']}
     # Roboflow adds the group of all classes as category 0.
@@ -167,7 +174,7 @@ def _convert(
             continue
         annotation['bbox'] = _scaled(box, size)
         parts = annotation.get('segmentation')
-        if isinstance(parts, list):
+        if isinstance(parts, list) and parts:
             polygons = [_numbers(part) for part in parts]
             if all(polygons) and max(map(max, polygons)) <= 2:
                 annotation['segmentation'] = [

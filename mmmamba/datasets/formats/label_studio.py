@@ -49,7 +49,11 @@ def read(source: Source) -> Annotated:
     for file in _files(source):
         tasks = source.read_json(file)
         assert isinstance(tasks, list)
-        for task in tasks:
+        for number, task in enumerate(tasks, 1):
+            if not isinstance(task, dict):
+                where = f'{source.name(file)}: task {number}'
+                notes.add('task that cannot be read', where)
+                continue
             where = f'{source.name(file)}: task {task.get("id")}'
             results = _results(task, notes, where)
             if results is None:
@@ -76,11 +80,9 @@ def read(source: Source) -> Annotated:
 def _files(source: Source) -> Iterator[Path]:
     for file in source.with_suffix('.json'):
         tasks = source.read_json(file)
-        if (
-            isinstance(tasks, list)
-            and tasks
-            and all(isinstance(task, dict) for task in tasks)
-            and ('data' in tasks[0] or 'image' in tasks[0])
+        if isinstance(tasks, list) and any(
+            isinstance(task, dict) and ('data' in task or 'image' in task)
+            for task in tasks
         ):
             yield file
 
@@ -94,9 +96,10 @@ def _results(task: dict, notes: Notes, where: str) -> list | None:
             if isinstance(value, list)
             for result in value
         ]
+    given = task.get('annotations') or task.get('completions')
     annotations = [
         a
-        for a in task.get('annotations') or task.get('completions') or []
+        for a in (given if isinstance(given, list) else [])
         if isinstance(a, dict) and not a.get('was_cancelled')
     ]
     if not annotations:
@@ -104,12 +107,15 @@ def _results(task: dict, notes: Notes, where: str) -> list | None:
         return None
     for _ in annotations[1:]:
         notes.add('further annotation of a task (the first is used)', where)
-    return annotations[0].get('result') or []
+    results = annotations[0].get('result') or []
+    # What is no list is counted as one result that cannot be read.
+    return results if isinstance(results, list) else [results]
 
 
 def _find_image(source: Source, file: Path, task: dict) -> Path | None:
     """The image of a task: its address, as it is or without the upload's."""
-    for value in (task.get('data') or task).values():
+    data = task.get('data')
+    for value in (data if isinstance(data, dict) else task).values():
         if not isinstance(value, str):
             continue
         try:

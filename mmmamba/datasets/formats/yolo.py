@@ -86,6 +86,10 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
             if len(values) == 5 + key_points:
                 values = values[:5]
             _add(sample, values, classes, notes, where)
+    used = set(labels.values())
+    for file in source.with_suffix('.txt'):
+        if file not in used and any(map(_numbers, _lines(file))):
+            notes.add('label file without image', source.name(file))
     return Annotated('YOLO', classes, samples, notes)
 
 
