@@ -1,3 +1,4 @@
+#include "../common/rules.hpp"
 #include "cpu/ops.h"
 #include "shapes.h"
 
@@ -7,12 +8,7 @@ namespace {
 // Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const FeedForward& in) {
   Shapes shapes("feed_forward");
-  shapes.check("x", in.x, "... C>=1");
-  shapes.check("weight1", in.weight1, "C hidden>=1");
-  shapes.check("bias1", in.bias1, "hidden");
-  shapes.check("weight2", in.weight2, "hidden C");
-  shapes.check("bias2", in.bias2, "C");
-  shapes.check("shortcut", in.shortcut, "... C");
+  check_feed_forward(shapes, in);
   return at::empty_symint(in.x.sym_sizes(), in.x.options());
 }
 

@@ -1,3 +1,4 @@
+#include "../common/rules.hpp"
 #include "cpu/ops.h"
 #include "shapes.h"
 
@@ -7,10 +8,7 @@ namespace {
 // Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const Linear& in) {
   Shapes shapes("linear");
-  shapes.check("x", in.x, "... C>=1");
-  shapes.check("weight", in.weight, "C C_out");
-  shapes.check("bias", in.bias, "C_out");
-  shapes.check("residual", in.residual, "... C_out");
+  check_linear(shapes, in);
   auto shape = in.x.sym_sizes().vec();
   shape.back() = shapes["C_out"];
   return at::empty_symint(shape, in.x.options());

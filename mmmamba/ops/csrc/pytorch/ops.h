@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "../common/block.hpp"
 #include "op.h"
 
 namespace mmmamba {
@@ -114,5 +115,8 @@ struct Block {
   at::TensorList local, proj, conv2, ffn2;
   double eps;
 };
+
+// The parameters by name; raises ValueError where a list has another length.
+BlockParameters<Tensor> parameters_of(const Block& in);
 
 }  // namespace mmmamba

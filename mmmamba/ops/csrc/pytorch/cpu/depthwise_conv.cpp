@@ -1,19 +1,9 @@
-#include "../../common/cpu/depthwise_conv.hpp"
-
 #include "launch.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
-namespace {
 
 using mmmamba::depthwise_conv::Map;
-
-mmmamba::depthwise_conv::Act act(c10::string_view name) {
-  using mmmamba::depthwise_conv::Act;
-  return name == "none" ? Act::kNone : name == "relu" ? Act::kRelu : Act::kSilu;
-}
-
-}  // namespace
 
 void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
   const Tensor x = channels_last(in.x, in.x.scalar_type()),
@@ -30,9 +20,9 @@ void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
     args.x = view<Map<const T>>(x);
     args.weight = pointer(weight);
     args.bias = pointer(bias);
-    args.act = act(in.act);
+    args.act = act_of({in.act.data(), in.act.size()});
     args.y = view<Map<T>>(y);
-    run(MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>), args);
+    compute(args, PyTorch());
   });
 }
 

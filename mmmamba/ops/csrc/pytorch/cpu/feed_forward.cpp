@@ -1,4 +1,4 @@
-#include "gemm.h"
+#include "launch.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
@@ -22,18 +22,7 @@ void feed_forward(const FeedForward& in, const Tensor& y) {
   second.bias = pointer(bias2);
   second.shortcut = view<Matrix<const float>>(shortcut);
   second.y = {pointer(y), second.out};
-  const int64_t count = x.size(0);
-  if (count < kRowsOfThread * num_threads()) {
-    const Tensor hidden = at::empty({count, first.out}, x.options());
-    first.y = view<Matrix<float>>(hidden);
-    second.x = view<Matrix<const float>>(hidden);
-    run(first, count);
-    run(second, count);
-  } else {
-    share_rows(count, first.sample, [&](int64_t begin, int64_t end) {
-      gemm_kernels().feed_forward(first, second, begin, end);
-    });
-  }
+  compute(first, second, x.size(0), PyTorch());
 }
 
 }  // namespace mmmamba::cpu

@@ -1,37 +1,32 @@
-// From tensors to the arguments of kernels, and from tasks to threads.
+// From tensors to the arguments of kernels, and PyTorch as a runtime.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
+#include <ATen/record_function.h>
 
-#include <string>
-
-#include "../../common/cpu/isa.hpp"
+#include "../../common/cpu/compute.hpp"
 #include "../op.h"
-
-// The kernels of a family for the widest instruction set of this CPU, chosen
-// once, as PyTorch's own kernels are; ATEN_CPU_CAPABILITY overrides both.
-#if defined(__x86_64__)
-#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels)                  \
-  []() -> const auto& {                                        \
-    static const auto chosen = [] {                            \
-      const std::string capability = at::get_cpu_capability(); \
-      if (capability == "AVX512") return avx512::kernels();    \
-      if (capability == "AVX2") return avx2::kernels();        \
-      return portable::kernels();                              \
-    }();                                                       \
-    return chosen;                                             \
-  }()
-#else
-#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels) portable::kernels()
-#endif
 
 namespace mmmamba::cpu {
 
-inline int64_t num_threads() {
-  return at::in_parallel_region() ? 1 : at::get_num_threads();
-}
+// Its threads; the one that calls if it is inside a parallel region.
+class PyTorch final : public Runtime {
+ public:
+  PyTorch() : Runtime(at::in_parallel_region() ? 1 : at::get_num_threads()) {}
+
+ private:
+  void run(int64_t count, Call call, const void* function) const override {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      for (; begin < end; ++begin) call(function, begin);
+    });
+  }
+  void record(const char* name, Call call,
+              const void* function) const override {
+    RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>());
+    call(function, 0);
+  }
+};
 
 template <typename T = float>
 T* pointer(const Tensor& t) {
@@ -58,6 +53,21 @@ inline Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
   return t.stride(-1) == 1 ? t : t.contiguous();
 }
 
+// (B, ..., C) as rows; a copy only where they are not that far apart already.
+inline Tensor rows(const char* op, const OptionalTensor& x) {
+  if (!x) return Tensor();
+  TORCH_CHECK_TYPE(x->scalar_type() == at::kFloat, op,
+                   ": x and what is added must be float32, got ",
+                   x->scalar_type());
+  const Tensor flat = x->reshape({-1, x->size(-1)});
+  return flat.stride(1) == 1 || flat.size(1) == 1 ? flat : flat.contiguous();
+}
+
+// Rows of a sample of (B, ..., C).
+inline int64_t sample_rows(const Tensor& x) {
+  return x.numel() == 0 ? 1 : x.numel() / x.size(0) / x.size(-1);
+}
+
 // Calls body with a value of the type of a map.
 template <typename Body>
 void dispatch(const char* op, const Tensor& x, Body body) {
@@ -68,20 +78,6 @@ void dispatch(const char* op, const Tensor& x, Body body) {
     body(float());
   else
     body(BFloat16());
-}
-
-// Threads share the tasks of a kernel.
-template <typename Args>
-void run(void (*kernel)(const Args&, int64_t, int64_t), const Args& args,
-         int64_t tasks) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    kernel(args, begin, end);
-  });
-}
-
-template <typename Args>
-void run(const TaskKernels<Args>& kernels, const Args& args) {
-  run(kernels.run, args, kernels.count_tasks(args));
 }
 
 }  // namespace mmmamba::cpu

@@ -1,4 +1,4 @@
-#include "gemm.h"
+#include "launch.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
@@ -18,7 +18,7 @@ void linear(const Linear& in, const Tensor& y) {
   args.relu = in.relu;
   args.residual = view<Matrix<const float>>(residual);
   args.y = {pointer(y), args.out};
-  run(args, x.size(0));
+  compute(args, x.size(0), PyTorch());
 }
 
 }  // namespace mmmamba::cpu

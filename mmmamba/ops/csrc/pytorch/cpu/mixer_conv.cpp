@@ -1,5 +1,3 @@
-#include "../../common/cpu/mixer_conv.hpp"
-
 #include "launch.h"
 #include "ops.h"
 
@@ -41,7 +39,7 @@ void mixer_conv(const MixerConv& in, const Tensor& y) {
     local.y = args.y;
     local.y.data += args.global_channels;
     args.rest_channels = x.size(3) - args.global_channels - local.channels;
-    run(MMMAMBA_KERNELS_FOR_THIS_CPU(mixer_conv::kernels<T>), args);
+    compute(args, PyTorch());
   });
 }
 

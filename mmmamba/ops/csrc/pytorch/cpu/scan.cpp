@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "../../common/cpu/scan.hpp"
+#include "../../common/cpu/dispatch.hpp"
 #include "launch.h"
 
 namespace mmmamba::cpu {
@@ -58,14 +58,7 @@ Tensor scan_forward(const ScanInputs& in, const Tensor& x) {
     using T = decltype(type);
     auto args = arguments<T>(in);
     args.y = view<Sequences<T>>(y);
-    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
-    const Sizes& sizes = args.sizes;
-    const int64_t tasks =
-        sizes.batch * ((sizes.channels + k.lanes - 1) / k.lanes);
-    if (in.bidirectional())
-      run(k.bidirectional_forward, args, tasks);
-    else
-      run(k.selective_forward, args, tasks * sizes.directions);
+    compute(args, PyTorch());
   });
   return y.to(x.scalar_type());
 }
@@ -111,10 +104,12 @@ ScanGrads scan_backward(const ScanInputs& in, const Tensor& grad) {
     args.grad_rows = pointer<T>(g.rows);
     const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan::kernels<T>);
     const int64_t tasks = sizes.batch * sizes.splits;
-    if (in.bidirectional())
-      run(k.bidirectional_backward, args, tasks);
-    else
-      run(k.selective_backward, args, tasks * sizes.directions);
+    const auto backward =
+        in.bidirectional() ? k.bidirectional_backward : k.selective_backward;
+    const int64_t directions = in.bidirectional() ? 1 : sizes.directions;
+    PyTorch().parallel_for(
+        tasks * directions, 1,
+        [&](int64_t begin, int64_t end) { backward(args, begin, end); });
   });
 
   for (Tensor* t : {&g.weight, &g.bias, &g.A, &g.D})

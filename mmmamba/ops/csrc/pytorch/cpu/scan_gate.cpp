@@ -1,27 +1,16 @@
-#include "../../common/cpu/scan_gate.hpp"
-
 #include "launch.h"
 #include "ops.h"
 
 namespace mmmamba::cpu {
-namespace {
 
 using mmmamba::scan_gate::Series;
-
-// (2, N, D), as dt_weight is (2, R, D).
-Tensor decay(const Tensor& A) {
-  if (A.size(1) == 1) return parameter(A);
-  return parameter(A.reshape({2, -1, A.size(1)}).transpose(1, 2));
-}
-
-}  // namespace
 
 void scan_gate(const ScanGate& in, const Tensor& y) {
   const Tensor x = channels_last(in.x, in.x.scalar_type()),
                z = channels_last(in.z, in.x.scalar_type()),
                projected = channels_last(in.projected, at::kFloat),
                weight = parameter(in.dt_weight.transpose(1, 2)),
-               bias = parameter(in.dt_bias), A = decay(in.A),
+               bias = parameter(in.dt_bias), A = parameter(in.A),
                skip = parameter(in.D), scale = parameter(in.norm_weight),
                shift = parameter(in.norm_bias);
   const Tensor scanned = x.scalar_type() == at::kFloat
@@ -47,20 +36,7 @@ void scan_gate(const ScanGate& in, const Tensor& y) {
     args.eps = static_cast<float>(in.eps);
     args.scanned = view<Series<float>>(scanned);
     args.y = view<Series<T>>(y);
-    const auto& k = MMMAMBA_KERNELS_FOR_THIS_CPU(scan_gate::kernels<T>);
-    const int64_t vectors = args.channels / k.lanes;
-    if (args.batch % num_threads() != 0) {
-      run(k.scan, args, args.batch * vectors);
-      run(k.gate, args, args.batch * args.length);
-      return;
-    }
-    // A thread has whole samples, and finishes them while they are cached.
-    at::parallel_for(0, args.batch, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        k.scan(args, b * vectors, (b + 1) * vectors);
-        k.gate(args, b * args.length, (b + 1) * args.length);
-      }
-    });
+    compute(args, PyTorch());
   });
 }
 

@@ -1,0 +1,25 @@
+#include "dispatch.hpp"
+
+#include <cstdlib>
+#include <string>
+
+namespace mmmamba {
+
+InstructionSet instruction_set() {
+#if defined(__x86_64__)
+  const char* wanted = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string name = wanted ? wanted : "";
+  const bool has_avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512vl");
+  if (name == "default") return InstructionSet::kPortable;
+  if (has_avx512 && name != "avx2") return InstructionSet::kAvx512;
+  if (has_avx2) return InstructionSet::kAvx2;
+#endif
+  return InstructionSet::kPortable;
+}
+
+}  // namespace mmmamba

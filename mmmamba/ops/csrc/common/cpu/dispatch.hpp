@@ -1,0 +1,29 @@
+// The kernels of a family for this CPU.
+#pragma once
+
+#include "isa.hpp"
+
+// Those for its widest instruction set, chosen once; ATEN_CPU_CAPABILITY
+// overrides the choice, as it does for PyTorch's own kernels.
+#if defined(__x86_64__)
+#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels)                              \
+  []() -> const auto& {                                                    \
+    static const auto chosen =                                             \
+        ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx512 \
+            ? ::mmmamba::avx512::kernels()                                 \
+        : ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx2 \
+            ? ::mmmamba::avx2::kernels()                                   \
+            : ::mmmamba::portable::kernels();                              \
+    return chosen;                                                         \
+  }()
+#else
+#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels) ::mmmamba::portable::kernels()
+#endif
+
+namespace mmmamba {
+
+enum class InstructionSet { kPortable, kAvx2, kAvx512 };
+
+InstructionSet instruction_set();
+
+}  // namespace mmmamba

@@ -1,0 +1,78 @@
+// What the ops ask of the runtime that calls them, be it PyTorch, ONNX Runtime
+// or OpenVINO: its threads, and to be named to its profiler.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mmmamba {
+
+class Runtime {
+ public:
+  explicit Runtime(int64_t threads) : threads_(threads) {}
+  virtual ~Runtime() = default;
+
+  // The threads that share the work of a call.
+  int64_t threads() const { return threads_; }
+
+  // Calls work(begin, end) for equal shares of [0, size), one a thread, but
+  // none smaller than the grain.
+  template <typename Work>
+  void parallel_for(int64_t size, int64_t grain, const Work& work) const {
+    if (size <= 0) return;
+    const int64_t most = (size + grain - 1) / grain;
+    const int64_t shares = std::min(threads_, most);
+    if (shares <= 1) return work(0, size);
+    const int64_t share = (size + shares - 1) / shares;
+    const auto run_share = [&](int64_t i) {
+      if (i * share < size) work(i * share, std::min(size, (i + 1) * share));
+    };
+    run(shares, call<decltype(run_share)>, &run_share);
+  }
+
+  // Calls op(), which a profiler shows under this name.
+  template <typename Op>
+  void named(const char* name, const Op& op) const {
+    const auto run_op = [&](int64_t) { op(); };
+    record(name, call<decltype(run_op)>, &run_op);
+  }
+
+ protected:
+  using Call = void (*)(const void* function, int64_t i);
+
+  // Calls call(function, i) for all i below count, in parallel.
+  virtual void run(int64_t count, Call call, const void* function) const = 0;
+
+  virtual void record(const char*, Call call, const void* function) const {
+    call(function, 0);
+  }
+
+ private:
+  friend class OneThread;
+
+  template <typename Function>
+  static void call(const void* function, int64_t i) {
+    (*static_cast<const Function*>(function))(i);
+  }
+
+  const int64_t threads_;
+};
+
+// A runtime for what runs in one of the threads of another.
+class OneThread final : public Runtime {
+ public:
+  explicit OneThread(const Runtime& outer) : Runtime(1), outer_(outer) {}
+
+ private:
+  void run(int64_t count, Call call, const void* function) const override {
+    for (int64_t i = 0; i < count; ++i) call(function, i);
+  }
+  void record(const char* name, Call call,
+              const void* function) const override {
+    outer_.record(name, call, function);
+  }
+
+  const Runtime& outer_;
+};
+
+}  // namespace mmmamba
