@@ -1,59 +1,107 @@
-"""Builds the extension mmmamba._ext; all else is in pyproject.toml.
+"""Builds what is compiled; all else is in pyproject.toml.
 
-The switches are those of mmcv: ``MMMAMBA_WITH_OPS=0`` builds no extension,
+Two libraries have the same kernels: ``mmmamba._ext`` for PyTorch, and
+``mmmamba._ort_ops`` for ONNX Runtime.
+
+The switches are those of mmcv: ``MMMAMBA_WITH_OPS=0`` builds nothing,
 ``FORCE_CUDA=1`` builds the CUDA ops where no GPU is seen, and torch reads
-``MAX_JOBS`` and ``TORCH_CUDA_ARCH_LIST``. Without a compiler, or if the build
-fails, the install goes on without the extension, which mmmamba can do without.
+``MAX_JOBS`` and ``TORCH_CUDA_ARCH_LIST``. Without a compiler, or if a build
+fails, the install goes on without that library, which mmmamba can do without.
 """
 
 import os
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
+
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError:
+    torch = None
 
 CSRC = 'mmmamba/ops/csrc'
+HEADERS = glob(f'{CSRC}/**/*.h*', recursive=True)
+# No debug information, which would be most of a library.
+FLAGS = ['-O3', '-g0']
+# Of what is free of torch; nothing of it is for other libraries.
+FREE_FLAGS = [*FLAGS, '-std=c++17', '-fvisibility=hidden']
+SLOWER = ', with the slower ops in PyTorch'
 
 
-def without_extension(reason: str) -> None:
-    """Say that the ops are not built, and why."""
+def without(library: str, reason: str, rest: str = '') -> None:
+    """Say that a library is not built, and why."""
     warnings.warn(
-        f'mmmamba is installed without its compiled ops: {reason}. '
-        'It works all the same, with the slower ops in PyTorch.',
+        f'mmmamba is installed without {library}: {reason}. It works all the '
+        f'same{rest}.',
         stacklevel=2,
     )
 
 
-def extension() -> dict:
-    """The arguments of setup() that build the extension, or none."""
-    if os.getenv('MMMAMBA_WITH_OPS', '1') == '0':
-        return {}
-    try:
-        import torch
-        from torch.utils import cpp_extension
-    except ImportError:
-        without_extension(
-            'PyTorch is not there to build them against; install it, then '
-            'mmmamba with pip install --no-build-isolation'
+class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
+    """Builds what can be built."""
+
+    def build_extensions(self) -> None:
+        """Compile the kernels once, then the libraries with them."""
+        self.failed = []
+        try:
+            kernels = self.compile_kernels()
+            for extension in self.extensions:
+                extension.extra_objects += kernels
+            super().build_extensions()
+        except Exception as error:  # no compiler, for example
+            without('its compiled ops', f'the build failed ({error})', SLOWER)
+            self.failed = self.extensions
+        # Nothing of these to copy into an editable install.
+        self.extensions = [e for e in self.extensions if e not in self.failed]
+
+    def build_extension(self, extension: Extension) -> None:
+        """Build a library, or say that it is not built."""
+        try:
+            super().build_extension(extension)
+        except Exception as error:
+            rest = SLOWER if extension.name == 'mmmamba._ext' else ''
+            without(extension.name, f'the build failed ({error})', rest)
+            self.failed.append(extension)
+
+    def compile_kernels(self) -> list[str]:
+        """Compile what all libraries share; the objects."""
+
+        def compile_file(source: str) -> str:
+            (target,) = self.compiler.object_filenames(
+                [source], output_dir=self.build_temp
+            )
+            if newer_group([source, *HEADERS], target):
+                self.compiler.compile(
+                    [source], self.build_temp, extra_postargs=FREE_FLAGS
+                )
+            return target
+
+        jobs = int(os.getenv('MAX_JOBS') or os.cpu_count() or 1)
+        with ThreadPoolExecutor(jobs) as pool:
+            sources = sorted(glob(f'{CSRC}/common/cpu/*.cpp'))
+            return list(pool.map(compile_file, sources))
+
+
+def pytorch_ops() -> list[Extension]:
+    """The ops for PyTorch, if it is there."""
+    if torch is None:
+        without(
+            'mmmamba._ext',
+            'PyTorch is not there to build it against; install it, then '
+            'mmmamba with pip install --no-build-isolation',
+            SLOWER,
         )
-        return {}
-
-    class BuildExtension(cpp_extension.BuildExtension):
-        def build_extensions(self) -> None:
-            try:
-                super().build_extensions()
-            except Exception as error:  # no compiler, or one that fails
-                without_extension(f'the build failed ({error})')
-                # Nothing to copy into an editable install, then.
-                self.extensions.clear()
-
-    sources = glob(f'{CSRC}/common/cpu/*.cpp') + glob(f'{CSRC}/pytorch/*.cpp')
-    sources += glob(f'{CSRC}/pytorch/cpu/*.cpp')
-    # No debug information, which would be most of the library. OpenMP is what
-    # at::parallel_for is compiled to; not linked, so that PyTorch's own
-    # runtime, which is loaded already, serves it.
-    options = dict(cxx=['-O3', '-g0'], nvcc=['-O3'])
+        return []
+    sources = glob(f'{CSRC}/pytorch/*.cpp') + glob(f'{CSRC}/pytorch/cpu/*.cpp')
+    # OpenMP is what at::parallel_for is compiled to; not linked, so that
+    # PyTorch's own runtime, which is loaded already, serves it.
+    options = dict(cxx=FLAGS[:], nvcc=['-O3'])
     if sys.platform == 'linux':
         options['cxx'].append('-fopenmp')
     kind = cpp_extension.CppExtension
@@ -67,12 +115,33 @@ def extension() -> dict:
                 '(nvcc) was found. Set CUDA_HOME to where it is.',
                 stacklevel=1,
             )
-    return dict(
-        ext_modules=[
-            kind('mmmamba._ext', sorted(sources), extra_compile_args=options)
-        ],
+    return [
+        kind(
+            'mmmamba._ext',
+            sorted(sources),
+            depends=HEADERS,
+            extra_compile_args=options,
+        )
+    ]
+
+
+def onnxruntime_ops() -> list[Extension]:
+    """The ops for ONNX Runtime, which need nothing of it."""
+    return [
+        Extension(
+            'mmmamba._ort_ops',
+            [f'{CSRC}/onnxruntime/custom_ops.cpp'],
+            depends=HEADERS,
+            extra_compile_args=FREE_FLAGS,
+            language='c++',
+        )
+    ]
+
+
+if os.getenv('MMMAMBA_WITH_OPS', '1') == '0':
+    setup()
+else:
+    setup(
+        ext_modules=[*pytorch_ops(), *onnxruntime_ops()],
         cmdclass={'build_ext': BuildExtension},
     )
-
-
-setup(**extension())

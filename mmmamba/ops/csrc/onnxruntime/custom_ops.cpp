@@ -1,0 +1,286 @@
+// The nodes of common/cpu/nodes.hpp as custom ops of ONNX Runtime, in the
+// domain "mmmamba": what SessionOptions.register_custom_ops_library() loads.
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../common/cpu/nodes.hpp"
+#include "ort_api.h"
+
+namespace mmmamba {
+namespace {
+
+// The oldest version that has KernelContext_ParallelFor, of ONNX Runtime 1.17.
+constexpr uint32_t kVersion = 17;
+
+// What a function of ONNX Runtime returned.
+struct Failed {
+  OrtStatus* status;
+};
+
+void check(OrtStatus* status) {
+  if (status != nullptr) throw Failed{status};
+}
+
+// Calls body, and returns what it throws as ONNX Runtime takes it.
+template <typename Body>
+OrtStatus* guarded(const OrtApi& api, const Body& body) noexcept {
+  try {
+    body();
+    return nullptr;
+  } catch (const Failed& failed) {
+    return failed.status;
+  } catch (const NodeError& error) {
+    return api.CreateStatus(ORT_INVALID_ARGUMENT, error.what());
+  } catch (const std::exception& error) {
+    return api.CreateStatus(ORT_FAIL, error.what());
+  }
+}
+
+// The threads of a session.
+class Session final : public Runtime {
+ public:
+  Session(const OrtApi& api, const OrtKernelContext* context, int64_t threads)
+      : Runtime(threads), api_(api), context_(context) {}
+
+  // ONNX Runtime tells nobody how many threads it has. So as many calls as
+  // there are processors wait for each other for a moment: those that meet are
+  // in threads of their own.
+  int64_t count_threads() const {
+    using Clock = std::chrono::steady_clock;
+    const int64_t most = std::max(1u, std::thread::hardware_concurrency());
+    const auto end = Clock::now() + std::chrono::milliseconds(1);
+    std::atomic<int64_t> met = 0;
+    in_parallel(most, [&](int64_t) {
+      if (Clock::now() >= end) return;
+      for (++met; met < most && Clock::now() < end;) std::this_thread::yield();
+    });
+    return met;
+  }
+
+ private:
+  void run(int64_t count, Call call, const void* function) const override {
+    in_parallel(count, [&](int64_t i) { call(function, i); });
+  }
+
+  template <typename Function>
+  void in_parallel(int64_t count, const Function& function) const {
+    // An exception must not leave a thread of ONNX Runtime.
+    struct State {
+      const Function& function;
+      std::mutex mutex;
+      std::exception_ptr error;
+    } state{function, {}, {}};
+    const auto call = [](void* data, size_t i) {
+      auto& state = *static_cast<State*>(data);
+      try {
+        state.function(static_cast<int64_t>(i));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(state.mutex);
+        state.error = std::current_exception();
+      }
+    };
+    check(api_.KernelContext_ParallelFor(context_, call, count, 0, &state));
+    if (state.error) std::rethrow_exception(state.error);
+  }
+
+  const OrtApi& api_;
+  const OrtKernelContext* context_;
+};
+
+// One node of a session.
+class Kernel {
+ public:
+  Kernel(const Node& node, const OrtApi& api, const OrtKernelInfo* info)
+      : node_(node), api_(api) {
+    who_ = "mmmamba." + std::string(node.name) + " '" +
+           text([&](char* out, size_t* size) {
+             return api.KernelInfo_GetNodeName(info, out, size);
+           }) +
+           "'";
+    attributes_.visit(
+        node, [&](const char* name, auto& value) { read(info, name, value); });
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) {
+    return guarded(api_, [&] { try_to_compute(context); });
+  }
+
+ private:
+  void try_to_compute(OrtKernelContext* context) {
+    size_t count = 0;
+    check(api_.KernelContext_GetInputCount(context, &count));
+    Inputs inputs(node_.required.size());
+    std::vector<std::vector<int64_t>> shapes(inputs.size());
+    for (size_t i = 0; i < count && i < inputs.size(); ++i) {
+      const OrtValue* value = nullptr;
+      check(api_.KernelContext_GetInput(context, i, &value));
+      if (value != nullptr) inputs[i] = array(value, shapes[i]);
+    }
+    node_.check(node_, who_, inputs, attributes_);
+    const auto shape = node_.result(inputs, attributes_);
+    OrtValue* result = nullptr;
+    check(api_.KernelContext_GetOutput(context, 0, shape.data(), shape.size(),
+                                       &result));
+    node_.compute(inputs, attributes_, data(result),
+                  Session(api_, context, threads(context)));
+  }
+
+  // Calls get() as all functions that return text are called.
+  template <typename Get>
+  static std::string text(const Get& get) {
+    size_t size = 0;
+    check(get(nullptr, &size));
+    std::string text(size, '\0');
+    check(get(text.data(), &size));
+    text.resize(size - 1);  // without the zero at its end
+    return text;
+  }
+
+  // Whether there was no error; forgets it.
+  bool done(OrtStatus* status) const {
+    if (status != nullptr) api_.ReleaseStatus(status);
+    return status == nullptr;
+  }
+
+  bool get(const OrtKernelInfo* info, const char* name, int64_t& value) const {
+    return done(api_.KernelInfoGetAttribute_int64(info, name, &value));
+  }
+  bool get(const OrtKernelInfo* info, const char* name, float& value) const {
+    return done(api_.KernelInfoGetAttribute_float(info, name, &value));
+  }
+  bool get(const OrtKernelInfo* info, const char* name,
+           std::string& value) const {
+    size_t size = 0;
+    if (!done(api_.KernelInfoGetAttribute_string(info, name, nullptr, &size)))
+      return false;
+    value = text([&](char* out, size_t* size) {
+      return api_.KernelInfoGetAttribute_string(info, name, out, size);
+    });
+    return true;
+  }
+
+  // What is absent keeps its default; what has another type is an error.
+  template <typename T>
+  void read(const OrtKernelInfo* info, const char* name, T& value) const {
+    if (get(info, name, value)) return;
+    int64_t whole;
+    float real;
+    std::string words;
+    if (get(info, name, whole) || get(info, name, real) ||
+        get(info, name, words))
+      throw NodeError(who_ + ": the attribute " + name + " has another type");
+  }
+
+  Array array(const OrtValue* value, std::vector<int64_t>& shape) const {
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    check(api_.GetTensorTypeAndShape(value, &info));
+    size_t axes = 0;
+    OrtStatus* status = api_.GetDimensionsCount(info, &axes);
+    shape.resize(axes + 1);  // so that a scalar has a shape, too
+    if (status == nullptr)
+      status = api_.GetDimensions(info, shape.data(), axes);
+    api_.ReleaseTensorTypeAndShapeInfo(info);
+    check(status);
+    return {data(value), shape.data(), axes};
+  }
+
+  // Other calls may keep threads from being counted: counts a few times.
+  int64_t threads(const OrtKernelContext* context) {
+    if (counts_ > 0 && counts_-- > 0) {
+      const int64_t found = Session(api_, context, 1).count_threads();
+      if (found > threads_) threads_ = found;
+    }
+    return threads_;
+  }
+
+  float* data(const OrtValue* value) const {
+    void* data = nullptr;
+    check(api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+    return static_cast<float*>(data);
+  }
+
+  const Node& node_;
+  const OrtApi& api_;
+  std::string who_;
+  Attributes attributes_;
+  std::atomic<int> counts_ = 3;
+  std::atomic<int64_t> threads_ = 1;
+};
+
+struct CustomOp : OrtCustomOp {
+  const Node* node;
+};
+
+const Node& node_of(const OrtCustomOp* op) {
+  return *static_cast<const CustomOp*>(op)->node;
+}
+
+CustomOp custom_op(const Node& node) {
+  CustomOp op = {};
+  op.node = &node;
+  op.version = kVersion;
+  op.GetName = [](const OrtCustomOp* op) { return node_of(op).name; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) {
+    return "CPUExecutionProvider";
+  };
+  op.GetInputTypeCount = [](const OrtCustomOp* op) {
+    return node_of(op).required.size();
+  };
+  op.GetInputType = op.GetOutputType = [](const OrtCustomOp*, size_t) {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetInputCharacteristic = [](const OrtCustomOp* op, size_t i) {
+    return node_of(op).required[i] ? INPUT_OUTPUT_REQUIRED
+                                   : INPUT_OUTPUT_OPTIONAL;
+  };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) {
+    return INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
+    return OrtMemTypeDefault;
+  };
+  op.CreateKernelV2 = [](const OrtCustomOp* op, const OrtApi* api,
+                         const OrtKernelInfo* info, void** kernel) {
+    return guarded(*api,
+                   [&] { *kernel = new Kernel(node_of(op), *api, info); });
+  };
+  op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    return static_cast<Kernel*>(kernel)->compute(context);
+  };
+  op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  return op;
+}
+
+// The domain of all sessions of the process, which may outlive any other code.
+OrtCustomOpDomain* domain(const OrtApi& api) {
+  static OrtCustomOpDomain* const shared = [&] {
+    auto* ops = new std::vector<CustomOp>;
+    for (const Node& node : nodes()) ops->push_back(custom_op(node));
+    OrtCustomOpDomain* domain = nullptr;
+    check(api.CreateCustomOpDomain("mmmamba", &domain));
+    for (const CustomOp& op : *ops) check(api.CustomOpDomain_Add(domain, &op));
+    return domain;
+  }();
+  return shared;
+}
+
+}  // namespace
+}  // namespace mmmamba
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
+    OrtSessionOptions* options, const OrtApiBase* base) {
+  using namespace mmmamba;
+  const OrtApi* api = base->GetApi(kVersion);
+  if (api == nullptr)
+    return base->GetApi(1)->CreateStatus(
+        ORT_FAIL, "the custom ops of mmmamba need onnxruntime 1.17 or later");
+  return guarded(*api,
+                 [&] { check(api->AddCustomOpDomain(options, domain(*api))); });
+}
