@@ -1,7 +1,8 @@
 """Builds what is compiled; all else is in pyproject.toml.
 
-Two libraries have the same kernels: ``mmmamba._ext`` for PyTorch, and
-``mmmamba._ort_ops`` for ONNX Runtime.
+Three libraries have the same kernels: ``mmmamba._ext`` for PyTorch,
+``mmmamba._ort_ops`` for ONNX Runtime, and ``mmmamba._openvino_ops`` where
+openvino is installed.
 
 The switches are those of mmcv: ``MMMAMBA_WITH_OPS=0`` builds nothing,
 ``FORCE_CUDA=1`` builds the CUDA ops where no GPU is seen, and torch reads
@@ -14,6 +15,8 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -138,10 +141,36 @@ def onnxruntime_ops() -> list[Extension]:
     ]
 
 
+def openvino_ops() -> list[Extension]:
+    """The ops for OpenVINO, if it is there."""
+    spec = find_spec('openvino')
+    if spec is None:
+        return []
+    package = Path(spec.origin).parent
+    # Loaded already wherever OpenVINO loads the extension.
+    libraries = [
+        str(library)
+        for name in ('libopenvino.*', 'libtbb.*')
+        for library in (package / 'libs').glob(name)
+        if library.suffix != '.pc'
+    ]
+    return [
+        Extension(
+            'mmmamba._openvino_ops',
+            [f'{CSRC}/openvino/extension.cpp'],
+            depends=HEADERS,
+            include_dirs=[str(package / 'include')],
+            extra_objects=libraries,
+            extra_compile_args=FREE_FLAGS,
+            language='c++',
+        )
+    ]
+
+
 if os.getenv('MMMAMBA_WITH_OPS', '1') == '0':
     setup()
 else:
     setup(
-        ext_modules=[*pytorch_ops(), *onnxruntime_ops()],
+        ext_modules=[*pytorch_ops(), *onnxruntime_ops(), *openvino_ops()],
         cmdclass={'build_ext': BuildExtension},
     )

@@ -1,6 +1,9 @@
-"""Where the ops for ONNX Runtime are."""
+"""Where the ops for ONNX Runtime and for OpenVINO are."""
 
+import importlib.metadata
 import importlib.util
+import re
+from pathlib import Path
 
 _BUILD = (
     'pip install --no-build-isolation --force-reinstall --no-deps, and the '
@@ -18,6 +21,35 @@ def ort_library() -> str:
         FileNotFoundError: If it is not built.
     """
     return _library('mmmamba._ort_ops', 'a C++ compiler')
+
+
+def openvino_extension() -> str:
+    """Return the library of the ops for OpenVINO.
+
+    Returns:
+        str: Its path, for ``openvino.Core.add_extension``.
+
+    Raises:
+        FileNotFoundError: If it is not built.
+        RuntimeError: If it is built for another version of OpenVINO than the
+            one that is installed.
+    """
+    path = _library('mmmamba._openvino_ops', 'a C++ compiler and openvino')
+    # A library for another OpenVINO does not load, nor does it say why.
+    content = Path(path).read_bytes()
+    built_for = re.search(rb'mmmamba built for openvino ([\d.]+)', content)
+    wanted = built_for[1].decode() if built_for else 'unknown'
+    try:
+        installed = importlib.metadata.version('openvino')
+    except importlib.metadata.PackageNotFoundError:
+        installed = 'none'
+    if installed != wanted:
+        raise RuntimeError(
+            f'{path} is built for OpenVINO {wanted}, and {installed} is '
+            f'installed. Run pip install openvino=={wanted}, or build it anew '
+            f'with {_BUILD}'
+        )
+    return path
 
 
 def _library(name: str, needs: str) -> str:

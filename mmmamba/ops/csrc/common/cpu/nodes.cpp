@@ -43,7 +43,7 @@ class Shapes : public ShapeRules<Shapes, int64_t> {
 Shape shape_of(const Array& array) { return {array.begin(), array.end()}; }
 
 int64_t divided(int64_t size, int64_t stride) {
-  return size < 0 ? size : (size + stride - 1) / stride;
+  return size < 0 || stride < 1 ? -1 : (size + stride - 1) / stride;
 }
 
 int64_t product(const int64_t* begin, const int64_t* end) {
