@@ -29,7 +29,7 @@ class SSMParameters(NamedTuple):
 
     ``dt_weight`` is ``(2, R, D)``, the order of the memory in which
     :func:`scan_gate` copies nothing. The C++ side is ``SSMParameters`` in
-    csrc/pytorch/block.h.
+    csrc/common/block.hpp.
     """
 
     in_weight: Tensor

@@ -1,6 +1,6 @@
 """Shapes as patterns such as ``'B H W C'``: how the ops check their inputs.
 
-The twin in C++ is csrc/pytorch/shapes.h; both use the same words for the same
+The twin in C++ is csrc/common/shapes.hpp; both use the same words for the same
 error.
 """
 
