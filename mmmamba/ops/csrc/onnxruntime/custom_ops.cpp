@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -42,15 +43,14 @@ OrtStatus* guarded(const OrtApi& api, const Body& body) noexcept {
   }
 }
 
-// The threads of a session.
+// ONNX Runtime as a call of a node sees it.
 class Session final : public Runtime {
  public:
   Session(const OrtApi& api, const OrtKernelContext* context, int64_t threads)
       : Runtime(threads), api_(api), context_(context) {}
 
-  // ONNX Runtime tells nobody how many threads it has. So as many calls as
-  // there are processors wait for each other for a moment: those that meet are
-  // in threads of their own.
+  // As many calls as there are processors wait for each other for a moment:
+  // those that meet are in threads of their own.
   int64_t count_threads() const {
     using Clock = std::chrono::steady_clock;
     const int64_t most = std::max(1u, std::thread::hardware_concurrency());
@@ -93,6 +93,36 @@ class Session final : public Runtime {
   const OrtKernelContext* context_;
 };
 
+// The number of threads that a session has, which ONNX Runtime tells nobody.
+class Threads {
+ public:
+  // Those of the session that has this logger, which all of its nodes share.
+  static std::shared_ptr<Threads> of(const OrtLogger* logger) {
+    static std::mutex mutex;
+    static std::map<const OrtLogger*, std::weak_ptr<Threads>> known;
+    const std::lock_guard<std::mutex> lock(mutex);
+    auto threads = known[logger].lock();
+    if (!threads) known[logger] = threads = std::make_shared<Threads>();
+    return threads;
+  }
+
+  // Other work may keep threads from being counted: counts in the first calls.
+  int64_t count(const OrtApi& api, const OrtKernelContext* context) {
+    if (calls_ < kCounts && calls_++ < kCounts) {
+      const int64_t found = Session(api, context, 1).count_threads();
+      int64_t most = most_;
+      while (found > most && !most_.compare_exchange_weak(most, found)) {
+      }
+    }
+    return most_;
+  }
+
+ private:
+  static constexpr int kCounts = 10;
+  std::atomic<int> calls_ = 0;
+  std::atomic<int64_t> most_ = 1;
+};
+
 // One node of a session.
 class Kernel {
  public:
@@ -103,6 +133,9 @@ class Kernel {
              return api.KernelInfo_GetNodeName(info, out, size);
            }) +
            "'";
+    const OrtLogger* logger = nullptr;
+    check(api.KernelInfo_GetLogger(info, &logger));
+    threads_ = Threads::of(logger);
     attributes_.visit(
         node, [&](const char* name, auto& value) { read(info, name, value); });
   }
@@ -128,7 +161,7 @@ class Kernel {
     check(api_.KernelContext_GetOutput(context, 0, shape.data(), shape.size(),
                                        &result));
     node_.compute(inputs, attributes_, data(result),
-                  Session(api_, context, threads(context)));
+                  Session(api_, context, threads_->count(api_, context)));
   }
 
   // Calls get() as all functions that return text are called.
@@ -190,15 +223,6 @@ class Kernel {
     return {data(value), shape.data(), axes};
   }
 
-  // Other calls may keep threads from being counted: counts a few times.
-  int64_t threads(const OrtKernelContext* context) {
-    if (counts_ > 0 && counts_-- > 0) {
-      const int64_t found = Session(api_, context, 1).count_threads();
-      if (found > threads_) threads_ = found;
-    }
-    return threads_;
-  }
-
   float* data(const OrtValue* value) const {
     void* data = nullptr;
     check(api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
@@ -209,8 +233,7 @@ class Kernel {
   const OrtApi& api_;
   std::string who_;
   Attributes attributes_;
-  std::atomic<int> counts_ = 3;
-  std::atomic<int64_t> threads_ = 1;
+  std::shared_ptr<Threads> threads_;
 };
 
 struct CustomOp : OrtCustomOp {

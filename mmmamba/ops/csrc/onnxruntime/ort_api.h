@@ -15,6 +15,7 @@ struct OrtCustomOp;
 struct OrtCustomOpDomain;
 struct OrtKernelContext;
 struct OrtKernelInfo;
+struct OrtLogger;
 struct OrtSessionOptions;
 struct OrtStatus;
 struct OrtTensorTypeAndShapeInfo;
@@ -68,7 +69,8 @@ struct OrtApi {
   void* unused100[144];
   OrtStatus* (*KernelInfo_GetNodeName)(const OrtKernelInfo*, char* text,
                                        size_t* size);
-  void* unused245[29];
+  OrtStatus* (*KernelInfo_GetLogger)(const OrtKernelInfo*, const OrtLogger**);
+  void* unused246[28];
   OrtStatus* (*KernelContext_ParallelFor)(
       const OrtKernelContext*, void (*function)(void* data, size_t i),
       size_t total, size_t batches, void* data);
@@ -125,6 +127,7 @@ MMMAMBA_ORT_AT(OrtApi, KernelContext_GetOutput, 91);
 MMMAMBA_ORT_AT(OrtApi, ReleaseStatus, 93);
 MMMAMBA_ORT_AT(OrtApi, ReleaseTensorTypeAndShapeInfo, 99);
 MMMAMBA_ORT_AT(OrtApi, KernelInfo_GetNodeName, 244);
+MMMAMBA_ORT_AT(OrtApi, KernelInfo_GetLogger, 245);
 MMMAMBA_ORT_AT(OrtApi, KernelContext_ParallelFor, 274);
 MMMAMBA_ORT_AT(OrtCustomOp, CreateKernelV2, 17);
 MMMAMBA_ORT_AT(OrtCustomOp, KernelComputeV2, 18);
