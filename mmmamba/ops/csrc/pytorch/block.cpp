@@ -5,6 +5,7 @@
 namespace mmmamba {
 namespace {
 
+// A list by names; raises ValueError where it has another length.
 template <template <typename> class Parameters>
 Parameters<Tensor> checked(const char* name, at::TensorList list) {
   constexpr size_t kCount = kTensors<Parameters<Tensor>>;
@@ -12,22 +13,6 @@ Parameters<Tensor> checked(const char* name, at::TensorList list) {
                     " tensors, got ", list.size());
   return named<Parameters<Tensor>>(list);
 }
-
-// Checks the inputs and allocates the result, on the meta device too. The ops
-// that a block is made of do not check them again.
-Tensor result(const Block& in) {
-  Shapes shapes("block");
-  check_block(shapes, in.x, parameters_of(in));
-  return at::empty_symint(in.x.sym_sizes(), in.x.options());
-}
-
-MMMAMBA_INFERENCE_OP(
-    block, Block,
-    "(Tensor x, Tensor[] conv1, Tensor[] ffn1, Tensor[] ssm, "
-    "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "
-    "Tensor[] ffn2, float eps) -> Tensor")
-
-}  // namespace
 
 BlockParameters<Tensor> parameters_of(const Block& in) {
   BlockParameters<Tensor> p = {
@@ -45,4 +30,19 @@ BlockParameters<Tensor> parameters_of(const Block& in) {
   return p;
 }
 
+// Checks the inputs and allocates the result, on the meta device too. The ops
+// that a block is made of do not check them again.
+Tensor result(const Block& in) {
+  Shapes shapes("block");
+  check_block(shapes, in.x, parameters_of(in));
+  return at::empty_symint(in.x.sym_sizes(), in.x.options());
+}
+
+MMMAMBA_INFERENCE_OP(
+    block, Block,
+    "(Tensor x, Tensor[] conv1, Tensor[] ffn1, Tensor[] ssm, "
+    "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "
+    "Tensor[] ffn2, float eps) -> Tensor")
+
+}  // namespace
 }  // namespace mmmamba

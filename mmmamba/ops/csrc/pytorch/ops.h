@@ -4,7 +4,6 @@
 
 #include <tuple>
 
-#include "../common/block.hpp"
 #include "op.h"
 
 namespace mmmamba {
@@ -42,7 +41,6 @@ struct BidirectionalScan {
 // ---------------------------------------------------- for inference, on CPUs
 
 struct DepthwiseConv {
-  static constexpr auto kName = "mmmamba::depthwise_conv";
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
                            int64_t, c10::string_view);
 
@@ -53,7 +51,6 @@ struct DepthwiseConv {
 };
 
 struct MixerConv {
-  static constexpr auto kName = "mmmamba::mixer_conv";
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
                            const OptionalTensor&, const OptionalTensor&,
                            const OptionalTensor&, const OptionalTensor&);
@@ -64,7 +61,6 @@ struct MixerConv {
 };
 
 struct ScanGate {
-  static constexpr auto kName = "mmmamba::scan_gate";
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&, const Tensor&, const Tensor&, double);
@@ -75,7 +71,6 @@ struct ScanGate {
 };
 
 struct StemConv {
-  static constexpr auto kName = "mmmamba::stem_conv";
   using Signature = Tensor(const Tensor&, at::TensorList, at::TensorList);
 
   const Tensor& x;
@@ -83,7 +78,6 @@ struct StemConv {
 };
 
 struct Linear {
-  static constexpr auto kName = "mmmamba::linear";
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
                            bool, const OptionalTensor&);
 
@@ -94,7 +88,6 @@ struct Linear {
 };
 
 struct FeedForward {
-  static constexpr auto kName = "mmmamba::feed_forward";
   using Signature = Tensor(const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&, const Tensor&, const OptionalTensor&);
 
@@ -103,7 +96,6 @@ struct FeedForward {
 };
 
 struct Block {
-  static constexpr auto kName = "mmmamba::block";
   using Signature = Tensor(const Tensor&, at::TensorList, at::TensorList,
                            at::TensorList, const OptionalTensor&,
                            at::TensorList, at::TensorList, at::TensorList,
@@ -115,8 +107,5 @@ struct Block {
   at::TensorList local, proj, conv2, ffn2;
   double eps;
 };
-
-// The parameters by name; raises ValueError where a list has another length.
-BlockParameters<Tensor> parameters_of(const Block& in);
 
 }  // namespace mmmamba

@@ -1,7 +1,6 @@
-// The ops of a deployed network on the CPU, as their own op and `block` call
-// them: inside a parallel region they run in the thread that calls. Inputs are
-// checked already. The result y is contiguous and does not overlap the inputs,
-// unless said otherwise.
+// The ops of a deployed network on the CPU: inside a parallel region they run
+// in the thread that calls. Inputs are checked already. The result y is
+// contiguous and does not overlap the inputs.
 #pragma once
 
 #include "../ops.h"
@@ -12,11 +11,8 @@ void block(const Block& in, const Tensor& y);
 void depthwise_conv(const DepthwiseConv& in, const Tensor& y);
 void mixer_conv(const MixerConv& in, const Tensor& y);
 void stem_conv(const StemConv& in, const Tensor& y);
-// Only the channels of y are contiguous.
 void scan_gate(const ScanGate& in, const Tensor& y);
-// y may be the residual.
 void linear(const Linear& in, const Tensor& y);
-// y may be x.
 void feed_forward(const FeedForward& in, const Tensor& y);
 
 // An op as it is registered: checks the inputs, allocates the result, computes.
