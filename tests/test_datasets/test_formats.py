@@ -126,6 +126,19 @@ def test_voc_splits(tmp_path):
     }
 
 
+def test_voc_beside_drawings(tmp_path):
+    """labelme draws the annotations on images of the same name."""
+    images = formats.pictures()
+    formats.write_voc(images, tmp_path)
+    (tmp_path / 'AnnotationsVisualization').mkdir()
+    for image in (tmp_path / 'JPEGImages').iterdir():
+        drawing = tmp_path / 'AnnotationsVisualization' / image.name
+        Image.new('RGB', (100, 80), 'red').save(drawing)
+    found = read(tmp_path)
+    assert_same(found, images)
+    assert {s.image.parent.name for s in found.samples} == {'JPEGImages'}
+
+
 def test_darknet_lists(tmp_path):
     images = formats.pictures(4)
     formats.write_yolo_flat(images, tmp_path)
@@ -396,13 +409,29 @@ ENTITIES = """<!DOCTYPE annotation [
 <!ENTITY c SYSTEM "file:///etc/passwd">]>"""
 
 
-def voc_file(root, prolog='', name='cat', coding='utf-8'):
+def voc_file(root, prolog='', name='cat', coding='utf-8', more=''):
     text = (
         f'{prolog}<annotation><object><name>{name}</name><bndbox>'
         '<xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>30</ymax>'
-        '</bndbox></object></annotation>'
+        f'</bndbox></object>{more}</annotation>'
     )
     (root / 'a.xml').write_text(text, coding)
+
+
+def test_voc_counted_from_zero(image):
+    """As Label Studio and Datumaro write it: a box at 0 tells."""
+    at_zero = (
+        '<object><name>dog</name><bndbox><xmin>0</xmin><ymin>5</ymin>'
+        '<xmax>7</xmax><ymax>9</ymax></bndbox></object>'
+    )
+    voc_file(image, more=at_zero)
+    found = read(image)
+    assert objects(found) == {
+        'a.jpg': [('cat', 11, 11, 19, 19), ('dog', 0, 5, 7, 4)]
+    }
+    assert found.notes == {
+        'boxes counted from 0 (kept so)': ['a.xml: object 2']
+    }
 
 
 @pytest.mark.parametrize('coding', ['utf-8', 'utf-16'])
@@ -530,6 +559,31 @@ def test_labelme_shapes(image):
     assert {reason: len(names) for reason, names in found.notes.items()} == {
         'shape of type line': 1,
         'shape without readable points': 3,
+    }
+
+
+def test_labelme_groups(image):
+    """Shapes of one label and group are an object, as in labelme2coco."""
+    box = dict(shape_type='rectangle', points=[[10, 20], [30, 30]], group_id=1)
+    triangle = dict(points=[[40, 10], [60, 10], [50, 20]], group_id=1)
+    labelme_file(
+        image,
+        dict(label='cat', **box),
+        dict(label='dog', **box),
+        dict(label='cat', **triangle),
+        dict(label='cat', **{**triangle, 'group_id': None}),
+        dict(label='__ignore__', **triangle),
+    )
+    found = read(image)
+    assert objects(found)['a.jpg'] == [
+        ('cat', 10, 10, 50, 20),
+        ('cat', 40, 10, 20, 10),
+        ('dog', 10, 20, 20, 10),
+    ]
+    cat = next(i for i in found.samples[0].instances if i.bbox[2] == 50)
+    assert area(cat) == 200 + 100
+    assert found.notes == {
+        'shape that is labelled __ignore__': ['a.json: shape 5']
     }
 
 
@@ -690,6 +744,12 @@ def test_options_that_do_not_fit(image, options, message):
     coco_file(image, [GOOD])
     with pytest.raises(DatasetError, match=message):
         read(image, **options)
+
+
+def test_unknown_format_is_named(image):
+    (image / 'cvat.xml').write_text('<annotations/>')
+    with pytest.raises(DatasetError, match=r'cvat\.xml is in none'):
+        read(image)
 
 
 def test_source_without_images(tmp_path):

@@ -71,7 +71,8 @@ def test_numbers(pair, form):
 
 @pytest.mark.parametrize('form', ['RGB', 'palette'])
 @pytest.mark.parametrize(
-    'table', ['class_dict.csv', '_classes.csv', 'labelmap.txt']
+    'table',
+    ['class_dict.csv', '_classes.csv', 'labelmap.txt', 'label_colors.txt'],
 )
 def test_colors_with_a_table(pair, form, table):
     root = pair(
@@ -82,6 +83,8 @@ def test_colors_with_a_table(pair, form, table):
     if table == 'labelmap.txt':
         lines = ['# label:color_rgb:parts:actions']
         lines += [f'{n}:{r},{g},{b}::' for n, (r, g, b) in rows.items()]
+    elif table == 'label_colors.txt':  # CamVid's
+        lines = [f'{r} {g} {b}\t{n}' for n, (r, g, b) in rows.items()]
     else:
         lines = ['name,r,g,b']
         lines += [f'{n},{r},{g},{b}' for n, (r, g, b) in rows.items()]
@@ -89,6 +92,27 @@ def test_colors_with_a_table(pair, form, table):
     found = read(root)
     assert found.classes == NAMES
     assert found.palette == COLORS[:4].tolist()
+    np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
+
+
+def test_voc_folders(tmp_path):
+    """SegmentationObject and drawings have the names of the images, too."""
+    for name in ('a', 'b'):
+        picture(tmp_path / f'JPEGImages/{name}.jpg')
+        picture(tmp_path / f'SegmentationClassVisualization/{name}.jpg')
+        save(tmp_path / f'SegmentationClass/{name}.png', LABELS, COLORS)
+        save(tmp_path / f'SegmentationObject/{name}.png', LABELS, COLORS)
+    (tmp_path / 'class_names.txt').write_text('\n'.join(NAMES))
+    lists = tmp_path / 'ImageSets/Segmentation'
+    lists.mkdir(parents=True)
+    (lists / 'train.txt').write_text('a\n')
+    (lists / 'val.txt').write_text('b\n')
+    found = read(tmp_path)
+    assert found.classes == NAMES
+    assert {s.image.name: s.split for s in found.samples} == {
+        'a.jpg': 'train',
+        'b.jpg': 'val',
+    }
     np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
 
 

@@ -44,6 +44,9 @@ def detect_format(source: Source) -> str:
         broken = _broken_json(source)
         hint = f'{broken[0]} is broken' if broken else ''
         hint = hint or label_maps.blurred(source)
+        others = source.with_suffix('.xml', '.json', '.csv', '.txt')
+        if not hint and others:
+            hint = f'{source.name(others[0])} is in none'
         raise DatasetError(
             f'{source.root} has {len(source.images)} images, but no '
             f'annotations in a format that is known ({", ".join(FORMATS)}). '

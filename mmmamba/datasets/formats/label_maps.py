@@ -139,8 +139,9 @@ def _look(
     """The usable pairs, and which labels each map has."""
     samples, present = [], {}
     pairs = sorted(_pairs(source).items())
+    splits = source.listed_splits()
     for image, path in progress(pairs, len(pairs), 'Reading label maps'):
-        sample = source.open(image, notes)
+        sample = source.open(image, notes, splits.get(image.stem, ''))
         if sample is None:
             continue
         name = source.name(path)
@@ -208,6 +209,7 @@ def _closeness(source: Source, image: Path, file: Path) -> tuple:
         first == second,
         common(first, second),
         -abs(len(first) - len(second)),
+        source.in_image_folder(image),
     )
 
 
@@ -239,7 +241,7 @@ def _load(path: Path, by_color: bool) -> np.ndarray:
 
 
 def _find_table(source: Source) -> _Table | None:
-    """The classes in a CSV, CVAT's labelmap.txt or a list of names."""
+    """The classes in a CSV, CVAT's or CamVid's list, or a list of names."""
     for file in source.with_suffix('.csv', '.txt'):
         name = file.name.lower()
         if file.suffix.lower() == '.csv' and 'class' in name:
@@ -251,7 +253,17 @@ def _find_table(source: Source) -> _Table | None:
                 {_color(row[1].split(','), file): row[0] for row in rows},
                 True,
             )
-        if name == 'classes.txt':
+        if name == 'label_colors.txt':  # CamVid's: r g b name
+            fields = [
+                line.split(maxsplit=3)
+                for line in file.read_text('utf-8-sig', 'replace').splitlines()
+                if line.strip()
+            ]
+            return _Table(
+                {_color(row[:3], file): row[-1].strip() for row in fields},
+                True,
+            )
+        if name in ('classes.txt', 'class_names.txt'):
             lines = file.read_text('utf-8-sig', 'replace').splitlines()
             return _Table(
                 dict(enumerate(x.strip() for x in lines if x.strip())), False

@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import numpy as np
+
 from .sample import (
     Annotated,
     Instance,
@@ -68,6 +70,7 @@ def read(source: Source) -> Annotated:
             notes,
         ):
             continue
+        groups: dict[tuple, Instance] = {}
         for number, shape in enumerate(content['shapes'], 1):
             where = f'{name}: shape {number}'
             try:
@@ -79,7 +82,18 @@ def read(source: Source) -> Annotated:
                 kind = f'shape of type {str(shape.get("shape_type"))[:20]}'
                 notes.add(kind, where)
                 continue
-            add_instance(sample, notes, where, instance)
+            if instance.label == '__ignore__':  # as in labelme's converters
+                notes.add('shape that is labelled __ignore__', where)
+                continue
+            group = shape.get('group_id')
+            if group is None:
+                add_instance(sample, notes, where, instance)
+            elif (instance.label, str(group)) in groups:
+                _join(groups[instance.label, str(group)], instance)
+            else:
+                groups[instance.label, str(group)] = instance
+        for (_, group), instance in groups.items():
+            add_instance(sample, notes, f'{name}: group {group}', instance)
         samples[image] = sample
     found = list(samples.values())
     classes = sorted({i.label for s in found for i in s.instances})
@@ -111,3 +125,23 @@ def _instance(shape: dict) -> Instance | None:
         radius = math.dist(center, edge)
         return ellipse(label, *center, radius, radius)
     return None
+
+
+def _join(instance: Instance, part: Instance) -> None:
+    """Add another part of an object: shapes of one label and group."""
+    instance.segmentation = [*_outline(instance), *_outline(part)]
+    left, top = np.minimum(instance.bbox[:2], part.bbox[:2]).tolist()
+    right, bottom = np.maximum(
+        np.add(instance.bbox[:2], instance.bbox[2:]),
+        np.add(part.bbox[:2], part.bbox[2:]),
+    ).tolist()
+    instance.bbox = (left, top, right - left, bottom - top)
+
+
+def _outline(instance: Instance) -> list[list[float]]:
+    """The polygons of a shape; of a rectangle its corners."""
+    if instance.segmentation:
+        return list(instance.segmentation)
+    x, y, width, height = instance.bbox
+    right, bottom = x + width, y + height
+    return [[x, y, right, y, right, bottom, x, bottom]]

@@ -21,12 +21,18 @@ _SPLITS = {
     'test': 'test',
     'testing': 'test',
 }
+_LISTS = ('train', 'val', 'test')
 #: A folder such as train, train2017, valid_images or trainannot.
 _SPLIT_FOLDER = re.compile(
     rf'({"|".join(sorted(_SPLITS, key=len, reverse=True))})'
     r'(?:[ _-]?(?:images?|imgs?|labels?|masks?|annot(?:ation)?s?|set|data'
     r'|gt|\d+))*'
 )
+
+
+#: Where images are, if files of the same name are elsewhere: drawings of the
+#: annotations, or VOC's SegmentationObject.
+_IMAGE_FOLDERS = {'images', 'jpegimages'}
 
 
 class Source:
@@ -112,14 +118,30 @@ class Source:
                 common(reversed(image.parts), reversed(parts)),
                 self.split_of(image) == split,
                 common(image.parts, near.parts),
+                self.in_image_folder(image),
                 image,
             )
             for image in found
         ]
         scored.sort(reverse=True)
-        if len(scored) > 1 and scored[0][:3] == scored[1][:3]:
+        if len(scored) > 1 and scored[0][:4] == scored[1][:4]:
             return None
-        return scored[0][3] if scored else None
+        return scored[0][4] if scored else None
+
+    def in_image_folder(self, path: Path) -> bool:
+        """Whether a file is in a folder such as images or JPEGImages."""
+        folders = path.relative_to(self.root).parts[:-1]
+        return any(f.lower() in _IMAGE_FOLDERS for f in folders)
+
+    def listed_splits(self) -> dict[str, str]:
+        """The split of each stem that VOC's ImageSets list."""
+        splits: dict[str, str] = {}
+        for file in self.with_suffix('.txt'):
+            if file.stem in _LISTS and 'ImageSets' in file.parts:
+                for line in file.read_text('utf-8', 'replace').splitlines():
+                    if line.split():
+                        splits.setdefault(line.split()[0], file.stem)
+        return splits
 
     def split_of(self, path: Path) -> str:
         """The split that a file's folders name.

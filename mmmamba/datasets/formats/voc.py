@@ -3,7 +3,14 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from .sample import Annotated, Instance, Notes, add_instance, polygon
+from .sample import (
+    Annotated,
+    Instance,
+    Notes,
+    Sample,
+    add_instance,
+    polygon,
+)
 from .source import Source
 
 _DIFFICULT = {
@@ -24,7 +31,9 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     """Read a data set.
 
     VOC counts pixels from 1 and includes the last one, so that a box is
-    ``xmin - 1`` to ``xmax`` from edge to edge (as in ``supervision``).
+    ``xmin - 1`` to ``xmax`` from edge to edge (as in ``supervision``). A box
+    that starts at 0 shows that these are edges, as Label Studio and Datumaro
+    write them: ``xmin`` to ``xmax``.
 
     Args:
         source (Source): Its files.
@@ -37,7 +46,8 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     """
     notes = Notes()
     samples = []
-    splits = _splits(source)
+    objects: list[tuple[Sample, str, Instance]] = []
+    splits = source.listed_splits()
     for file in source.with_suffix('.xml'):
         name = source.name(file)
         root = _parse(file)
@@ -72,8 +82,15 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
                 if difficult == 'drop':
                     continue
                 instance.iscrowd = difficult == 'ignore'
-            add_instance(sample, notes, where, instance)
+            objects.append((sample, where, instance))
         samples.append(sample)
+    from_zero = next((o for o in objects if _is_edge(o[2])), None)
+    if from_zero:
+        notes.add('boxes counted from 0 (kept so)', from_zero[1])
+    for sample, where, instance in objects:
+        if not from_zero:
+            _count_from_zero(instance)
+        add_instance(sample, notes, where, instance)
     classes = sorted({i.label for s in samples for i in s.instances})
     source.note_unused(samples, notes)
     return Annotated('Pascal VOC', classes, samples, notes)
@@ -111,27 +128,32 @@ def _instance(element: ET.Element) -> Instance:
         float(element.findtext(f'bndbox/{side}') or 'nan')
         for side in ('xmin', 'ymin', 'xmax', 'ymax')
     )
-    box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
+    box = (left, top, right - left, bottom - top)
     outline = element.find('polygon')
     if outline is None:
         return Instance(label, box)
-    # Roboflow's: <x1>, <y1>, <x2>, ...; points, not pixels, from 1.
+    # Roboflow's: <x1>, <y1>, <x2>, ...
     points = [
         (
-            float(outline.findtext(f'x{i}') or 'nan') - 1,
-            float(outline.findtext(f'y{i}') or 'nan') - 1,
+            float(outline.findtext(f'x{i}') or 'nan'),
+            float(outline.findtext(f'y{i}') or 'nan'),
         )
         for i in range(1, len(outline) // 2 + 1)
     ]
     return Instance(label, box, polygon(label, points).segmentation)
 
 
-def _splits(source: Source) -> dict[str, str]:
-    """The split of each stem that ImageSets/Main lists."""
-    splits: dict[str, str] = {}
-    for file in source.with_suffix('.txt'):
-        if file.stem in ('train', 'val', 'test') and 'ImageSets' in file.parts:
-            for line in file.read_text('utf-8', 'replace').splitlines():
-                if line.split():
-                    splits.setdefault(line.split()[0], file.stem)
-    return splits
+def _is_edge(instance: Instance) -> bool:
+    """Whether a box starts where no pixel counted from 1 can."""
+    return any(0 <= start < 1 for start in instance.bbox[:2])
+
+
+def _count_from_zero(instance: Instance) -> None:
+    """From pixels counted from 1, the last one included, to edges."""
+    x, y, width, height = instance.bbox
+    instance.bbox = (x - 1, y - 1, width + 1, height + 1)
+    assert isinstance(instance.segmentation, list)
+    # These are points, not pixels.
+    instance.segmentation = [
+        [value - 1 for value in part] for part in instance.segmentation
+    ]
