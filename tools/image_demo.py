@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from rich.progress import track
 
-from mmmamba.checkpoint import check_complete
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
@@ -29,6 +28,7 @@ from mmmamba.utils.pictures import (
     fit,
     read_image,
 )
+from mmmamba.utils.trained_model import load_trained
 
 # What a drawing can be written as; of other formats it is a .png.
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
@@ -185,12 +185,10 @@ def make_drawer(
     """A function that draws what the model finds in a BGR image."""
     if cfg.default_scope == 'mmdet':
         from mmdet.apis import inference_detector as predict
-        from mmdet.apis import init_detector as build
 
         options = dict(pred_score_thr=args.score_thr)
     elif cfg.default_scope == 'mmseg':
         from mmseg.apis import inference_model as predict
-        from mmseg.apis import init_model as build
 
         cfg.visualizer.alpha = args.opacity
         options = {}
@@ -199,8 +197,7 @@ def make_drawer(
             f'{args.config} is of {cfg.default_scope}; detectors (mmdet) and '
             'segmentors (mmseg) have something to draw'
         )
-    model = build(cfg, args.checkpoint, device=args.device)
-    check_complete(model, args.checkpoint)
+    model = load_trained(cfg, args.checkpoint, args.device)
     if args.fuse_conv_bn:
         deploy_model(model)
     cfg.visualizer.save_dir = str(args.out_dir)

@@ -84,6 +84,9 @@ $PY -m pip install -v --force-reinstall --no-deps --no-binary onedl-mmcv ${mmcv[
     fi
 fi
 
+say 'OpenVINO, which the ops for it are built against'
+run 'openvino>=2025.0'
+
 say 'mmdet, mmsegmentation, mmpretrain, and mmmamba with its compiled ops'
 run --no-build-isolation -e '.[onedl,cls,test,dev]'
 if ! "$PY" -c 'import cv2' 2>/dev/null; then

@@ -1,6 +1,25 @@
-"""The network for inference: folded, and with channels last."""
+"""The network for inference: deployed, exported, and run.
 
-from .model import deploy_model
-from .network import Stage, Stem
+Imports nothing until it is asked for: the two that run an exported model need
+no PyTorch.
+"""
 
-__all__ = ['Stage', 'Stem', 'deploy_model']
+import importlib
+
+_MODULES = {
+    'ExportedModel': 'exported_model',
+    'Stage': 'network',
+    'Stem': 'network',
+    'deploy_model': 'model',
+    'openvino_extension': 'libraries',
+    'ort_library': 'libraries',
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(
+        importlib.import_module(f'.{_MODULES[name]}', __name__), name
+    )

@@ -146,8 +146,8 @@ def _scan(a: Tensor, b: Tensor) -> Tensor:
     a_even, a_odd = a[0:pairs:2], a[1::2]
     b_even, b_odd = b[0:pairs:2], b[1::2]
     h_odd = _scan(a_even * a_odd, torch.addcmul(b_odd, a_odd, b_even))
-    h = torch.empty_like(b)
-    h[0] = b[0]
-    h[1::2] = h_odd
-    h[2::2] = torch.addcmul(b[2::2], a[2::2], h_odd[: (length - 1) // 2])
-    return h
+    behind = h_odd[: (length - 1) // 2]
+    h_even = torch.cat([b[:1], torch.addcmul(b[2::2], a[2::2], behind)])
+    # Not written into one tensor: an ONNX exporter would lose the writes.
+    h = torch.stack([h_even[: pairs // 2], h_odd], dim=1).flatten(0, 1)
+    return h if pairs == length else torch.cat([h, h_even[-1:]])

@@ -1,0 +1,430 @@
+"""The counterparts of :mod:`mmmamba.layers` that every exporter knows.
+
+The numbers are those of the deployed network, folded in float64. The form is
+another: maps are ``(B, C, H, W)``, because runtimes lay out convolutions
+themselves, and the scan is unrolled in standard operations. Sizes but the
+batch's are numbers, not tensors, so that a trace holds no arithmetic of them.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmmamba.ops import bidirectional_scan
+
+from . import fold
+from .layers import local_branch
+from .unrolled_scan import unrolled_scan
+
+if TYPE_CHECKING:
+    from mmmamba import backbones, layers
+    from mmmamba.layers import patch_merging
+
+
+def conv_of(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
+    """Make a convolution of folded numbers, "same" padded.
+
+    Args:
+        weight (Tensor): ``(out, in/groups, k, k)``.
+        bias (Tensor): ``(out,)``.
+        like (nn.Conv2d): Gives stride, groups and dtype.
+
+    Returns:
+        nn.Conv2d: Not trained.
+    """
+    kernel = weight.shape[-1]
+    conv = nn.Conv2d(
+        like.in_channels,
+        len(weight),
+        kernel,
+        cast('tuple[int, int]', like.stride),
+        kernel // 2,
+        groups=like.groups,
+    )
+    conv.weight = fold.frozen(weight, like.weight)
+    conv.bias = fold.frozen(bias, like.weight)
+    return conv
+
+
+def folded(unit: layers.ConvBN, residual: bool = False) -> nn.Conv2d:
+    """Fold a unit, and its sum with its input if asked for, to one conv."""
+    weight, bias = fold.conv_bn(unit)
+    if residual:
+        weight = fold.residual(weight)
+    return conv_of(weight, bias, unit.conv)
+
+
+class Stem(nn.Sequential):
+    """Four stride-2 convolutions, ReLU between them.
+
+    Args:
+        stem (layers.Stem): The trained stem.
+    """
+
+    def __init__(self, stem: layers.Stem) -> None:
+        parts: list[nn.Module] = []
+        for unit in stem:
+            parts += [folded(cast('layers.ConvBN', unit)), nn.ReLU()]
+        super().__init__(*parts[:-1])
+
+
+class FFN(nn.Module):
+    """Two 1x1 convolutions and the residual.
+
+    Args:
+        ffn (layers.FFN): The trained layer.
+    """
+
+    def __init__(self, ffn: layers.FFN) -> None:
+        super().__init__()
+        self.pw1, self.pw2 = folded(ffn.pw1), folded(ffn.pw2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        return x + self.pw2(F.relu(self.pw1(x)))
+
+
+class SSM(nn.Module):
+    """State-space model, times the scale behind it.
+
+    Args:
+        ssm (layers.SSM): The trained layer.
+        scale (Tensor): Scale of the output, ``(G,)`` float64.
+        by_op (bool): Whether the scan is an op of ours. One direction alone
+            has none.
+    """
+
+    def __init__(self, ssm: layers.SSM, scale: Tensor, by_op: bool) -> None:
+        super().__init__()
+        like = ssm.dwconv.weight
+        self.directions = ssm.directions
+        self.by_op = by_op and ssm.directions > 1
+        self.d_state, self.dt_rank = ssm.d_state, ssm.dt_rank
+        self.d_inner = len(like)
+        self.in_proj = folded(ssm.in_proj)
+        self.dwconv = conv_of(like, fold.bias_of(ssm.dwconv), ssm.dwconv)
+        # (D, K * (R + 2N)): one product for all directions
+        self.x_proj = fold.frozen(
+            ssm.x_proj_weight.detach().flatten(0, 1).t(), like
+        )
+        # (K * R, K * D), of which a block belongs to each direction
+        self.dt_blocks = fold.frozen(ssm.dt_proj_weight.detach(), like)
+        self.dt_weight = fold.frozen(
+            torch.block_diag(*self.dt_blocks.transpose(1, 2)), like
+        )
+        self.dt_bias = fold.frozen(ssm.dt_proj_bias.detach().flatten(), like)
+        A = -ssm.A_log.detach().double().exp()
+        self.A = fold.frozen(
+            A.view(self.directions, self.d_inner, -1).transpose(1, 2), like
+        )
+        self.D = fold.frozen(ssm.D.detach().view(self.directions, -1), like)
+        self.norm = nn.LayerNorm(self.d_inner, ssm.out_norm.eps)
+        self.norm.load_state_dict(ssm.out_norm.state_dict())
+        self.norm.to(like.dtype)
+        weight, bias = fold.conv_bn(ssm.out_proj)
+        self.out_proj = conv_of(
+            weight * scale[:, None, None, None],
+            bias * scale,
+            ssm.out_proj.conv,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, G, H, W)`` to the same shape."""
+        height, width = int(x.shape[2]), int(x.shape[3])
+        x, z = self.in_proj(x).chunk(2, dim=1)
+        x = F.silu(self.dwconv(x))
+        x = x.reshape(-1, self.d_inner, height * width).transpose(1, 2)
+        scan = self.scan_by_op if self.by_op else self.scan
+        y = layer_norm(scan(x, height, width), self.norm)
+        y = y.transpose(1, 2).reshape(-1, self.d_inner, height, width)
+        return self.out_proj(y * F.silu(z))
+
+    def scan(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Scan ``(B, L, D)`` in all directions, and sum."""
+        K, N, D = self.directions, self.d_state, self.d_inner
+        # Of each direction what its step sizes are made of, B and C.
+        projected = torch.matmul(x, self.x_proj).split(self.dt_rank + 2 * N, 2)
+        ordered = [in_order(projected[k], k, height, width) for k in range(K)]
+        parts = [p.split([self.dt_rank, N, N], 2) for p in ordered]
+        dt, B, C = (torch.cat(p, 2) for p in zip(*parts))
+        delta = softplus(torch.matmul(dt, self.dt_weight) + self.dt_bias)
+        delta = delta.reshape(-1, height * width, K, D)
+        xs = torch.cat([in_order(x, k, height, width) for k in range(K)], 2)
+        driven = delta * xs.reshape(-1, height * width, K, D)
+        B, C = (t.reshape(-1, height * width, K, N) for t in (B, C))
+        states = zip(self.A.unbind(1), B.split(1, 3), C.split(1, 3))
+        ys = reduce(
+            torch.add,
+            (
+                unrolled_scan(delta * a, driven * b, height * width) * c
+                for a, b, c in states
+            ),
+        ).split(1, 2)
+        total = x * self.D.sum(0)
+        for k in range(K):
+            y = ys[k].reshape(-1, height * width, D)
+            total = total + in_order(y, k, height, width, back=True)
+        return total
+
+    def scan_by_op(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Do as :meth:`scan`, by the op that scans a pair of directions."""
+        rows = self.dt_rank + 2 * self.d_state
+        projected = torch.matmul(x, self.x_proj).split(2 * rows, 2)
+        ys = []
+        for k in range(0, self.directions, 2):
+            pair = slice(k, k + 2)
+            xs, part = (
+                in_order(t, k, height, width) for t in (x, projected[k // 2])
+            )
+            part = part.transpose(1, 2)
+            y = bidirectional_scan(
+                xs.transpose(1, 2),
+                part.reshape(-1, 2, rows, height * width),
+                self.dt_blocks[pair],
+                self.dt_bias.view(self.directions, -1)[pair],
+                self.A[pair].transpose(1, 2).flatten(0, 1),
+                self.D[pair].flatten(),
+            )
+            ys.append(in_order(y.transpose(1, 2), k, height, width, back=True))
+        return reduce(torch.add, ys)
+
+
+def in_order(
+    x: Tensor, direction: int, height: int, width: int, back: bool = False
+) -> Tensor:
+    """Put the positions of ``(B, L, C)`` in the order of a direction.
+
+    Args:
+        x (Tensor): Row by row.
+        direction (int): 0 and 1 row by row, forwards and backwards; 2 and 3
+            column by column.
+        height (int): Rows of the map.
+        width (int): Its columns.
+        back (bool): Whether to undo it. Defaults to False.
+
+    Returns:
+        Tensor: Of the same shape.
+    """
+    if back and direction % 2:
+        x = x.flip(1)
+    if direction >= 2:
+        rows, columns = (width, height) if back else (height, width)
+        channels = int(x.shape[2])
+        x = x.reshape(-1, rows, columns, channels).transpose(1, 2)
+        x = x.reshape(-1, height * width, channels)
+    return x.flip(1) if direction % 2 and not back else x
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Normalize ``(..., D)`` by operations that are vectorized everywhere.
+
+    ONNX Runtime's own LayerNormalization takes three times as long.
+    """
+    x = x - x.mean(-1, keepdim=True)
+    variance = (x * x).mean(-1, keepdim=True)
+    return x * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Softplus of float32 precision, of operations that are fast everywhere.
+
+    ``log(1 + y)`` alone is off by the rounding of the sum, which is all there
+    is of it where y is small; the second term makes it good.
+    """
+    y = torch.exp(-x.abs())
+    u = y + 1
+    return F.relu(x) + (torch.log(u) + (y - (u - 1)))
+
+
+class Mixer(nn.Module):
+    """MRFFI with its residual.
+
+    Args:
+        mixer (layers.MRFFI): The trained layer.
+    """
+
+    def __init__(self, mixer: layers.MRFFI, scan_by_op: bool) -> None:
+        super().__init__()
+        branch = mixer.global_branch
+        self.split = mixer.split
+        self.ssm = SSM(
+            branch.ssm,
+            branch.base_scale.detach().double()[0, :, 0, 0],
+            scan_by_op,
+        )
+        self.wavelet = branch.wavelet and Wavelet(branch.wavelet)
+        self.local = None
+        if not isinstance(mixer.local_branch, nn.Identity):
+            weight, bias, scale, shift = local_branch(mixer.local_branch)
+            like = nn.Conv2d(len(bias), len(bias), 1, groups=len(bias))
+            like.to(branch.base_scale.dtype)
+            self.local = conv_of(weight.permute(2, 0, 1)[:, None], bias, like)
+            self.scale, self.shift = (
+                fold.frozen(t[:, None, None], like.weight)
+                for t in (scale, shift)
+            )
+        self.proj = folded(mixer.proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        x_global, x_local, rest = x.split(self.split, dim=1)
+        y = self.ssm(x_global)
+        if self.wavelet is not None:
+            y = y + self.wavelet(x_global)
+        if self.local is not None:
+            x_local = F.relu(self.local(x_local)) * self.scale + self.shift
+        # An empty part would be an empty tensor in the graph.
+        parts = zip(self.split, (y, x_local, rest))
+        mixed = torch.cat([part for width, part in parts if width], 1)
+        return x + self.proj(F.relu(mixed))
+
+
+class Wavelet(nn.Module):
+    """Depthwise convolution in the Haar domain.
+
+    Args:
+        wavelet (layers.WaveletConv): The trained layer.
+    """
+
+    def __init__(self, wavelet: layers.WaveletConv) -> None:
+        super().__init__()
+        self.channels = wavelet.channels
+        self.filter = fold.frozen(wavelet.filter.detach(), wavelet.filter)
+        weight = wavelet.conv.weight.detach().double()
+        weight = weight * wavelet.scale.detach().double()[0, :, :, None]
+        self.conv = conv_of(
+            weight, weight.new_zeros(len(weight)), wavelet.conv
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, G, H, W)`` to the same shape."""
+        height, width = int(x.shape[2]), int(x.shape[3])
+        odd = height % 2 or width % 2
+        if odd:
+            x = F.pad(x, (0, width % 2, 0, height % 2))
+        x = F.conv2d(x, self.filter, stride=2, groups=self.channels)
+        x = F.conv_transpose2d(
+            self.conv(x), self.filter, stride=2, groups=self.channels
+        )
+        return x[:, :, :height, :width] if odd else x
+
+
+class Block(nn.Sequential):
+    """MobileMamba block.
+
+    Args:
+        block (layers.MobileMambaBlock): The trained layer.
+    """
+
+    def __init__(
+        self, block: layers.MobileMambaBlock, scan_by_op: bool
+    ) -> None:
+        super().__init__(
+            folded(block.dwconv1, residual=True),
+            FFN(block.ffn1),
+            Mixer(block.mixer, scan_by_op),
+            folded(block.dwconv2, residual=True),
+            FFN(block.ffn2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        return x + super().forward(x)
+
+
+class SqueezeExcite(nn.Module):
+    """Gate each channel by a function of all channels' means.
+
+    Args:
+        se (layers.patch_merging.SqueezeExcite): The trained layer.
+    """
+
+    def __init__(self, se: patch_merging.SqueezeExcite) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = (
+            conv_of(fc.weight.detach(), fold.bias_of(fc), fc)
+            for fc in (se.fc1, se.fc2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        gate = F.relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * self.fc2(gate).sigmoid()
+
+
+class Transition(nn.Sequential):
+    """What begins a stage.
+
+    Args:
+        transition (layers.Transition): The trained layer.
+    """
+
+    def __init__(self, transition: layers.Transition) -> None:
+        merging = transition.merging
+        super().__init__(
+            folded(transition.dwconv1, residual=True),
+            FFN(transition.ffn1),
+            folded(merging.expand),
+            nn.ReLU(),
+            folded(merging.dwconv),
+            nn.ReLU(),
+            SqueezeExcite(merging.se),
+            folded(merging.project),
+            folded(transition.dwconv2, residual=True),
+            FFN(transition.ffn2),
+        )
+
+
+class Stage(nn.Sequential):
+    """A transition, if there is one, and blocks.
+
+    Args:
+        stage (layers.Stage): The trained stage.
+    """
+
+    def __init__(self, stage: layers.Stage, scan_by_op: bool) -> None:
+        first = (
+            []
+            if isinstance(stage.transition, nn.Identity)
+            else [Transition(stage.transition)]
+        )
+        blocks = [cast('layers.MobileMambaBlock', b) for b in stage.blocks]
+        super().__init__(*first, *(Block(b, scan_by_op) for b in blocks))
+
+
+class Network(nn.Module):
+    """A backbone for exporters.
+
+    Args:
+        backbone (backbones.MobileMamba): Trained, in eval mode.
+        scan_by_op (bool): Whether the scan is the op
+            :func:`mmmamba.ops.bidirectional_scan`, not standard operations.
+            Defaults to False.
+    """
+
+    def __init__(
+        self, backbone: backbones.MobileMamba, scan_by_op: bool = False
+    ) -> None:
+        super().__init__()
+        self.out_indices = backbone.out_indices
+        self.stem = Stem(cast('layers.Stem', backbone.stem))
+        # Later stages are not run.
+        used = backbone.stages[: max(self.out_indices) + 1]
+        self.stages = nn.ModuleList(
+            Stage(cast('layers.Stage', stage), scan_by_op) for stage in used
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images ``(B, 3, H, W)`` to the maps of ``out_indices``."""
+        x = self.stem(x)
+        outs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)

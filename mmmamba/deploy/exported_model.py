@@ -1,0 +1,171 @@
+"""Running an exported model: without PyTorch, without OpenMMLab.
+
+Needs numpy, ONNX Runtime or OpenVINO, and OpenCV or Pillow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from . import libraries, pixels
+
+
+class ExportedModel:
+    """A model written by ``tools/deployment/export.py``.
+
+    Args:
+        file (str | Path): An ``.onnx`` file for ONNX Runtime, or an ``.xml``
+            file for OpenVINO.
+        threads (int, optional): Threads to use. Defaults to None, the
+            runtime's choice.
+        device (str): ``'cpu'``, or for ONNX Runtime ``'cuda'``. OpenVINO
+            takes its own names (``'GPU'``) too. Defaults to ``'cpu'``.
+
+    Attributes:
+        facts (SimpleNamespace): What the file tells: ``task``, ``classes``,
+            ``shape``, ``mean``, ``std`` and others.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the runtime is not installed.
+        ValueError: If mmmamba did not write the file.
+
+    Examples:
+        >>> model = ExportedModel('detector.onnx')
+        >>> objects = model.predict(cv2.imread('photo.jpg'))
+        >>> objects['boxes'], objects['scores'], objects['labels']
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        threads: int | None = None,
+        device: str = 'cpu',
+    ) -> None:
+        self.file = Path(file)
+        if not self.file.is_file():
+            raise FileNotFoundError(f'there is no model {file}')
+        runtime = _OpenVINO if self.file.suffix == '.xml' else _ORT
+        self._runtime = runtime(self.file, threads, device)
+        if self._runtime.facts is None:
+            raise ValueError(
+                f'{file} tells nothing about its classes and images: it was '
+                'not written by mmmamba (tools/deployment/export.py)'
+            )
+        self.facts = SimpleNamespace(**json.loads(self._runtime.facts))
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph as it is.
+
+        Args:
+            images (np.ndarray): What :meth:`prepare` makes, with the axis of
+                the batch in front.
+
+        Returns:
+            dict[str, np.ndarray]: The outputs by name.
+        """
+        return dict(zip(self.facts.outputs, self._runtime(images)))
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, tuple]:
+        """Resize, pad and normalize an image as in the config's test.
+
+        Args:
+            image (np.ndarray): BGR, ``(H, W, 3)`` uint8.
+
+        Returns:
+            tuple[np.ndarray, tuple]: The input without the axis of the batch,
+            and the height and width that the image has in it.
+        """
+        return pixels.prepare(image, self.facts)
+
+    def predict(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict what is in one image.
+
+        Args:
+            image (np.ndarray): BGR, ``(H, W, 3)`` uint8, of any size.
+
+        Returns:
+            dict[str, np.ndarray]: Of a detector ``boxes`` ``(N, 4)`` x1, y1,
+            x2, y2 in pixels of the image, ``scores``, ``labels`` and, if it
+            has them, ``masks`` ``(N, H, W)`` bool, the best first; of a
+            segmentor ``label_map`` ``(H, W)``; of a classifier ``scores``
+            ``(classes,)``; else the feature maps.
+        """
+        prepared, size = self.prepare(image)
+        outputs = self.run(prepared[None])
+        outputs = {name: value[0] for name, value in outputs.items()}
+        finish = {
+            'detection': pixels.objects,
+            'segmentation': pixels.label_map,
+        }.get(self.facts.task)
+        if finish is None:
+            return outputs
+        return finish(outputs, image.shape[:2], size, self.facts)
+
+
+def _has_custom_ops(file: Path) -> bool:
+    """Tell from the facts in a file, which runtimes read only with the ops."""
+    return bool(re.search(rb'custom_ops("|&quot;): true', file.read_bytes()))
+
+
+class _ORT:
+    """A session of ONNX Runtime."""
+
+    def __init__(self, file: Path, threads: int | None, device: str) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                f'{file} needs ONNX Runtime ({error}); run: '
+                'pip install onnxruntime'
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        if _has_custom_ops(file):
+            options.register_custom_ops_library(libraries.ort_library())
+        provider = f'{device.split(":")[0].upper()}ExecutionProvider'
+        self.session = onnxruntime.InferenceSession(
+            str(file), options, providers=[provider]
+        )
+        meta = self.session.get_modelmeta().custom_metadata_map
+        self.facts = meta.get('mmmamba')
+        self.input = self.session.get_inputs()[0].name
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        return self.session.run(None, {self.input: images})
+
+
+class _OpenVINO:
+    """A compiled model of OpenVINO."""
+
+    def __init__(self, file: Path, threads: int | None, device: str) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(
+                f'{file} needs OpenVINO ({error}); run: pip install openvino'
+            ) from None
+        core = openvino.Core()
+        if _has_custom_ops(file):
+            core.add_extension(libraries.openvino_extension())
+        model = core.read_model(str(file))
+        # By default OpenVINO computes in bfloat16 where the CPU knows it.
+        options: dict = {'INFERENCE_PRECISION_HINT': 'f32'}
+        if threads:
+            options['INFERENCE_NUM_THREADS'] = threads
+        self.facts = None
+        if model.has_rt_info(['mmmamba', 'facts']):
+            self.facts = model.get_rt_info(['mmmamba', 'facts']).value
+        self.request = core.compile_model(
+            model, device.upper(), options
+        ).create_infer_request()
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        results = self.request.infer({0: images})
+        return [results[i].copy() for i in range(len(results))]

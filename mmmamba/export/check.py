@@ -1,0 +1,154 @@
+"""Comparing an exported file with the model it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmamba.deploy import ExportedModel
+
+from .errors import ExportError
+from .graph import Graph
+from .onnx_file import need
+
+#: Feature maps, scores of classes and logits: difference over the maximum.
+RELATIVE = 1e-5
+#: Objects below this score may change places with others that are alike.
+SCORE = 0.3
+
+
+@dataclass
+class Difference:
+    """How an output of the file differs from the model's.
+
+    Attributes:
+        name (str): Of the output.
+        shape (str): Its shape.
+        value (float): The difference.
+        allowed (float): What it may be.
+        kind (str): What is measured.
+    """
+
+    name: str
+    shape: str
+    value: float
+    allowed: float
+    kind: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is as small as it may be."""
+        return self.value <= self.allowed
+
+    @property
+    def text(self) -> str:
+        """The difference in words."""
+        return f'{self.value:.2g} {self.kind}'
+
+    @property
+    def allowed_text(self) -> str:
+        """What is allowed in words."""
+        return f'{self.allowed:.2g}'
+
+
+def compare(graph: Graph, file: Path, example: Tensor) -> list[Difference]:
+    """Run both on the same images.
+
+    Args:
+        graph (Graph): What the file was made of.
+        file (Path): The file.
+        example (Tensor): The images.
+
+    Returns:
+        list[Difference]: Of each output.
+    """
+    with torch.no_grad():
+        expected = graph(example)
+    if isinstance(expected, Tensor):
+        expected = (expected,)
+    expected = [e.numpy() for e in expected]
+    names = graph.facts.outputs
+    found = run_file(file, example, names)
+    if graph.facts.task == 'detection':
+        return _objects(dict(zip(names, expected)), dict(zip(names, found)))
+    result = []
+    for name, a, b in zip(names, expected, found):
+        shape = 'x'.join(map(str, b.shape))
+        if a.shape != b.shape:
+            result.append(Difference(name, shape, np.inf, 0, 'of the shape'))
+        elif name == 'label_map':
+            share = float((a != b).mean())
+            result.append(
+                Difference(name, shape, share, 1e-4, 'of the pixels')
+            )
+        else:
+            error = float(np.abs(a - b).max() / np.abs(a).max())
+            result.append(
+                Difference(name, shape, error, RELATIVE, 'of the maximum')
+            )
+    return result
+
+
+def _objects(expected: dict, found: dict) -> list[Difference]:
+    """Compare the objects above :data:`SCORE`, in their order."""
+    counted = expected['scores'] > SCORE
+    number = int(counted.sum())
+    other = int((found['scores'] > SCORE).sum())
+    shape = 'x'.join(map(str, found['boxes'].shape))
+    result = [
+        Difference(
+            'objects', f'{number}', abs(number - other), 0, 'more or less'
+        )
+    ]
+    bounds = dict(boxes=(0.05, 'px'), scores=(1e-4, ''), labels=(0, ''))
+    bounds['masks'] = (1e-3, '')
+    for name, values in expected.items():
+        a, b = values[counted], found[name][counted]
+        error = float(np.abs(a - b).max()) if number else 0.0
+        allowed, kind = bounds[name]
+        result.append(Difference(name, shape, error, allowed, kind))
+    return result
+
+
+def run_file(file: Path, example: Tensor, names: list[str]) -> list:
+    """Run a file of any format.
+
+    Args:
+        file (Path): The file.
+        example (Tensor): The images.
+        names (list[str]): Of the outputs.
+
+    Returns:
+        list[np.ndarray]: The outputs.
+
+    Raises:
+        ExportError: If its runtime is missing, or is not for this system.
+    """
+    kind = file.suffix
+    if kind in ('.onnx', '.xml'):
+        outputs = ExportedModel(file).run(example.numpy())
+        return [outputs[name] for name in names]
+    if kind == '.pt':
+        outputs = torch.jit.load(str(file))(example)
+    elif kind == '.pt2':
+        from torch._inductor import aoti_load_package
+
+        outputs = aoti_load_package(str(file))(example)
+    elif kind == '.pte':
+        runtime = need('executorch.runtime', 'executorch').Runtime.get()
+        outputs = (
+            runtime.load_program(str(file))
+            .load_method('forward')
+            .execute([example.contiguous()])
+        )
+    else:
+        raise ExportError(
+            'Core ML runs on macOS alone: --check cannot run it here'
+        )
+    if isinstance(outputs, Tensor):
+        outputs = (outputs,)
+    return [output.detach().numpy() for output in outputs]

@@ -1,0 +1,185 @@
+"""Writing a graph in the format that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmmamba.utils.files import whole_or_nothing
+
+from .errors import ExportError
+from .graph import Graph
+from .onnx_file import make_onnx, make_openvino, need
+
+#: What a file of each format is called.
+SUFFIXES = dict(
+    onnx='.onnx',
+    openvino='.xml',
+    torchscript='.pt',
+    pt2='.pt2',
+    executorch='.pte',
+    coreml='.mlpackage',
+)
+
+
+def write(
+    graph: Graph,
+    example: Tensor,
+    file: Path,
+    kind: str,
+    *,
+    opset: int = 17,
+    dynamic: Sequence[str] = (),
+    half: bool = False,
+) -> str:
+    """Write a graph.
+
+    Args:
+        graph (Graph): The graph.
+        example (Tensor): Images of the shape to export for.
+        file (Path): What to write.
+        kind (str): A key of :data:`SUFFIXES`.
+        opset (int): ONNX: version of the operations. Defaults to 17.
+        dynamic (Sequence[str]): See :func:`mmmamba.export.make_onnx`.
+        half (bool): Whether weights are stored in float16. Defaults to False.
+
+    Returns:
+        str: How large it has become.
+
+    Raises:
+        ExportError: If the format cannot hold it, or a package is missing.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if kind in ('onnx', 'openvino'):
+        model = make_onnx(graph, example, opset=opset, dynamic=dynamic)
+        size = f'{len(model.graph.node)} nodes'
+        if kind == 'onnx':
+            save_onnx(model, file, half)
+        else:
+            save_openvino(make_openvino(model, graph.facts), file, half)
+        return f'{size}, {megabytes(file)}'
+    if half:
+        raise ExportError(f'--dtype fp16 is for onnx and openvino, not {kind}')
+    if dynamic and kind != 'pt2':
+        raise ExportError(
+            f'{kind} files hold one shape; --batch, --shape take numbers'
+        )
+    _WRITERS[kind](graph, example, file, dynamic)
+    return megabytes(file)
+
+
+def megabytes(file: Path) -> str:
+    """Tell the size of a file, and of what lies beside it."""
+    files = (
+        [file, file.with_suffix('.bin')] if file.suffix == '.xml' else [file]
+    )
+    if file.is_dir():
+        files = [f for f in file.rglob('*') if f.is_file()]
+    return f'{sum(f.stat().st_size for f in files) / 1e6:.1f} MB'
+
+
+def save_onnx(model, file: Path, half: bool = False) -> None:
+    """Save an ONNX model, with weights in float16 if asked for."""
+    onnx = need('onnx')
+    if half:
+        store_half(model)
+    with whole_or_nothing(file) as temporary:
+        onnx.save(model, temporary)
+
+
+def store_half(model) -> None:
+    """Store the weights of an ONNX model in float16; it computes as before.
+
+    Runtimes widen them when they load it.
+    """
+    onnx = need('onnx')
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(weight)
+        if values.size < 256:
+            continue
+        name = weight.name
+        half = values.clip(-65504, 65504).astype('float16')
+        weight.CopyFrom(onnx.numpy_helper.from_array(half, f'{name}_half'))
+        casts.append(
+            onnx.helper.make_node(
+                'Cast', [f'{name}_half'], [name], to=onnx.TensorProto.FLOAT
+            )
+        )
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
+
+
+def save_openvino(model, file: Path, half: bool = False) -> None:
+    """Save OpenVINO's model as a pair of files."""
+    need('openvino').save_model(model, str(file), compress_to_fp16=half)
+
+
+def _torchscript(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
+    with torch.no_grad():
+        traced = torch.jit.trace(graph, (example,), check_trace=False)
+    facts = {'mmmamba.json': graph.facts.to_json()}
+    torch.jit.save(traced, str(file), _extra_files=facts)
+
+
+def _exported(graph: Graph, example: Tensor, dynamic: Sequence[str] = ()):
+    """The program that ``torch.export`` makes of a graph."""
+    axes = dict(batch=0, height=2, width=3)
+    if graph.facts.preprocessed:
+        axes = dict(batch=0, height=1, width=2)
+    shapes = {axes[name]: torch.export.Dim(name) for name in dynamic}
+    with torch.no_grad():
+        return torch.export.export(
+            graph, (example,), dynamic_shapes=(shapes,) if shapes else None
+        )
+
+
+def _pt2(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
+    from torch._inductor import aoti_compile_and_package
+
+    program = _exported(graph, example, dynamic)
+    with torch.no_grad():
+        aoti_compile_and_package(program, package_path=str(file))
+
+
+def _executorch(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
+    exir = need('executorch.exir', 'executorch')
+    partition = need(
+        'executorch.backends.xnnpack.partition.xnnpack_partitioner',
+        'executorch',
+    )
+    lowered = exir.to_edge_transform_and_lower(
+        _exported(graph, example),
+        partitioner=[partition.XnnpackPartitioner()],
+    )
+    with open(file, 'wb') as target:
+        lowered.to_executorch().write_to_file(target)
+
+
+def _coreml(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
+    coremltools = need('coremltools')
+    program = _exported(graph, example).run_decompositions({})
+    model = coremltools.convert(
+        program,
+        convert_to='mlprogram',
+        compute_precision=coremltools.precision.FLOAT32,
+        outputs=[
+            coremltools.TensorType(name=name) for name in graph.facts.outputs
+        ],
+    )
+    model.user_defined_metadata['mmmamba'] = graph.facts.to_json()
+    model.save(str(file))
+
+
+_WRITERS = dict(
+    torchscript=_torchscript,
+    pt2=_pt2,
+    executorch=_executorch,
+    coreml=_coreml,
+)

@@ -1,0 +1,176 @@
+"""Writing a graph as an ONNX file, and as OpenVINO's."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mmmamba.deploy.libraries import openvino_extension
+
+from .custom_ops import VERSION, custom_nodes
+from .errors import ExportError
+from .facts import Facts
+from .graph import Graph
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
+
+#: Versions of ONNX's standard operations that are tested.
+OPSETS = (17, 18, 19, 20)
+#: Under this key the facts are in the metadata of a file.
+KEY = 'mmmamba'
+
+
+def need(package: str, install: str | None = None):
+    """Import a package that only some formats need.
+
+    Args:
+        package (str): What is imported.
+        install (str, optional): What pip installs. Defaults to ``package``.
+
+    Returns:
+        module: The package.
+
+    Raises:
+        ExportError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ExportError(
+            f'this needs {package} ({error}); run: '
+            f'pip install {install or package}'
+        ) from None
+
+
+def make_onnx(
+    graph: Graph,
+    example: Tensor,
+    *,
+    opset: int = 17,
+    dynamic: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """Trace a graph and write it in ONNX's operations.
+
+    Args:
+        graph (Graph): The graph.
+        example (Tensor): Images of the shape to export for.
+        opset (int): Version of the operations. Defaults to 17.
+        dynamic (Sequence[str]): Axes of the images that stay open, of
+            ``'batch'``, ``'height'`` and ``'width'``. Defaults to none.
+
+    Returns:
+        onnx.ModelProto: Checked, with constants folded and with the facts.
+
+    Raises:
+        ExportError: If the opset is not tested, or a package is missing.
+    """
+    if opset not in OPSETS:
+        raise ExportError(
+            f'opset {opset} is not supported; it may be '
+            f'{", ".join(map(str, OPSETS))}'
+        )
+    onnx = need('onnx')
+    optimizer = need('onnxscript.optimizer', 'onnxscript')
+    facts = graph.facts
+    nodes = (
+        custom_nodes(opset) if facts.custom_ops else contextlib.nullcontext()
+    )
+    with nodes, warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns of each size that a trace makes constant, which
+        # is what is wanted here, and that it is the older of two.
+        warnings.simplefilter('ignore')
+        try:
+            file = _trace(graph, example, opset, dynamic)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(_unsupported(error, facts)) from error
+        model = onnx.load_from_string(file)
+    if not facts.custom_ops:
+        model = optimizer.optimize(model)
+        onnx.checker.check_model(model, full_check=True)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, facts.to_json()
+    model.producer_name, model.producer_version = 'mmmamba', facts.version
+    return model
+
+
+def _unsupported(error: Exception, facts: Facts) -> str:
+    """Say which operation has no counterpart, and what to do."""
+    found = re.search(r'\w+::\w+|operator \w+,', str(error))
+    name = found[0].strip(',') if found else str(error).splitlines()[0]
+    if name.startswith('mmmamba::'):
+        return (
+            f'a block of this arch runs as several ops, of which {name} has '
+            'no node: its parts are too narrow, or it has not two directions; '
+            '--custom-op scan serves'
+        )
+    return (
+        f'{name} has no counterpart in ONNX; --backbone exports '
+        f'the backbone alone (this model ends in {", ".join(facts.outputs)})'
+    )
+
+
+def _trace(
+    graph: Graph, example: Tensor, opset: int, dynamic: Sequence[str]
+) -> bytes:
+    """Run PyTorch's exporter."""
+    facts = graph.facts
+    axes = dict(batch=0, height=2, width=3)
+    if facts.preprocessed:
+        axes = dict(batch=0, height=1, width=2)
+    dynamic_axes: dict = {}
+    if dynamic:
+        dynamic_axes['images'] = {axes[name]: name for name in dynamic}
+    for name in facts.outputs:
+        if 'batch' in dynamic:
+            dynamic_axes[name] = {0: 'batch'}
+    options: dict = {}
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
+        # The exporter that traces: the other takes ten times as long.
+        options['dynamo'] = False
+    if facts.custom_ops:
+        options['custom_opsets'] = {'mmmamba': VERSION}
+    target = io.BytesIO()
+    torch.onnx.export(
+        graph,
+        (example,),
+        target,  # type: ignore[arg-type]
+        input_names=['images'],
+        output_names=facts.outputs,
+        opset_version=opset,
+        dynamic_axes=dynamic_axes,
+        **options,
+    )
+    return target.getvalue()
+
+
+def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:
+    """Convert an ONNX model to OpenVINO's.
+
+    Args:
+        model (onnx.ModelProto): Of :func:`make_onnx`.
+        facts (Facts): Its facts.
+
+    Returns:
+        openvino.Model: With the facts.
+
+    Raises:
+        ExportError: If OpenVINO is missing.
+    """
+    openvino = need('openvino')
+    core = openvino.Core()
+    if facts.custom_ops:
+        core.add_extension(openvino_extension())
+    result = core.read_model(model.SerializeToString())
+    result.set_rt_info(facts.to_json(), [KEY, 'facts'])
+    return result

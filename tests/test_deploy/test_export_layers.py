@@ -1,0 +1,56 @@
+"""The form for export computes what the trained network does."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.deploy.export_layers import Network
+
+SMALL = dict(base='t2', channels=(80, 96, 112), depths=(1, 1, 1))
+
+
+def lively(backbone):
+    """Norms that do something, and a scan whose absence would show."""
+    for name, parameter in backbone.named_parameters():
+        if 'x_proj' in name:
+            nn.init.normal_(parameter, std=0.5)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.4, 0.9)
+    return backbone.eval()
+
+
+@pytest.mark.parametrize('by_op', [False, True])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        dict(directions=1),
+        dict(directions=4),
+        dict(d_state=3),
+        dict(directions=4, d_state=2),
+        dict(wavelet=False),
+        dict(num_parts=2),
+        dict(local_ratio=(0, 0, 0)),
+        dict(ssm_ratio=1),
+    ],
+)
+@pytest.mark.parametrize('size', [(64, 64), (97, 130)])
+@torch.no_grad()
+def test_outputs_are_those_of_the_trained(options, size, by_op):
+    torch.manual_seed(0)
+    backbone = lively(MobileMamba({**SMALL, **options}))
+    x = torch.randn(2, 3, *size)
+    network = Network(backbone, by_op)
+    for expected, found in zip(backbone(x), network(x)):
+        assert found.shape == expected.shape
+        error = (found - expected).abs().max() / expected.abs().max()
+        assert error < 1e-5
+
+
+def test_later_stages_are_left_out():
+    backbone = MobileMamba(SMALL, out_indices=(0, 1)).eval()
+    assert len(Network(backbone).stages) == 2

@@ -1,0 +1,196 @@
+"""Whole detectors, segmentors and classifiers in ONNX Runtime."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from test_deploy.test_export_layers import SMALL, lively
+
+from mmmamba.deploy import ExportedModel
+from mmmamba.export import ExportError, gather_facts, make_graph
+from mmmamba.export.formats import write
+
+pytest.importorskip('onnx', reason='exports are ONNX files')
+pytest.importorskip('onnxruntime', reason='it runs ONNX files')
+pytestmark = pytest.mark.slow
+
+DETECTORS = {
+    # Method: the factor of the head's weights with which scores are spread.
+    'det/retinanet_mobilemamba_b1.py': 1,
+    'demo/atss_mobilemamba_t2_bccd.py': 6,
+    'det/ssdlite_mobilemamba_b1_320.py': 8,
+    'det/faster_rcnn_mobilemamba_b1.py': 40,
+    'demo/mask_rcnn_mobilemamba_mini_shapes.py': 40,
+    'det/rtmdet_mobilemamba_t2.py': 1,
+}
+SEGMENTORS = [
+    'seg/deeplabv3_mobilemamba_b1.py',
+    'seg/fpn_mobilemamba_b1.py',
+    'seg/pspnet_mobilemamba_b1.py',
+    'seg/upernet_mobilemamba_b4.py',
+    'seg/segformer_mobilemamba_b4.py',
+]
+SIZE = (96, 130)
+
+
+def build(config):
+    """A small model of a config, with lively weights, and the config."""
+    cfg = Config.fromfile(f'configs/{config}')
+    init_default_scope(cfg.default_scope)
+    backbone = cfg.model.backbone
+    backbone.arch, backbone.init_cfg = SMALL, None
+    for key in ('preprocess_cfg', 'pretrained'):
+        cfg.model.pop(key, None)
+    if 'data_preprocessor' in cfg:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if cfg.default_scope == 'mmpretrain':
+        cfg.model.train_cfg = None
+        cfg.model.head.in_channels = SMALL['channels'][-1]
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    lively(model)
+    return model, cfg
+
+
+def spread(model, factor):
+    """Scores far from each other, so that their order is one."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            head = 'cls' in name and 'rpn' not in name
+            if head and name.endswith('weight'):
+                parameter.mul_(factor)
+
+
+def export(model, cfg, tmp_path, **options):
+    facts = gather_facts(model, cfg)
+    facts.shape = list(SIZE)
+    graph = make_graph(model, facts, SIZE, **options)
+    images = torch.randn(2, 3, *SIZE)
+    write(graph, images, tmp_path / 'm.onnx', 'onnx', dynamic=['batch'])
+    exported = ExportedModel(tmp_path / 'm.onnx', threads=2)
+    return graph, images, exported
+
+
+@pytest.mark.parametrize('config', DETECTORS)
+@torch.no_grad()
+def test_objects_are_those_of_predict(config, tmp_path):
+    from mmdet.structures import DetDataSample
+
+    model, cfg = build(config)
+    spread(model, DETECTORS[config])
+    graph, images, exported = export(model, cfg, tmp_path)
+    found = exported.run(images.numpy())
+
+    divisor = graph.divisor
+    padding = (0, -SIZE[1] % divisor, 0, -SIZE[0] % divisor)
+    padded = F.pad(images, padding)
+    size = tuple(padded.shape[2:])
+    meta = dict(
+        img_shape=SIZE,
+        ori_shape=SIZE,
+        pad_shape=size,
+        batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+    )
+    samples = [DetDataSample(metainfo=meta) for _ in images]
+    total = 0
+    for i, sample in enumerate(model(padded, samples, mode='predict')):
+        expected = sample.pred_instances
+        number = (found['labels'][i] >= 0).sum()
+        assert number == len(expected)
+        total += number
+        scores = expected.scores.numpy()
+        np.testing.assert_allclose(
+            found['scores'][i][:number], scores, 0, 1e-4
+        )
+        # Equal scores have no order.
+        distinct = np.diff(scores, append=-1) < -1e-5
+        distinct &= np.diff(scores, prepend=2) < -1e-5
+        assert distinct.mean() > 0.8
+        boxes, labels = expected.bboxes.numpy(), expected.labels.numpy()
+        difference = np.abs(found['boxes'][i][:number] - boxes)[distinct]
+        assert difference.max() < 0.05
+        assert (found['labels'][i][:number] == labels)[distinct].all()
+    assert total > 20
+
+
+@pytest.mark.parametrize('config', SEGMENTORS)
+@torch.no_grad()
+def test_label_maps_are_those_of_predict(config, tmp_path):
+    from mmseg.structures import SegDataSample
+
+    model, cfg = build(config)
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    _, images, exported = export(model, cfg, tmp_path)
+    meta = dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)
+    meta['padding_size'] = [0, 0, 0, 0]
+    samples = [SegDataSample(metainfo=meta) for _ in images]
+    expected = model(images, samples, mode='predict')
+    found = exported.run(images.numpy())['label_map']
+    maps = np.stack([s.pred_sem_seg.data[0].numpy() for s in expected])
+    assert len(np.unique(maps)) > 1
+    assert (maps == found).mean() >= 0.9999
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_classifier(tmp_path):
+    pytest.importorskip('mmpretrain', reason='classifiers are of mmpretrain')
+    model, cfg = build('cls/mobilemamba_t2.py')
+    _, images, exported = export(model, cfg, tmp_path)
+    expected = model(images, mode='tensor').softmax(-1).numpy()
+    found = exported.run(images.numpy())['scores']
+    np.testing.assert_allclose(found, expected, 0, 1e-6)
+    assert exported.facts.resize['edge'] > 0
+
+
+@torch.no_grad()
+def test_preprocessing_in_the_graph_is_that_outside(tmp_path):
+    model, cfg = build('demo/fpn_mobilemamba_t2_camvid.py')
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    results = []
+    for inside in (False, True):
+        facts = gather_facts(model, cfg)
+        facts.shape, facts.preprocessed = list(SIZE), inside
+        graph = make_graph(model, facts, SIZE, logits=True)
+        shape = (1, *SIZE, 3) if inside else (1, 3, *SIZE)
+        example = torch.zeros(shape).to(torch.uint8 if inside else torch.float)
+        write(graph, example, tmp_path / 'm.onnx', 'onnx')
+        exported = ExportedModel(tmp_path / 'm.onnx')
+        prepared, _ = exported.prepare(image)
+        assert prepared.dtype == (np.uint8 if inside else np.float32)
+        results.append(exported.run(prepared[None])['logits'])
+    scale = np.abs(results[0]).max()
+    assert np.abs(results[0] - results[1]).max() < 1e-4 * scale
+
+
+def test_heads_that_are_not_exported_are_named():
+    model, cfg = build('det/dino_mobilemamba_b1.py')
+    with pytest.raises(ExportError, match='DINO'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+    graph = make_graph(
+        model, gather_facts(model, cfg), SIZE, backbone_only=True
+    )
+    assert graph.facts.task == 'features'
+
+
+def test_open_sizes_of_detectors_are_refused():
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    facts = gather_facts(model, cfg)
+    with pytest.raises(ExportError, match='--shape dynamic is for backbones'):
+        make_graph(model, facts, SIZE, custom_op='block')
+
+
+def test_soft_nms_is_refused():
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    model.bbox_head.test_cfg.nms.type = 'soft_nms'
+    with pytest.raises(ExportError, match='soft_nms'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_sliding_windows_are_refused():
+    model, cfg = build('demo/fpn_mobilemamba_t2_camvid.py')
+    model.test_cfg.mode = 'slide'
+    with pytest.raises(ExportError, match='sliding window'):
+        make_graph(model, gather_facts(model, cfg), SIZE)

@@ -1,0 +1,180 @@
+"""Networks as files of ONNX Runtime and OpenVINO."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_deploy.test_export_layers import SMALL, lively
+from torch import nn
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.deploy import ExportedModel
+from mmmamba.export import ExportError, Facts, make_graph, make_onnx
+from mmmamba.export.formats import write
+from mmmamba.ops import use_backend
+
+onnx = pytest.importorskip('onnx', reason='exports are ONNX files')
+ort = pytest.importorskip('onnxruntime', reason='it runs ONNX files')
+pytestmark = pytest.mark.slow
+
+
+class Model(nn.Module):
+    """A model that is a backbone and nothing else."""
+
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = lively(MobileMamba({**SMALL, **options}))
+
+
+def exported(model, size=(64, 96), batch=2, custom_op=None, **options):
+    """The graph, and example images."""
+    facts = Facts(shape=list(size), custom_ops=custom_op is not None)
+    graph = make_graph(model, facts, size, custom_op=custom_op)
+    return graph, torch.randn(batch, 3, *size)
+
+
+def check(model, file, images):
+    """A file gives the trained network's feature maps."""
+    found = ExportedModel(file, threads=2).run(images.numpy())
+    with torch.no_grad():
+        expected = model.backbone(images)
+    for value, (name, other) in zip(expected, found.items()):
+        error = np.abs(value.numpy() - other).max() / value.abs().max()
+        assert error < 1e-5, name
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+@pytest.mark.parametrize(
+    'options', [{}, dict(directions=4, d_state=2), dict(directions=1)]
+)
+def test_runtimes_give_the_same_maps(suffix, options, tmp_path):
+    if suffix == '.xml':
+        pytest.importorskip('openvino', reason='it runs .xml files')
+    model = Model(**options).eval()
+    graph, images = exported(model)
+    file = tmp_path / f'model{suffix}'
+    kind = 'onnx' if suffix == '.onnx' else 'openvino'
+    write(graph, images, file, kind)
+    check(model, file, images)
+
+
+def test_only_standard_operations_and_no_loops():
+    graph, images = exported(Model().eval())
+    model = make_onnx(graph, images)
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {'Scan', 'Loop', 'If', 'ScatterND'}
+    assert {node.domain for node in model.graph.node} <= {'', 'ai.onnx'}
+
+
+def test_batch_stays_open(tmp_path):
+    model = Model().eval()
+    graph, images = exported(model)
+    write(graph, images, tmp_path / 'm.onnx', 'onnx', dynamic=['batch'])
+    for batch in (1, 2, 5):
+        check(model, tmp_path / 'm.onnx', torch.randn(batch, 3, 64, 96))
+
+
+@pytest.mark.parametrize('custom_op', ['scan', 'block'])
+def test_custom_ops_give_the_same_maps(custom_op, tmp_path):
+    model = Model().eval()
+    graph, images = exported(model, custom_op=custom_op)
+    write(graph, images, tmp_path / 'm.onnx', 'onnx')
+    check(model, tmp_path / 'm.onnx', images)
+    nodes = onnx.load(tmp_path / 'm.onnx').graph.node
+    ours = {node.op_type for node in nodes if node.domain == 'mmmamba'}
+    name = dict(scan='BidirectionalScan', block='Block')[custom_op]
+    assert name in ours
+
+
+def test_blocks_take_images_of_any_size(tmp_path):
+    model = Model().eval()
+    graph, images = exported(model, custom_op='block')
+    graph.facts.shape = None
+    axes = ['batch', 'height', 'width']
+    write(graph, images, tmp_path / 'm.onnx', 'onnx', dynamic=axes)
+    check(model, tmp_path / 'm.onnx', torch.randn(1, 3, 70, 65))
+
+
+@torch.no_grad()
+def test_tracing_exporter_keeps_the_scan_in_pytorch():
+    """It once lost the scan, whose writes into a tensor it does not see."""
+    torch.manual_seed(0)
+    backbone = lively(MobileMamba(SMALL))
+    images = torch.randn(1, 3, 64, 64)
+    file = io.BytesIO()
+    with use_backend('torch'):
+        expected = backbone(images)
+        torch.onnx.export(
+            backbone, (images,), file, dynamo=False, opset_version=17
+        )
+    session = ort.InferenceSession(file.getvalue())
+    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    for value, other in zip(expected, found):
+        error = np.abs(value.numpy() - other).max() / value.abs().max()
+        assert error < 1e-5
+
+
+def test_facts_are_in_the_file(tmp_path):
+    graph, images = exported(Model().eval())
+    graph.facts.classes = ['ant', 'bee']
+    write(graph, images, tmp_path / 'm.onnx', 'onnx')
+    meta = {
+        p.key: p.value for p in onnx.load(tmp_path / 'm.onnx').metadata_props
+    }
+    facts = json.loads(meta['mmmamba'])
+    assert facts['classes'] == ['ant', 'bee']
+    assert facts['arch'] == 't2' or facts['arch'] == ''
+    assert facts['outputs'] == ['stage1', 'stage2', 'stage3']
+
+
+def test_half_weights_make_the_file_half_as_large(tmp_path):
+    graph, images = exported(Model().eval())
+    sizes = []
+    for half in (False, True):
+        write(graph, images, tmp_path / 'm.onnx', 'onnx', half=half)
+        sizes.append((tmp_path / 'm.onnx').stat().st_size)
+        found = ExportedModel(tmp_path / 'm.onnx').run(images.numpy())
+    with torch.no_grad():
+        expected = graph(images)[-1]
+    error = np.abs(found['stage3'] - expected.numpy()).max()
+    assert 0 < error / expected.abs().max() < 1e-2
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_a_deployed_backbone_is_refused():
+    model = Model().eval()
+    model.backbone.switch_to_deploy()
+    with pytest.raises(ExportError, match='deployed already'):
+        exported(model)
+
+
+def test_narrow_blocks_are_refused_by_name():
+    model = Model(channels=(32, 48, 64)).eval()
+    graph, images = exported(model, custom_op='block')
+    with pytest.raises(ExportError, match='--custom-op scan serves'):
+        make_onnx(graph, images)
+
+
+def test_an_untested_opset_is_refused():
+    graph, images = exported(Model().eval())
+    with pytest.raises(ExportError, match='opset 9'):
+        make_onnx(graph, images, opset=9)
+
+
+def test_another_backbone_is_refused():
+    model = nn.Module()
+    model.backbone = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ExportError, match='Conv2d, is not MobileMamba'):
+        make_graph(model, Facts(), (64, 64))
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    graph, images = exported(Model().eval())
+    model = make_onnx(graph, images)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / 'm.onnx')
+    with pytest.raises(ValueError, match='not written by mmmamba'):
+        ExportedModel(tmp_path / 'm.onnx')

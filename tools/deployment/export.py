@@ -1,0 +1,257 @@
+"""Export a trained model out of PyTorch.
+
+Detectors end in boxes, scores and labels, after NMS; segmentors in label maps;
+classifiers in scores. docs/export.md explains the formats.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mmmamba.export import (
+    gather_facts,
+    image_shape,
+    make_graph,
+)
+from mmmamba.export.check import Difference, compare
+from mmmamba.export.formats import SUFFIXES, write
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    check_checkpoint,
+    load_config,
+    run_tool,
+)
+from mmmamba.utils.trained_model import load_trained
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('checkpoint', help='checkpoint of the trained model')
+    parser.add_argument(
+        'out',
+        type=Path,
+        help='file to write; its suffix tells the format: '
+        + ', '.join(SUFFIXES.values()),
+    )
+    parser.add_argument(
+        '--format',
+        choices=SUFFIXES,
+        help='default: that of the suffix of OUT',
+    )
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images, or "dynamic" with --custom-op (default: what the '
+        'test pipeline of the config resizes to)',
+    )
+    parser.add_argument(
+        '--batch',
+        default='1',
+        metavar='N',
+        help='images at once, or "dynamic" (default: 1)',
+    )
+    parser.add_argument(
+        '--custom-op',
+        nargs='?',
+        const='block',
+        choices=['block', 'scan'],
+        help='run by a library of mmmamba what standard operations are slow '
+        'at: whole blocks (without a value), or the scan alone; for onnx and '
+        'openvino',
+    )
+    parser.add_argument(
+        '--dtype',
+        choices=['fp32', 'fp16', 'int8'],
+        default='fp32',
+        help='fp16: weights of half the size; int8: convolutions in 8 bits, '
+        'with --calibration; for onnx and openvino (default: fp32)',
+    )
+    parser.add_argument(
+        '--calibration',
+        type=Path,
+        metavar='DIR',
+        help='int8: folder of images, such as those trained on',
+    )
+    parser.add_argument(
+        '--calibration-images',
+        type=int,
+        default=100,
+        metavar='N',
+        help='int8: how many of them at most (default: 100)',
+    )
+    parser.add_argument(
+        '--with-preprocess',
+        action='store_true',
+        help='take (B, H, W, 3) uint8 images as OpenCV reads them: the mean, '
+        'the standard deviation and the order of channels are in the graph',
+    )
+    parser.add_argument(
+        '--backbone',
+        action='store_true',
+        help='export the backbone alone, which ends in its feature maps',
+    )
+    parser.add_argument(
+        '--logits',
+        action='store_true',
+        help='segmentors: end in logits instead of a label map',
+    )
+    parser.add_argument(
+        '--opset',
+        type=int,
+        default=17,
+        help='onnx, openvino: version of the operations (default: 17)',
+    )
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='run the file and compare it with the model; an exit status of '
+        '1 tells that they differ',
+    )
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    kind = choose_format(args)
+    batch, shape, dynamic = choose_shape(args)
+    check_options(args, kind, dynamic)
+    cfg = load_config(args)
+    check_checkpoint(args.checkpoint)
+    model = load_trained(cfg, args.checkpoint)
+
+    facts = gather_facts(model, cfg)
+    size = shape or image_shape(cfg)
+    facts.shape = None if 'height' in dynamic else list(size)
+    facts.preprocessed = args.with_preprocess
+    facts.custom_ops = args.custom_op is not None
+    graph = make_graph(
+        model,
+        facts,
+        size,
+        backbone_only=args.backbone,
+        custom_op=args.custom_op,
+        logits=args.logits,
+    )
+    example = make_example(batch, size, args.with_preprocess)
+    print(f'Exporting {facts.task} at {size[0]}x{size[1]} to {kind}')
+    written = write(
+        graph,
+        example,
+        args.out,
+        kind,
+        opset=args.opset,
+        dynamic=dynamic,
+        half=args.dtype == 'fp16',
+    )
+    if args.dtype == 'int8':
+        from mmmamba.export.quantize import quantize
+
+        written = quantize(
+            args.out, kind, facts, args.calibration, args.calibration_images
+        )
+    print(f'Wrote {args.out}: {written}')
+    if args.check:
+        report(compare(graph, args.out, example), args.dtype)
+
+
+def choose_format(args: argparse.Namespace) -> str:
+    """Tell the format by the option or by the suffix."""
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
+    kind = args.format or by_suffix.get(args.out.suffix)
+    if kind is None:
+        raise UsageError(
+            f'the suffix of {args.out} names no format; give --format, or one '
+            f'of {", ".join(by_suffix)}'
+        )
+    if args.out.suffix != SUFFIXES[kind]:
+        raise UsageError(
+            f'a file of --format {kind} is called *{SUFFIXES[kind]}, not '
+            f'{args.out.name}'
+        )
+    return kind
+
+
+def choose_shape(
+    args: argparse.Namespace,
+) -> tuple[int, tuple[int, int] | None, list[str]]:
+    """Read ``--batch`` and ``--shape``: numbers, and which are open."""
+    dynamic, batch, shape = [], 1, None
+    if args.batch == 'dynamic':
+        dynamic.append('batch')
+        batch = 2  # a trace of one image may take 1 for a constant
+    elif args.batch.isdigit() and int(args.batch) > 0:
+        batch = int(args.batch)
+    else:
+        raise UsageError(f'--batch {args.batch}: a number, or "dynamic"')
+    if args.shape == ['dynamic']:
+        dynamic += ['height', 'width']
+    elif args.shape is not None:
+        if len(args.shape) != 2 or not all(s.isdigit() for s in args.shape):
+            raise UsageError(
+                f'--shape {" ".join(args.shape)}: HEIGHT WIDTH, or "dynamic"'
+            )
+        shape = (int(args.shape[0]), int(args.shape[1]))
+        if min(shape) < 1:
+            raise UsageError('--shape: an image has pixels')
+    return batch, shape, dynamic
+
+
+def check_options(
+    args: argparse.Namespace, kind: str, dynamic: list[str]
+) -> None:
+    """Refuse what does not go together."""
+    if 'height' in dynamic and args.custom_op != 'block':
+        raise UsageError(
+            '--shape dynamic needs --custom-op: in standard operations the '
+            'scan is unrolled for one length. Else export once for each shape'
+        )
+    if args.custom_op and kind not in ('onnx', 'openvino'):
+        raise UsageError(
+            f'--custom-op is for onnx and openvino; {kind} has '
+            + ('the compiled ops anyway' if kind == 'pt2' else 'none')
+        )
+    if (args.calibration is None) == (args.dtype == 'int8'):
+        raise UsageError('--dtype int8 and --calibration DIR go together')
+    if args.dtype == 'int8' and kind not in ('onnx', 'openvino'):
+        raise UsageError(f'--dtype int8 is for onnx and openvino, not {kind}')
+
+
+def make_example(batch: int, size: tuple, preprocessed: bool) -> torch.Tensor:
+    """Images of smooth patterns, on which a detector finds something."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(size=(batch, 3, 8, 8)))
+    images = torch.nn.functional.interpolate(
+        coarse.float(), size, mode='bicubic'
+    )
+    if not preprocessed:
+        return images
+    pixels = (images * 50 + 128).clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def report(differences: list[Difference], dtype: str) -> None:
+    """Print how the file and the model differ."""
+    table = Table(title='The file against the model')
+    for column in ('output', 'shape', 'difference', 'allowed'):
+        table.add_column(column)
+    for d in differences:
+        allowed = d.allowed_text if dtype == 'fp32' else 'any'
+        table.add_row(d.name, d.shape, d.text, allowed)
+    Console().print(table)
+    bad = [d.name for d in differences if not d.passed]
+    if bad and dtype == 'fp32':
+        raise UsageError(
+            f'the file differs from the model in {", ".join(bad)}'
+        )
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,142 @@
+"""Draw what an exported model finds in images. Needs no PyTorch.
+
+numpy, Pillow, and ONNX Runtime or OpenVINO are enough; with OpenCV the pixels
+are those of training.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from rich.progress import track
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('model', type=Path, help='.onnx or .xml file')
+    parser.add_argument(
+        'image',
+        type=Path,
+        nargs='+',
+        metavar='IMAGE',
+        help='image files, or folders of them',
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs'),
+        help='where the drawings go, under the names of the inputs (default: '
+        'outputs)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='least score of a drawn object (default: 0.3)',
+    )
+    parser.add_argument(
+        '--opacity',
+        type=float,
+        default=0.5,
+        help='opacity of masks and label maps (default: 0.5)',
+    )
+    parser.add_argument(
+        '--json',
+        type=Path,
+        metavar='FILE',
+        help='write boxes, scores and labels there, by image',
+    )
+    parser.add_argument(
+        '--threads', type=int, help='default: as many as there are cores'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    # Where PyTorch is installed, it takes seconds to import, for nothing.
+    sys.modules['torch'] = None  # type: ignore[assignment]
+    from mmmamba.deploy import ExportedModel
+    from mmmamba.deploy.drawing import draw
+
+    try:
+        images = find_images(args.image)
+        model = ExportedModel(args.model, args.threads)
+    except (OSError, ImportError, ValueError) as error:
+        return fail(error)
+    if model.facts.task == 'features':
+        return fail(f'{args.model} ends in feature maps: nothing to draw')
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    unreadable, found = [], {}
+    for path in track(images, 'Drawing', disable=len(images) == 1):
+        target = args.out_dir / path.name
+        if target.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.bmp'):
+            target = target.with_name(f'{path.name}.png')
+        if target.resolve() == path.resolve():
+            return fail(f'the drawing would overwrite {path}; see --out-dir')
+        try:
+            image = read(path)
+        except (OSError, SyntaxError, ValueError) as error:
+            unreadable.append(f'{path} ({error})')
+            continue
+        result = model.predict(image)
+        found[str(path)] = {
+            name: value.tolist()
+            for name, value in result.items()
+            if name in ('boxes', 'scores', 'labels')
+        }
+        picture = draw(
+            image, result, model.facts, args.score_thr, args.opacity
+        )
+        Image.fromarray(np.ascontiguousarray(picture[..., ::-1])).save(target)
+    if args.json:
+        args.json.write_text(json.dumps(found))
+    print(f'{len(found)} images drawn in {args.out_dir}')
+    if unreadable:
+        return fail(f'not readable as images: {", ".join(unreadable)}')
+    return 0
+
+
+def find_images(paths: list[Path]) -> list[Path]:
+    """The files that are named, and those in folders."""
+    images = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.is_file())
+            images += [p for p in inside if not p.name.startswith('.')]
+        elif path.is_file():
+            images.append(path)
+        else:
+            raise FileNotFoundError(f'there is no image or folder {path}')
+    if not images:
+        raise FileNotFoundError(f'{paths[0]} holds no images')
+    return images
+
+
+def read(path: Path) -> np.ndarray:
+    """Read an image as BGR, turned as its EXIF data say."""
+    try:
+        import cv2
+    except ImportError:
+        pass
+    else:
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if image is not None:
+            return image
+    with Image.open(path) as opened:
+        rgb = ImageOps.exif_transpose(opened).convert('RGB')
+    return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])
+
+
+def fail(reason) -> int:
+    """Say in one line what went wrong."""
+    print(f'predict.py: error: {reason}', file=sys.stderr)
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

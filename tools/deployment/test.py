@@ -1,0 +1,119 @@
+"""Evaluate an exported model with the metric of its config.
+
+The images go through the file as ``predict.py`` sends them: what the config
+resizes, pads and normalizes is done as the file says.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData, PixelData
+
+from mmmamba.datasets import check_datasets
+from mmmamba.deploy import ExportedModel
+from mmmamba.export.facts import kind_of
+from mmmamba.utils.cli import (
+    UsageError,
+    add_cfg_options,
+    load_config,
+    run_tool,
+)
+
+#: Transforms that the file does itself.
+LEFT_OUT = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', 'RandomFlip')
+SCOPES = dict(
+    detection='mmdet', segmentation='mmseg', classification='mmpretrain'
+)
+
+
+@MODELS.register_module()
+class ExportedPredictor(BaseModel):
+    """An exported model in the place of one in PyTorch.
+
+    Args:
+        file (str): The ``.onnx`` or ``.xml`` file.
+        threads (int, optional): Threads. Defaults to None.
+    """
+
+    def __init__(self, file: str, threads: int | None = None) -> None:
+        super().__init__()
+        self.model = ExportedModel(file, threads)
+
+    def test_step(self, data: dict) -> list:
+        """Fill in the samples of a batch."""
+        for image, sample in zip(data['inputs'], data['data_samples']):
+            found = self.model.predict(image.permute(1, 2, 0).numpy())
+            found = {name: torch.from_numpy(v) for name, v in found.items()}
+            if 'label_map' in found:
+                labels = found['label_map'][None].long()
+                sample.pred_sem_seg = PixelData(data=labels)
+            elif 'boxes' in found:
+                found['bboxes'] = found.pop('boxes')
+                sample.pred_instances = InstanceData(**found)
+            else:
+                sample.set_pred_score(found['scores'])
+                sample.set_pred_label(found['scores'].argmax(keepdim=True))
+        return data['data_samples']
+
+    def forward(self, *args, **kwargs):
+        """Do nothing: an exported model is tested, not trained."""
+        raise NotImplementedError('an exported model is run by test_step()')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('model', type=Path, help='.onnx or .xml file')
+    parser.add_argument(
+        '--work-dir',
+        help='the directory of the log and the metrics; defaults to '
+        'work_dirs/<config name>',
+    )
+    parser.add_argument(
+        '--threads', type=int, help='default: as many as there are cores'
+    )
+    add_cfg_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    check_model(cfg, args.model)
+    check_datasets(cfg, ('test',))
+    loader = cfg.test_dataloader
+    dataset = loader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = [
+        step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
+    ]
+    cfg.model = dict(
+        type='ExportedPredictor', file=str(args.model), threads=args.threads
+    )
+    cfg.pop('data_preprocessor', None)
+    cfg.load_from, cfg.resume = None, False
+    cfg.custom_hooks = []
+    Runner.from_cfg(cfg).test()
+
+
+def check_model(cfg: Config, file: Path) -> None:
+    """Refuse a file of another task or of other classes."""
+    try:
+        facts = ExportedModel(file).facts
+    except (OSError, ImportError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    if SCOPES.get(facts.task) != cfg.default_scope:
+        raise UsageError(
+            f'{file} is for {facts.task}, and the config is of '
+            f'{cfg.default_scope}'
+        )
+
+
+if __name__ == '__main__':
+    run_tool(main)
