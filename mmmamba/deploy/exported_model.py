@@ -6,14 +6,13 @@ Needs numpy, ONNX Runtime or OpenVINO, and OpenCV or Pillow.
 from __future__ import annotations
 
 import json
-import os
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from . import libraries, pixels
+from . import pixels
+from .runtimes import RUNTIMES
 
 
 class ExportedModel:
@@ -51,8 +50,8 @@ class ExportedModel:
         self.file = Path(file)
         if not self.file.is_file():
             raise FileNotFoundError(f'there is no model {file}')
-        runtime = _OpenVINO if self.file.suffix == '.xml' else _ORT
-        self._runtime = runtime(self.file, threads, device)
+        kind = 'openvino' if self.file.suffix == '.xml' else 'ort'
+        self._runtime = RUNTIMES[kind](self.file, threads, device)
         if self._runtime.facts is None:
             raise ValueError(
                 f'{file} tells nothing about its classes and images: it was '
@@ -107,65 +106,3 @@ class ExportedModel:
         if finish is None:
             return outputs
         return finish(outputs, image.shape[:2], size, self.facts)
-
-
-def _has_custom_ops(file: Path) -> bool:
-    """Tell from the facts in a file, which runtimes read only with the ops."""
-    return bool(re.search(rb'custom_ops("|&quot;): true', file.read_bytes()))
-
-
-class _ORT:
-    """A session of ONNX Runtime."""
-
-    def __init__(self, file: Path, threads: int | None, device: str) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(
-                f'{file} needs ONNX Runtime ({error}); run: '
-                'pip install onnxruntime'
-            ) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
-        if _has_custom_ops(file):
-            options.register_custom_ops_library(libraries.ort_library())
-        provider = f'{device.split(":")[0].upper()}ExecutionProvider'
-        self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=[provider]
-        )
-        meta = self.session.get_modelmeta().custom_metadata_map
-        self.facts = meta.get('mmmamba')
-        self.input = self.session.get_inputs()[0].name
-
-    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        return self.session.run(None, {self.input: images})
-
-
-class _OpenVINO:
-    """A compiled model of OpenVINO."""
-
-    def __init__(self, file: Path, threads: int | None, device: str) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise ImportError(
-                f'{file} needs OpenVINO ({error}); run: pip install openvino'
-            ) from None
-        core = openvino.Core()
-        if _has_custom_ops(file):
-            core.add_extension(libraries.openvino_extension())
-        model = core.read_model(str(file))
-        # By default OpenVINO computes in bfloat16 where the CPU knows it.
-        options: dict = {'INFERENCE_PRECISION_HINT': 'f32'}
-        if threads:
-            options['INFERENCE_NUM_THREADS'] = threads
-        self.facts = None
-        if model.has_rt_info(['mmmamba', 'facts']):
-            self.facts = model.get_rt_info(['mmmamba', 'facts']).value
-        self.request = core.compile_model(
-            model, device.upper(), options
-        ).create_infer_request()
-
-    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-        results = self.request.infer({0: images})
-        return [results[i].copy() for i in range(len(results))]

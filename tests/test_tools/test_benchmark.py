@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmmamba.backbones import MobileMamba
+from mmmamba.export import Facts, make_graph
+from mmmamba.export.formats import write
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +79,31 @@ def test_table(benchmark, capsys, tmp_path):
     # As built, not as fused.
     assert float(ours['params (M)']) == pytest.approx(8.84, abs=0.01)
     assert float(ours['accuracy']) == 73.6
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_exported_files(suffix, benchmark, capsys, tmp_path):
+    pytest.importorskip('onnxruntime', reason='it runs .onnx files')
+    pytest.importorskip('openvino', reason='it runs .xml files')
+    model = torch.nn.Module()
+    model.backbone = MobileMamba('t2')
+    graph = make_graph(model.eval(), Facts(shape=[64, 64]), (64, 64))
+    file = tmp_path / f'm{suffix}'
+    kind = 'onnx' if suffix == '.onnx' else 'openvino'
+    images = torch.rand(2, 3, 64, 64)
+    write(graph, images, file, kind, dynamic=['batch'])
+    runtime = 'ort' if suffix == '.onnx' else 'openvino'
+    name = f'{runtime}:{file}'
+    code, rows = benchmark('mobilemamba:t2@64', name, '--batch-size', 2)
+    assert code == 0
+    ours, other = rows
+    assert other['model'] == f'{runtime}:{file.name}'
+    assert float(other['ratio']) == pytest.approx(
+        float(ours['ms']) / float(other['ms'])
+    )
+    code, _ = benchmark(f'{runtime}:{tmp_path / "none"}{suffix}')
+    assert code == 1
+    assert 'there is no model' in capsys.readouterr().err
 
 
 def test_a_single_mode_has_no_best(benchmark):

@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from mmmamba.ops import describe_backends
 from mmmamba.utils.analysis import analyze_complexity
+from mmmamba.utils.analysis.exported import RUNTIMES, ExportedFile
 from mmmamba.utils.analysis.models import (
     NAME_HELP,
     PARTS,
@@ -53,7 +55,11 @@ def parse_args() -> argparse.Namespace:
         '--modes eager compiled --threads 2',
     )
     parser.add_argument(
-        'models', nargs='+', metavar='MODEL', help=f'each {NAME_HELP}'
+        'models',
+        nargs='+',
+        metavar='MODEL',
+        help=f'each {NAME_HELP}; or ort:FILE or openvino:FILE, an exported '
+        'model (docs/export.md), which runs in a process of its own',
     )
     parser.add_argument(
         '--reference',
@@ -174,6 +180,12 @@ def parse_args() -> argparse.Namespace:
             f'--accuracy takes a number for each of the {len(args.models)} '
             f'models, got {len(args.accuracy)}'
         )
+    exported = [m for m in args.models if m.partition(':')[0] in RUNTIMES]
+    if exported and (args.device != 'cpu' or args.plot and not args.accuracy):
+        parser.error(
+            f'{exported[0]} is timed on the CPU, and its FLOPs are not known: '
+            'no --device cuda, and no --plot without --accuracy'
+        )
     if args.device == 'cpu':
         if 'tf32' in args.dtypes:
             parser.error('--dtypes tf32 is of CUDA: add --device cuda')
@@ -186,9 +198,9 @@ def parse_args() -> argparse.Namespace:
 class Entry:
     """A model and what does not depend on how it is run."""
 
-    model: NamedModel
-    params: int
-    flops: float
+    model: NamedModel | ExportedFile
+    params: int | None
+    flops: float | None
     accuracy: float | None = None
 
 
@@ -210,6 +222,8 @@ class Contender:
 
     def time(self, repeats: int) -> float:
         """Mean seconds of a call."""
+        if isinstance(self.entry.model, ExportedFile):
+            return self.entry.model.time(repeats)
         set_tf32(self.dtype == 'tf32')
         if next(self.entry.model.parameters()).is_cuda:
             start, end = (torch.cuda.Event(True) for _ in range(2))
@@ -235,6 +249,10 @@ def build_entries(args: argparse.Namespace) -> list[Entry]:
     """Build, count and fuse the models."""
     entries = []
     for i, name in enumerate(track(args.models, 'building')):
+        accuracy = args.accuracy[i] if args.accuracy else None
+        if name.partition(':')[0] in RUNTIMES:
+            entries.append(Entry(ExportedFile(name), None, None, accuracy))
+            continue
         # Post-processing has nothing to count or fuse.
         part = 'tensor' if args.part == 'predict' else args.part
         model = build_model(name, part)
@@ -244,7 +262,6 @@ def build_entries(args: argparse.Namespace) -> list[Entry]:
         if args.fuse:
             fuse_model(model)
         model.part = args.part
-        accuracy = args.accuracy[i] if args.accuracy else None
         entries.append(Entry(model.to(args.device), params, total, accuracy))
     return entries
 
@@ -257,6 +274,14 @@ def make_contenders(
     contenders = []
     for dtype in args.dtypes:
         for entry in entries:
+            if isinstance(entry.model, ExportedFile):
+                if dtype == args.dtypes[0]:
+                    start = partial(
+                        entry.model.start, batch_size, args.threads
+                    )
+                    mode = entry.model.runtime
+                    contenders.append(Contender(entry, mode, 'file', start))
+                continue
             for channels_last in layouts.get(args.channels_last, [False]):
                 layout = (
                     torch.channels_last
@@ -328,6 +353,8 @@ def warm_up(contender: Contender, args: argparse.Namespace) -> bool:
         bool: Whether it runs at all; if not, the reason is printed.
     """
     try:
+        if isinstance(contender.entry.model, ExportedFile):
+            contender.call()  # starts its process
         contender.time(1)
         contender.time(args.warmup)
         contender.repeats = max(1, int(SECONDS / contender.time(1)))
@@ -370,8 +397,17 @@ def make_rows(
     same_mode = {
         (c.mode, c.dtype): c for c in contenders if c.entry is reference
     }
+    # What has one mode alone, or is the only one of it, is compared so.
+    alone = next((c for c in contenders if c.entry is reference), None)
     rows = [
-        make_row(c, c.mode, same_mode.get((c.mode, c.dtype)), batch_size)
+        make_row(
+            c,
+            c.mode,
+            same_mode.get(
+                (c.mode, c.dtype), alone if exported_in(c, alone) else None
+            ),
+            batch_size,
+        )
         for c in contenders
     ]
     if len(contenders) > len(best):
@@ -385,6 +421,14 @@ def make_rows(
             for (_, dtype), c in best.items()
         ]
     return rows
+
+
+def exported_in(*contenders: Contender | None) -> bool:
+    """Tell whether one of them is an exported model, which has no mode."""
+    return any(
+        c is not None and isinstance(c.entry.model, ExportedFile)
+        for c in contenders
+    )
 
 
 def make_row(
@@ -405,12 +449,17 @@ def make_row(
         'ms q1': 1e3 * q1,
         'ms q3': 1e3 * q3,
         'ratio': np.median(reference.seconds) / median if reference else None,
-        'params (M)': contender.entry.params / 1e6,
-        'MFLOPs': contender.entry.flops / 1e6,
+        'params (M)': millions(contender.entry.params),
+        'MFLOPs': millions(contender.entry.flops),
     }
     if contender.entry.accuracy is not None:
         row['accuracy'] = contender.entry.accuracy
     return row
+
+
+def millions(number: float | None) -> float | None:
+    """In millions, if it is known."""
+    return None if number is None else number / 1e6
 
 
 def describe_machine(args: argparse.Namespace) -> dict[str, str]:
@@ -594,7 +643,8 @@ def main() -> None:
         all_rows += rows
         if args.profile:
             for contender in contenders:
-                profile(contender, batch_size, args)
+                if not isinstance(contender.entry.model, ExportedFile):
+                    profile(contender, batch_size, args)
     if args.csv:
         write_csv(args.csv, all_rows, machine)
         print(f'Written to {args.csv}')
