@@ -638,6 +638,9 @@ def main() -> None:
         if not contenders:
             raise UsageError('none of the models runs like this')
         measure(contenders, args)
+        for entry in entries:
+            if isinstance(entry.model, ExportedFile):
+                entry.model.stop()
         rows = make_rows(contenders, reference, batch_size)
         report(f'{args.device}, batch {batch_size}', rows, reference)
         all_rows += rows
