@@ -13,6 +13,7 @@ from mmmamba.utils.files import whole_or_nothing
 from .errors import ExportError
 from .graph import Graph
 from .onnx_file import make_onnx, make_openvino, need
+from .quantize import quantize_onnx, quantize_openvino
 
 #: What a file of each format is called.
 SUFFIXES = dict(
@@ -24,6 +25,31 @@ SUFFIXES = dict(
     coreml='.mlpackage',
 )
 
+#: What a format needs, as it is imported.
+_NEEDS = dict(
+    onnx=['onnx', 'onnxscript'],
+    openvino=['onnx', 'onnxscript', 'openvino'],
+    executorch=['executorch'],
+    coreml=['coremltools'],
+)
+
+
+def check_packages(kind: str, quantized: bool = False) -> None:
+    """Import what a format needs, before the long work.
+
+    Args:
+        kind (str): A key of :data:`SUFFIXES`.
+        quantized (bool): Whether to 8 bits. Defaults to False.
+
+    Raises:
+        ExportError: If a package is missing.
+    """
+    needs = list(_NEEDS.get(kind, []))
+    if quantized:
+        needs.append('nncf' if kind == 'openvino' else 'onnxruntime')
+    for package in needs:
+        need(package)
+
 
 def write(
     graph: Graph,
@@ -34,6 +60,7 @@ def write(
     opset: int = 17,
     dynamic: Sequence[str] = (),
     half: bool = False,
+    calibration: Sequence[Path] = (),
 ) -> str:
     """Write a graph.
 
@@ -45,6 +72,8 @@ def write(
         opset (int): ONNX: version of the operations. Defaults to 17.
         dynamic (Sequence[str]): See :func:`mmmamba.export.make_onnx`.
         half (bool): Whether weights are stored in float16. Defaults to False.
+        calibration (Sequence[Path]): Images by which convolutions are brought
+            to 8 bits. Defaults to none, and float32.
 
     Returns:
         str: How large it has become.
@@ -57,9 +86,16 @@ def write(
         model = make_onnx(graph, example, opset=opset, dynamic=dynamic)
         size = f'{len(model.graph.node)} nodes'
         if kind == 'onnx':
+            if calibration:
+                model = quantize_onnx(model, graph.facts, calibration)
             save_onnx(model, file, half)
         else:
-            save_openvino(make_openvino(model, graph.facts), file, half)
+            converted = make_openvino(model, graph.facts)
+            if calibration:
+                converted = quantize_openvino(
+                    converted, graph.facts, calibration
+                )
+            save_openvino(converted, file, half)
         return f'{size}, {megabytes(file)}'
     if half:
         raise ExportError(f'--dtype fp16 is for onnx and openvino, not {kind}')

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools/deployment'
+INT8 = ('--dtype', 'int8', '--calibration', 'nothing')
 CONFIG = ROOT / 'configs/demo/atss_mobilemamba_t2_bccd.py'
 
 
@@ -175,6 +176,11 @@ def test_metric_is_that_of_the_toolbox(trained, photo, tmp_path, run_python):
         (['m.onnx', '--batch', '0'], '--batch 0'),
         (['m.pt', '--custom-op'], 'for onnx and openvino'),
         (['m.onnx', '--dtype', 'int8'], 'go together'),
+        (['m.pt', *INT8], 'int8 is for onnx and openvino'),
+        (['m.xml', *INT8, '--custom-op'], 'are inside the blocks'),
+        (['m.onnx', *INT8, '--custom-op', 'scan'], 'is for openvino'),
+        (['m.onnx', *INT8, '--calibration-images', '0'], 'from 1 on'),
+        (['m.onnx', *INT8], 'nothing: there is no image'),
         (['m.onnx', '--opset', '9'], 'opset 9 is not supported'),
         (['m.pt', '--batch', 'dynamic'], 'hold one shape'),
     ],

@@ -18,7 +18,8 @@ from mmmamba.export import (
     make_graph,
 )
 from mmmamba.export.check import Difference, compare
-from mmmamba.export.formats import SUFFIXES, write
+from mmmamba.export.formats import SUFFIXES, check_packages, write
+from mmmamba.export.quantize import find_images
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -123,8 +124,12 @@ def main() -> None:
     kind = choose_format(args)
     batch, shape, dynamic = choose_shape(args)
     check_options(args, kind, dynamic)
+    check_packages(kind, args.dtype == 'int8')
     cfg = load_config(args)
     check_checkpoint(args.checkpoint)
+    calibration = []
+    if args.calibration:
+        calibration = find_images(args.calibration, args.calibration_images)
     model = load_trained(cfg, args.checkpoint)
 
     facts = gather_facts(model, cfg)
@@ -150,13 +155,8 @@ def main() -> None:
         opset=args.opset,
         dynamic=dynamic,
         half=args.dtype == 'fp16',
+        calibration=calibration,
     )
-    if args.dtype == 'int8':
-        from mmmamba.export.quantize import quantize
-
-        written = quantize(
-            args.out, kind, facts, args.calibration, args.calibration_images
-        )
     print(f'Wrote {args.out}: {written}')
     if args.check:
         report(compare(graph, args.out, example), args.dtype)
@@ -220,8 +220,27 @@ def check_options(
         )
     if (args.calibration is None) == (args.dtype == 'int8'):
         raise UsageError('--dtype int8 and --calibration DIR go together')
-    if args.dtype == 'int8' and kind not in ('onnx', 'openvino'):
+    if args.dtype == 'int8':
+        check_int8(args, kind)
+
+
+def check_int8(args: argparse.Namespace, kind: str) -> None:
+    """Refuse what does not go together with 8 bits."""
+    if kind not in ('onnx', 'openvino'):
         raise UsageError(f'--dtype int8 is for onnx and openvino, not {kind}')
+    if args.custom_op == 'block':
+        raise UsageError(
+            '--dtype int8 quantizes convolutions, and those of the backbone '
+            'are inside the blocks of --custom-op; --custom-op scan leaves '
+            'them outside'
+        )
+    if args.custom_op and kind == 'onnx':
+        raise UsageError(
+            '--dtype int8 --custom-op scan is for openvino; in ONNX Runtime '
+            'the scan as a custom op is slower with it than without'
+        )
+    if args.calibration_images < 1:
+        raise UsageError('--calibration-images: a number from 1 on')
 
 
 def make_example(batch: int, size: tuple, preprocessed: bool) -> torch.Tensor:
