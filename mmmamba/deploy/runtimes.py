@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -60,6 +61,26 @@ class ORT:
         return self.session.run(None, {self.input: images})
 
 
+@functools.cache
+def openvino_core():
+    """OpenVINO's core: one for the process, which lives as long as it.
+
+    Where cores end in another order than the reverse of that in which they
+    began, OpenVINO's CPU plugin (2026.4) leaves a freed stack to the signals
+    of the process, and Ctrl-C becomes a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+@functools.cache
+def openvino_core_with_ops():
+    """The same core, which knows mmmamba's ops from now on."""
+    openvino_core().add_extension(libraries.openvino_extension())
+    return openvino_core()
+
+
 class OpenVINO:
     """A compiled model of OpenVINO; the same attributes as :class:`ORT`.
 
@@ -76,9 +97,8 @@ class OpenVINO:
             raise ImportError(
                 f'{file} needs OpenVINO ({error}); run: pip install openvino'
             ) from None
-        core = openvino.Core()
-        if _has_custom_ops(file):
-            core.add_extension(libraries.openvino_extension())
+        custom = _has_custom_ops(file)
+        core = openvino_core_with_ops() if custom else openvino_core()
         model = core.read_model(str(file))
         # By default OpenVINO computes in bfloat16 where the CPU knows it.
         options: dict = {'INFERENCE_PRECISION_HINT': 'f32'}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmmamba.deploy.libraries import openvino_extension
+from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
 
 from .custom_ops import VERSION, custom_nodes
 from .errors import ExportError
@@ -167,10 +167,8 @@ def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:
     Raises:
         ExportError: If OpenVINO is missing.
     """
-    openvino = need('openvino')
-    core = openvino.Core()
-    if facts.custom_ops:
-        core.add_extension(openvino_extension())
+    need('openvino')
+    core = openvino_core_with_ops() if facts.custom_ops else openvino_core()
     result = core.read_model(model.SerializeToString())
     result.set_rt_info(facts.to_json(), [KEY, 'facts'])
     return result

@@ -18,6 +18,7 @@ from test_ops.scan_cases import bidirectional_inputs
 from torch import Tensor
 
 from mmmamba.deploy.libraries import openvino_extension, ort_library
+from mmmamba.deploy.runtimes import openvino_core_with_ops
 
 pytestmark = pytest.mark.usefixtures('compiled')
 onnx = pytest.importorskip('onnx')
@@ -69,7 +70,8 @@ def feed(inputs: list[Tensor | None]) -> dict[str, np.ndarray]:
 
 
 def onnxruntime_session(model, threads: int) -> Callable:
-    onnxruntime = pytest.importorskip('onnxruntime')
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -83,9 +85,7 @@ def onnxruntime_session(model, threads: int) -> Callable:
 
 
 def openvino_session(model, threads: int) -> Callable:
-    openvino = pytest.importorskip('openvino')
-    core = openvino.Core()
-    core.add_extension(openvino_extension())
+    core = openvino_core_with_ops()
     return openvino_request(
         core, core.read_model(model.SerializeToString()), threads
     )
@@ -106,23 +106,32 @@ def openvino_request(core, model, threads: int = 1) -> Callable:
     return run
 
 
-@pytest.fixture(params=[onnxruntime_session, openvino_session])
+def skip_without(package: str, library: Callable) -> None:
+    """Skip a test where a runtime, or our library for it, is missing."""
+    pytest.importorskip(package)
+    try:
+        library()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def with_openvino():
+    skip_without('openvino', openvino_extension)
+
+
+@pytest.fixture(params=['onnxruntime', 'openvino'])
 def session(request) -> Callable:
     """Makes a function of one node, in each of the runtimes."""
+    start, library = dict(
+        onnxruntime=(onnxruntime_session, ort_library),
+        openvino=(openvino_session, openvino_extension),
+    )[request.param]
+    skip_without(request.param, library)
 
     def make(op, inputs, threads: int = 1, **attributes) -> Callable:
-        return request.param(graph(op, inputs, **attributes), threads)
+        return start(graph(op, inputs, **attributes), threads)
 
-    for needed, library in (
-        (onnxruntime_session, ort_library),
-        (openvino_session, openvino_extension),
-    ):
-        if request.param is needed:
-            pytest.importorskip(needed.__name__.partition('_')[0])
-            try:
-                library()
-            except FileNotFoundError as error:
-                pytest.skip(str(error))
     return make
 
 
@@ -341,12 +350,13 @@ def test_attribute_of_another_type(session):
 
 
 @pytest.mark.parametrize('settings', [{}, dict(wavelet=False)], ids=str)
+@pytest.mark.usefixtures('with_openvino')
 def test_file_of_openvino(settings, tmp_path):
     """OpenVINO's own format keeps attributes, and which inputs there are."""
-    openvino = pytest.importorskip('openvino')
+    import openvino
+
     arguments, inputs, attributes = block_case((1, 5, 6), **settings)
-    core = openvino.Core()
-    core.add_extension(openvino_extension())
+    core = openvino_core_with_ops()
     model = graph('Block', inputs, **attributes)
     openvino.save_model(
         core.read_model(model.SerializeToString()), tmp_path / 'model.xml'
@@ -380,8 +390,8 @@ def test_library_is_missing(find, monkeypatch):
         find()
 
 
+@pytest.mark.usefixtures('with_openvino')
 def test_library_for_another_openvino(monkeypatch):
-    pytest.importorskip('openvino')
     monkeypatch.setattr(importlib.metadata, 'version', lambda _: '2020.1')
     with pytest.raises(RuntimeError, match='openvino==.*2020.1|2020.1.*=='):
         openvino_extension()

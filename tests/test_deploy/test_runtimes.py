@@ -1,0 +1,34 @@
+"""ONNX Runtime and OpenVINO behind one face."""
+
+import pytest
+
+TWO_MODELS = """
+import gc, os, signal, sys
+import numpy as np
+import openvino
+from openvino import opset13
+from pathlib import Path
+from mmmamba.deploy.runtimes import OpenVINO
+
+file = Path(sys.argv[1])
+x = opset13.parameter([1, 3, 4, 4], np.float32)
+openvino.save_model(openvino.Model([opset13.relu(x)], [x]), file)
+first, second = OpenVINO(file, 1, 'cpu'), OpenVINO(file, 1, 'cpu')
+ones = np.ones((1, 3, 4, 4), np.float32)
+assert (first(ones)[0] == second(ones)[0]).all()
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_after_two_models_of_openvino(tmp_path, run_python):
+    pytest.importorskip('openvino')
+    result = run_python('-c', TWO_MODELS, tmp_path / 'model.xml')
+    assert result.stdout == 'interrupted\n', (result.returncode, result.stderr)
