@@ -14,6 +14,7 @@ from .errors import ExportError
 from .graph import Graph
 from .onnx_file import make_onnx, make_openvino, need
 from .quantize import quantize_onnx, quantize_openvino
+from .web_page import write_page
 
 #: What a file of each format is called.
 SUFFIXES = dict(
@@ -23,11 +24,13 @@ SUFFIXES = dict(
     pt2='.pt2',
     executorch='.pte',
     coreml='.mlpackage',
+    web='',  # a folder
 )
 
 #: What a format needs, as it is imported.
 _NEEDS = dict(
     onnx=['onnx', 'onnxscript'],
+    web=['onnx', 'onnxscript'],
     openvino=['onnx', 'onnxscript', 'openvino'],
     executorch=['executorch'],
     coreml=['coremltools'],
@@ -82,23 +85,30 @@ def write(
         ExportError: If the format cannot hold it, or a package is missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    if kind in ('onnx', 'openvino'):
+    if kind in ('onnx', 'openvino', 'web'):
         model = make_onnx(graph, example, opset=opset, dynamic=dynamic)
         size = f'{len(model.graph.node)} nodes'
-        if kind == 'onnx':
-            if calibration:
-                model = quantize_onnx(model, graph.facts, calibration)
-            save_onnx(model, file, half)
-        else:
+        if kind == 'openvino':
             converted = make_openvino(model, graph.facts)
             if calibration:
                 converted = quantize_openvino(
                     converted, graph.facts, calibration
                 )
             save_openvino(converted, file, half)
+            return f'{size}, {megabytes(file)}'
+        if calibration:
+            model = quantize_onnx(model, graph.facts, calibration)
+        if half:
+            store_half(model)
+        if kind == 'web':
+            write_page(model, graph.facts, file)
+        else:
+            save_onnx(model, file)
         return f'{size}, {megabytes(file)}'
     if half:
-        raise ExportError(f'--dtype fp16 is for onnx and openvino, not {kind}')
+        raise ExportError(
+            f'--dtype fp16 is for onnx, openvino and web, not {kind}'
+        )
     if dynamic and kind != 'pt2':
         raise ExportError(
             f'{kind} files hold one shape; --batch, --shape take numbers'
@@ -117,13 +127,10 @@ def megabytes(file: Path) -> str:
     return f'{sum(f.stat().st_size for f in files) / 1e6:.1f} MB'
 
 
-def save_onnx(model, file: Path, half: bool = False) -> None:
-    """Save an ONNX model, with weights in float16 if asked for."""
-    onnx = need('onnx')
-    if half:
-        store_half(model)
+def save_onnx(model, file: Path) -> None:
+    """Save an ONNX model, whole or not at all."""
     with whole_or_nothing(file) as temporary:
-        onnx.save(model, temporary)
+        need('onnx').save(model, temporary)
 
 
 def store_half(model) -> None:

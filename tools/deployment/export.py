@@ -38,12 +38,14 @@ def parse_args() -> argparse.Namespace:
         'out',
         type=Path,
         help='file to write; its suffix tells the format: '
-        + ', '.join(SUFFIXES.values()),
+        + ', '.join(filter(None, SUFFIXES.values()))
+        + '; with --format web, a folder',
     )
     parser.add_argument(
         '--format',
         choices=SUFFIXES,
-        help='default: that of the suffix of OUT',
+        help='default: that of the suffix of OUT; web: a page that runs the '
+        'model in a browser',
     )
     parser.add_argument(
         '--shape',
@@ -72,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         choices=['fp32', 'fp16', 'int8'],
         default='fp32',
         help='fp16: weights of half the size; int8: convolutions in 8 bits, '
-        'with --calibration; for onnx and openvino (default: fp32)',
+        'with --calibration; for onnx, openvino and web (default: fp32)',
     )
     parser.add_argument(
         '--calibration',
@@ -158,20 +160,25 @@ def main() -> None:
         calibration=calibration,
     )
     print(f'Wrote {args.out}: {written}')
+    if kind == 'web':
+        print(f'To see it: python -m http.server --directory {args.out}')
     if args.check:
-        report(compare(graph, args.out, example), args.dtype)
+        file = args.out / 'model.onnx' if kind == 'web' else args.out
+        report(compare(graph, file, example), args.dtype)
 
 
 def choose_format(args: argparse.Namespace) -> str:
     """Tell the format by the option or by the suffix."""
-    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items()}
+    by_suffix = {suffix: kind for kind, suffix in SUFFIXES.items() if suffix}
     kind = args.format or by_suffix.get(args.out.suffix)
     if kind is None:
         raise UsageError(
             f'the suffix of {args.out} names no format; give --format, or one '
             f'of {", ".join(by_suffix)}'
         )
-    if args.out.suffix != SUFFIXES[kind]:
+    if kind == 'web' and args.out.is_file():
+        raise UsageError(f'--format web writes a folder; {args.out} is a file')
+    if args.out.suffix != SUFFIXES[kind] and kind != 'web':
         raise UsageError(
             f'a file of --format {kind} is called *{SUFFIXES[kind]}, not '
             f'{args.out.name}'
@@ -218,16 +225,34 @@ def check_options(
             f'--custom-op is for onnx and openvino; {kind} has '
             + ('the compiled ops anyway' if kind == 'pt2' else 'none')
         )
+    if kind == 'web':
+        check_web(args)
     if (args.calibration is None) == (args.dtype == 'int8'):
         raise UsageError('--dtype int8 and --calibration DIR go together')
     if args.dtype == 'int8':
         check_int8(args, kind)
 
 
+def check_web(args: argparse.Namespace) -> None:
+    """Refuse what the page does not show, or does itself."""
+    if args.backbone or args.logits:
+        raise UsageError(
+            '--format web shows objects and label maps: leave --backbone and '
+            '--logits away'
+        )
+    if args.with_preprocess or args.batch != '1':
+        raise UsageError(
+            '--format web takes photos one by one, and prepares them itself: '
+            'leave --with-preprocess and --batch away'
+        )
+
+
 def check_int8(args: argparse.Namespace, kind: str) -> None:
     """Refuse what does not go together with 8 bits."""
-    if kind not in ('onnx', 'openvino'):
-        raise UsageError(f'--dtype int8 is for onnx and openvino, not {kind}')
+    if kind not in ('onnx', 'openvino', 'web'):
+        raise UsageError(
+            f'--dtype int8 is for onnx, openvino and web, not {kind}'
+        )
     if args.custom_op == 'block':
         raise UsageError(
             '--dtype int8 quantizes convolutions, and those of the backbone '
