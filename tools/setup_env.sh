@@ -88,7 +88,7 @@ say 'OpenVINO, which the ops for it are built against'
 run 'openvino>=2025.0'
 
 say 'mmdet, mmsegmentation, mmpretrain, and mmmamba with its compiled ops'
-run --no-build-isolation -e '.[onedl,cls,test,dev]'
+run --no-build-isolation -e '.[onedl,cls,test,dev,mobile]'
 if ! "$PY" -c 'import cv2' 2>/dev/null; then
     say 'No graphics libraries here: taking the headless OpenCV'
     version=$("$PY" -m pip show opencv-python-headless |

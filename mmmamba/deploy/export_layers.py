@@ -294,7 +294,12 @@ class Wavelet(nn.Module):
     def __init__(self, wavelet: layers.WaveletConv) -> None:
         super().__init__()
         self.channels = wavelet.channels
-        self.filter = fold.frozen(wavelet.filter.detach(), wavelet.filter)
+        # The filter twice as large and half as large, which cancels exactly.
+        # Where the weights of a convolution and of its transpose are equal,
+        # ExecuTorch's XNNPACK (1.5) packs them once, and is silently wrong.
+        haar = wavelet.filter.detach()
+        self.analysis = fold.frozen(haar * 2, haar)
+        self.synthesis = fold.frozen(haar / 2, haar)
         weight = wavelet.conv.weight.detach().double()
         weight = weight * wavelet.scale.detach().double()[0, :, :, None]
         self.conv = conv_of(
@@ -307,9 +312,9 @@ class Wavelet(nn.Module):
         odd = height % 2 or width % 2
         if odd:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        x = F.conv2d(x, self.filter, stride=2, groups=self.channels)
+        x = F.conv2d(x, self.analysis, stride=2, groups=self.channels)
         x = F.conv_transpose2d(
-            self.conv(x), self.filter, stride=2, groups=self.channels
+            self.conv(x), self.synthesis, stride=2, groups=self.channels
         )
         return x[:, :, :height, :width] if odd else x
 

@@ -164,9 +164,7 @@ def run_file(file: Path, example: Tensor, names: list[str]) -> list:
             .execute([example.contiguous()])
         )
     else:
-        raise ExportError(
-            'Core ML runs on macOS alone: --check cannot run it here'
-        )
+        raise ExportError(f'{file}: macOS alone runs Core ML files')
     if isinstance(outputs, Tensor):
         outputs = (outputs,)
     return [output.detach().numpy() for output in outputs]

@@ -12,7 +12,7 @@ from mmmamba.utils.files import whole_or_nothing
 
 from .errors import ExportError
 from .graph import Graph
-from .onnx_file import make_onnx, make_openvino, need
+from .onnx_file import KEY, make_onnx, make_openvino, need
 from .quantize import quantize_onnx, quantize_openvino
 from .web_page import write_page
 
@@ -27,13 +27,14 @@ SUFFIXES = dict(
     web='',  # a folder
 )
 
-#: What a format needs, as it is imported.
+#: What a format needs: as it is imported, and what pip installs.
 _NEEDS = dict(
-    onnx=['onnx', 'onnxscript'],
-    web=['onnx', 'onnxscript'],
-    openvino=['onnx', 'onnxscript', 'openvino'],
-    executorch=['executorch'],
-    coreml=['coremltools'],
+    onnx=dict(onnx='onnx', onnxscript='onnxscript'),
+    web=dict(onnx='onnx', onnxscript='onnxscript'),
+    openvino=dict(onnx='onnx', onnxscript='onnxscript', openvino='openvino'),
+    pt2={'torch._inductor.package': "'torch>=2.6'"},
+    executorch=dict(executorch='executorch'),
+    coreml=dict(coremltools='coremltools'),
 )
 
 
@@ -47,11 +48,10 @@ def check_packages(kind: str, quantized: bool = False) -> None:
     Raises:
         ExportError: If a package is missing.
     """
-    needs = list(_NEEDS.get(kind, []))
+    for package, install in _NEEDS.get(kind, {}).items():
+        need(package, install)
     if quantized:
-        needs.append('nncf' if kind == 'openvino' else 'onnxruntime')
-    for package in needs:
-        need(package)
+        need('nncf' if kind == 'openvino' else 'onnxruntime')
 
 
 def write(
@@ -113,6 +113,12 @@ def write(
         raise ExportError(
             f'{kind} files hold one shape; --batch, --shape take numbers'
         )
+    if kind in ('executorch', 'coreml') and graph.facts.task == 'detection':
+        raise ExportError(
+            f'{kind} has no NMS, in which detectors end; --backbone exports '
+            'the feature maps, and onnx, openvino, torchscript and pt2 files '
+            'hold whole detectors'
+        )
     _WRITERS[kind](graph, example, file, dynamic)
     return megabytes(file)
 
@@ -171,12 +177,28 @@ def _torchscript(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
     torch.jit.save(traced, str(file), _extra_files=facts)
 
 
-def _exported(graph: Graph, example: Tensor, dynamic: Sequence[str] = ()):
-    """The program that ``torch.export`` makes of a graph."""
+def exported_program(
+    graph: Graph, example: Tensor, dynamic: Sequence[str] = ()
+) -> torch.export.ExportedProgram:
+    """Return the program that ``torch.export`` makes of a graph.
+
+    Args:
+        graph (Graph): The graph.
+        example (Tensor): Images of the shape to export for.
+        dynamic (Sequence[str]): Axes of the images that stay open, of
+            ``'batch'``, ``'height'`` and ``'width'``. Defaults to none.
+
+    Returns:
+        torch.export.ExportedProgram: The program.
+    """
     axes = dict(batch=0, height=2, width=3)
     if graph.facts.preprocessed:
         axes = dict(batch=0, height=1, width=2)
-    shapes = {axes[name]: torch.export.Dim(name) for name in dynamic}
+    # At 64 pixels the last map is of one pixel, and a size of 1 is a constant.
+    least = dict(batch=1, height=65, width=65)
+    shapes = {
+        axes[name]: torch.export.Dim(name, min=least[name]) for name in dynamic
+    }
     with torch.no_grad():
         return torch.export.export(
             graph, (example,), dynamic_shapes=(shapes,) if shapes else None
@@ -186,9 +208,12 @@ def _exported(graph: Graph, example: Tensor, dynamic: Sequence[str] = ()):
 def _pt2(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
     from torch._inductor import aoti_compile_and_package
 
-    program = _exported(graph, example, dynamic)
+    program = exported_program(graph, example, dynamic)
+    options = {'aot_inductor.metadata': {KEY: graph.facts.to_json()}}
     with torch.no_grad():
-        aoti_compile_and_package(program, package_path=str(file))
+        aoti_compile_and_package(
+            program, package_path=str(file), inductor_configs=options
+        )
 
 
 def _executorch(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
@@ -198,8 +223,9 @@ def _executorch(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
         'executorch',
     )
     lowered = exir.to_edge_transform_and_lower(
-        _exported(graph, example),
+        exported_program(graph, example),
         partitioner=[partition.XnnpackPartitioner()],
+        constant_methods={KEY: graph.facts.to_json()},
     )
     with open(file, 'wb') as target:
         lowered.to_executorch().write_to_file(target)
@@ -207,7 +233,7 @@ def _executorch(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
 
 def _coreml(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
     coremltools = need('coremltools')
-    program = _exported(graph, example).run_decompositions({})
+    program = exported_program(graph, example).run_decompositions({})
     model = coremltools.convert(
         program,
         convert_to='mlprogram',

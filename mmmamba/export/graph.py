@@ -134,7 +134,8 @@ def make_graph(
     """Bring a model into the form that is exported.
 
     Args:
-        trained (nn.Module): In eval mode; stays as it is.
+        trained (nn.Module): A model of a toolbox or a backbone, in eval
+            mode; stays as it is.
         facts (Facts): Its facts; task and outputs are filled in.
         shape (tuple[int, int]): Height and width of the images.
         backbone_only (bool): Whether to end in the feature maps. Defaults to
@@ -151,6 +152,8 @@ def make_graph(
         ExportError: If a part of it has no counterpart.
     """
     model: Any = copy.deepcopy(trained).eval()
+    if isinstance(model, MobileMamba):
+        model = Features(model)
     replace_backbones(model, custom_op)
     replace_pools(model)
     fuse_conv_bn(model)
@@ -159,7 +162,7 @@ def make_graph(
     divisor = getattr(preprocessor, 'pad_size_divisor', 1)
     pad_value = getattr(preprocessor, 'pad_value', 0)
     if backbone_only or not hasattr(model, 'data_preprocessor'):
-        backbone = getattr(model, 'backbone', model)
+        backbone = model.backbone
         facts.task = 'features'
         indices = backbone.out_indices
         facts.outputs = [f'stage{i + 1}' for i in indices]

@@ -127,6 +127,8 @@ def test_metric_is_that_of_the_toolbox(
         (['m.onnx', *INT8, '--custom-op', 'scan'], 'is for openvino'),
         (['m.onnx', *INT8, '--calibration-images', '0'], 'from 1 on'),
         (['m.onnx', *INT8], 'nothing: there is no image'),
+        (['m.mlpackage', '--check'], 'macOS alone'),
+        (['m.pte'], 'has no NMS'),
         (['page', *WEB, '--logits'], 'leave --backbone and --logits'),
         (['page', *WEB, '--batch', '2'], 'one by one'),
         (['page', *WEB, '--custom-op'], 'for onnx and openvino'),

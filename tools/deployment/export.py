@@ -138,13 +138,15 @@ def main() -> None:
     size = shape or image_shape(cfg)
     facts.shape = None if 'height' in dynamic else list(size)
     facts.preprocessed = args.with_preprocess
-    facts.custom_ops = args.custom_op is not None
+    # PyTorch runs a package, and has the compiled ops.
+    custom_op = 'block' if kind == 'pt2' else args.custom_op
+    facts.custom_ops = custom_op is not None
     graph = make_graph(
         model,
         facts,
         size,
         backbone_only=args.backbone,
-        custom_op=args.custom_op,
+        custom_op=custom_op,
         logits=args.logits,
     )
     example = make_example(batch, size, args.with_preprocess)
@@ -215,7 +217,7 @@ def check_options(
     args: argparse.Namespace, kind: str, dynamic: list[str]
 ) -> None:
     """Refuse what does not go together."""
-    if 'height' in dynamic and args.custom_op != 'block':
+    if 'height' in dynamic and kind != 'pt2' and args.custom_op != 'block':
         raise UsageError(
             '--shape dynamic needs --custom-op: in standard operations the '
             'scan is unrolled for one length. Else export once for each shape'
@@ -225,6 +227,8 @@ def check_options(
             f'--custom-op is for onnx and openvino; {kind} has '
             + ('the compiled ops anyway' if kind == 'pt2' else 'none')
         )
+    if kind == 'coreml' and args.check:
+        raise UsageError('--check cannot run Core ML files: macOS alone does')
     if kind == 'web':
         check_web(args)
     if (args.calibration is None) == (args.dtype == 'int8'):
