@@ -87,7 +87,6 @@ def write(
     file.parent.mkdir(parents=True, exist_ok=True)
     if kind in ('onnx', 'openvino', 'web'):
         model = make_onnx(graph, example, opset=opset, dynamic=dynamic)
-        size = f'{len(model.graph.node)} nodes'
         if kind == 'openvino':
             converted = make_openvino(model, graph.facts)
             if calibration:
@@ -95,7 +94,7 @@ def write(
                     converted, graph.facts, calibration
                 )
             save_openvino(converted, file, half)
-            return f'{size}, {megabytes(file)}'
+            return f'{len(converted.get_ops())} nodes, {megabytes(file)}'
         if calibration:
             model = quantize_onnx(model, graph.facts, calibration)
         if half:
@@ -104,7 +103,7 @@ def write(
             write_page(model, graph.facts, file)
         else:
             save_onnx(model, file)
-        return f'{size}, {megabytes(file)}'
+        return f'{len(model.graph.node)} nodes, {megabytes(file)}'
     if half:
         raise ExportError(
             f'--dtype fp16 is for onnx, openvino and web, not {kind}'
