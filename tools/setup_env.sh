@@ -65,23 +65,18 @@ run 'torch===2.13.0' 'torchvision===0.28.0'
 "$PY" -c 'import torchvision' ||
     fail 'torchvision does not load with this torch'
 
+# A ready wheel, if pip finds one (PIP_FIND_LINKS).
+mmcv_works || run --only-binary onedl-mmcv onedl-mmcv==2.3.6 2>/dev/null || :
 if ! mmcv_works; then
     command -v "${CXX:-c++}" >/dev/null ||
         fail 'mmcv is built from source and needs a C++ compiler, for example
 apt-get install g++'
-    say "mmcv: built from source in about ten minutes on two cores, without
-    any output, unless pip finds a ready wheel (PIP_FIND_LINKS)"
-    # Without build isolation, or the ops are silently left out; without
-    # pip's cache, or a wheel built against another torch comes back.
-    mmcv=(--no-build-isolation --no-cache-dir onedl-mmcv==2.3.6)
-    export MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
-    run "${mmcv[@]}"
-    if ! mmcv_works; then
-        say 'That mmcv was built against another torch: building it anew'
-        run --force-reinstall --no-deps --no-binary onedl-mmcv "${mmcv[@]}"
-        mmcv_works || fail "mmcv's ops do not work. Try again with output:
-$PY -m pip install -v --force-reinstall --no-deps --no-binary onedl-mmcv ${mmcv[*]}"
-    fi
+    say 'mmcv: built from source, ten minutes on two cores; kept for the next
+    environment'
+    wheel=$("$PY" tools/dev/build_mmcv.py) || fail 'mmcv was not built'
+    run --force-reinstall --no-deps "$wheel"
+    run "$wheel"
+    mmcv_works || fail "mmcv's ops do not work. Remove $(dirname "$wheel") and try again"
 fi
 
 say 'OpenVINO, which the ops for it are built against'

@@ -119,12 +119,7 @@ def load_config(args: argparse.Namespace) -> Config:
         UsageError: If there is no such config file.
     """
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
-    if not Path(args.config).is_file():
-        raise UsageError(
-            f'there is no config {args.config}; the configs lie '
-            'in configs/det, configs/seg, configs/cls and configs/demo'
-        )
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(find_config(args.config))
     if args.cfg_options:
         _make_way(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
@@ -134,6 +129,30 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = getattr(args, 'launcher', 'none')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg
+
+
+def find_config(name: str) -> str:
+    """Find a config, of the user or of mmmamba.
+
+    Args:
+        name (str): Its path. Where there is none, that of one of mmmamba's
+            configs, such as ``configs/det/retinanet_mobilemamba_b1.py``, or
+            what is behind ``configs``.
+
+    Returns:
+        str: Its path.
+
+    Raises:
+        UsageError: If there is no such config file.
+    """
+    packaged = Path(__file__).parents[1] / '.mim'  # as mim finds them
+    for path in (Path(name), packaged / name, packaged / 'configs' / name):
+        if path.is_file():
+            return str(path)
+    raise UsageError(
+        f'there is no config {name}; those of mmmamba lie in configs/det, '
+        'configs/seg, configs/cls and configs/demo'
+    )
 
 
 def check_checkpoint(name: str) -> None:
