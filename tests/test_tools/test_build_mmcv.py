@@ -35,7 +35,7 @@ def tool(monkeypatch, tmp_path):
 
 
 def test_build_goes_on_where_it_failed(tool, tmp_path, capsys):
-    sources = tmp_path / tool.key() / f'onedl_mmcv-{tool.VERSION}'
+    sources = tmp_path / tool.key(tool.PACKAGE) / 'onedl_mmcv-2.3.6'
     sources.mkdir(parents=True)
     (sources / 'setup.py').write_text(SETUP)
     with pytest.raises(SystemExit, match='no space left') as stop:
@@ -51,10 +51,10 @@ def test_build_goes_on_where_it_failed(tool, tmp_path, capsys):
 
 def test_wheels_of_two_torches_are_apart(tool, monkeypatch):
     monkeypatch.setattr(tool.torch, '__version__', '2.13.0+cpu')
-    first = tool.key()
+    first = tool.key('mmcv==2.1.0')
     monkeypatch.setattr(tool.torch, '__version__', '2.14.1')
-    assert first.startswith('2.3.6-torch2.13.0-')
-    assert tool.key() != first
+    assert first.startswith('mmcv-2.1.0-torch2.13.0-')
+    assert tool.key('mmcv==2.1.0') != first
 
 
 def test_jobs_are_at_least_one_and_fit_the_memory(tool, monkeypatch):

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-VERSION = '2.3.6'
+#: What setup_env.sh installs with the current stack.
+PACKAGE = 'onedl-mmcv==2.3.6'
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
 #: What a compiler needs at most, for one of mmcv's files.
 GIGABYTES_A_JOB = 2.5
@@ -26,6 +27,12 @@ GIGABYTES_A_JOB = 2.5
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--package',
+        default=PACKAGE,
+        help='which mmcv; mmcv==2.1.0 is that of the classic stack (default: '
+        '%(default)s)',
+    )
     parser.add_argument(
         '--cache-dir',
         type=Path,
@@ -45,21 +52,22 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    folder = args.cache_dir / key()
+    folder = args.cache_dir / key(args.package)
     folder.mkdir(parents=True, exist_ok=True)
     wheel = next(folder.glob('*.whl'), None)
     if wheel is None:
-        build(get_sources(folder), folder, args.jobs)
+        build(get_sources(args.package, folder), folder, args.jobs)
         wheel = next(folder.glob('*.whl'))
     print(wheel)
 
 
-def key() -> str:
+def key(package: str) -> str:
     """What a wheel belongs to."""
     kind = f'cuda{torch.version.cuda}' if has_cuda() else 'cpu'
     python = f'cp{sys.version_info.major}{sys.version_info.minor}'
     version = torch.__version__.partition('+')[0]
-    return f'{VERSION}-torch{version}-{kind}-{python}-{platform.machine()}'
+    name = package.replace('==', '-')
+    return f'{name}-torch{version}-{kind}-{python}-{platform.machine()}'
 
 
 def has_cuda() -> bool:
@@ -78,9 +86,9 @@ def default_jobs() -> int:
     return max(1, min(cores, int(memory / 1e9 / GIGABYTES_A_JOB)))
 
 
-def get_sources(folder: Path) -> Path:
+def get_sources(package: str, folder: Path) -> Path:
     """Fetch mmcv's sources, if they are not there."""
-    sources = folder / f'onedl_mmcv-{VERSION}'
+    sources = folder / package.replace('-', '_').replace('==', '-')
     if sources.is_dir():
         return sources
     subprocess.run(
@@ -88,7 +96,7 @@ def get_sources(folder: Path) -> Path:
             *(sys.executable, '-m', 'pip', 'download', '--quiet'),
             *('--disable-pip-version-check', '--no-deps', '--no-binary'),
             *(':all:', '--no-build-isolation', '--dest', folder),
-            f'onedl-mmcv=={VERSION}',
+            package,
         ],
         check=True,
     )
@@ -113,11 +121,17 @@ def torch_version() -> tuple[int, int]:
 def build(sources: Path, folder: Path, jobs: int) -> None:
     """Build the wheel; objects that are compiled already are kept."""
     log = folder / 'build.log'
-    tell(f'mmcv {VERSION}: compiling with {jobs} jobs; log: {log}')
+    tell(f'{sources.name}: compiling with {jobs} jobs; log: {log}')
     process = subprocess.Popen(
         [sys.executable, 'setup.py', 'bdist_wheel', '--dist-dir', folder],
         cwd=sources,
-        env={**os.environ, 'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs)},
+        env={
+            **os.environ,
+            'MMCV_WITH_OPS': '1',
+            'MAX_JOBS': str(jobs),
+            # Python's own flags ask for debug information, half of the time.
+            'CFLAGS': os.environ.get('CFLAGS', '') + ' -g0',
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
