@@ -1,8 +1,10 @@
 """Builds what is compiled; all else is in pyproject.toml.
 
-Three libraries have the same kernels: ``mmmamba._ext`` for PyTorch,
-``mmmamba._ort_ops`` for ONNX Runtime, and ``mmmamba._openvino_ops`` where
-openvino is installed.
+Three libraries have the same kernels: ``_torchX_Y_ops.so`` for PyTorch X.Y,
+``_ort_ops.so`` for ONNX Runtime, and ``_openvino_ops.so`` where openvino is
+installed. None is a module of Python, so that they serve every Python, and
+those for several versions of PyTorch lie side by side in one wheel
+(tools/dev/build_wheel.py).
 
 The switches are those of mmcv: ``MMMAMBA_WITH_OPS=0`` builds nothing,
 ``FORCE_CUDA=1`` builds the CUDA ops where no GPU is seen, and torch reads
@@ -19,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
 
@@ -49,6 +52,14 @@ def without(library: str, reason: str, rest: str = '') -> None:
 class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
     """Builds what can be built."""
 
+    def get_ext_filename(self, name: str) -> str:
+        """A library's file has no Python in its name."""
+        return f'{name.replace(".", os.sep)}.so'
+
+    def get_export_symbols(self, extension: Extension) -> list[str]:
+        """Nothing of Python's."""
+        return extension.export_symbols
+
     def build_extensions(self) -> None:
         """Compile the kernels once, then the libraries with them."""
         self.failed = []
@@ -68,20 +79,22 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
         try:
             super().build_extension(extension)
         except Exception as error:
-            rest = SLOWER if extension.name == 'mmmamba._ext' else ''
+            rest = SLOWER if '_torch' in extension.name else ''
             without(extension.name, f'the build failed ({error})', rest)
             self.failed.append(extension)
 
     def compile_kernels(self) -> list[str]:
         """Compile what all libraries share; the objects."""
+        # The same for every Python and PyTorch.
+        folder = 'build/kernels'
 
         def compile_file(source: str) -> str:
             (target,) = self.compiler.object_filenames(
-                [source], output_dir=self.build_temp
+                [source], output_dir=folder
             )
             if newer_group([source, *HEADERS], target):
                 self.compiler.compile(
-                    [source], self.build_temp, extra_postargs=FREE_FLAGS
+                    [source], folder, extra_postargs=FREE_FLAGS
                 )
             return target
 
@@ -91,11 +104,19 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
             return list(pool.map(compile_file, sources))
 
 
+class Wheel(bdist_wheel):
+    """A wheel for a platform and every Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Python, ABI and platform."""
+        return 'py3', 'none', super().get_tag()[2]
+
+
 def pytorch_ops() -> list[Extension]:
     """The ops for PyTorch, if it is there."""
     if torch is None:
         without(
-            'mmmamba._ext',
+            'its compiled ops',
             'PyTorch is not there to build it against; install it, then '
             'mmmamba with pip install --no-build-isolation',
             SLOWER,
@@ -118,14 +139,16 @@ def pytorch_ops() -> list[Extension]:
                 '(nvcc) was found. Set CUDA_HOME to where it is.',
                 stacklevel=1,
             )
-    return [
-        kind(
-            'mmmamba._ext',
-            sorted(sources),
-            depends=HEADERS,
-            extra_compile_args=options,
-        )
-    ]
+    version = '_'.join(torch.__version__.split('.')[:2])
+    extension = kind(
+        f'mmmamba._torch{version}_ops',
+        sorted(sources),
+        depends=HEADERS,
+        extra_compile_args=options,
+    )
+    if 'torch_python' in extension.libraries:
+        extension.libraries.remove('torch_python')
+    return [extension]
 
 
 def onnxruntime_ops() -> list[Extension]:
@@ -172,5 +195,5 @@ if os.getenv('MMMAMBA_WITH_OPS', '1') == '0':
 else:
     setup(
         ext_modules=[*pytorch_ops(), *onnxruntime_ops(), *openvino_ops()],
-        cmdclass={'build_ext': BuildExtension},
+        cmdclass={'build_ext': BuildExtension, 'bdist_wheel': Wheel},
     )

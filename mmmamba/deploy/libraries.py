@@ -1,7 +1,6 @@
 """Where the ops for ONNX Runtime and for OpenVINO are."""
 
 import importlib.metadata
-import importlib.util
 import re
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def ort_library() -> str:
     Raises:
         FileNotFoundError: If it is not built.
     """
-    return _library('mmmamba._ort_ops', 'a C++ compiler')
+    return _library('_ort_ops.so', 'a C++ compiler')
 
 
 def openvino_extension() -> str:
@@ -34,7 +33,7 @@ def openvino_extension() -> str:
         RuntimeError: If it is built for another version of OpenVINO than the
             one that is installed.
     """
-    path = _library('mmmamba._openvino_ops', 'a C++ compiler and openvino')
+    path = _library('_openvino_ops.so', 'a C++ compiler and openvino')
     # A library for another OpenVINO does not load, nor does it say why.
     content = Path(path).read_bytes()
     built_for = re.search(rb'mmmamba built for openvino ([\d.]+)', content)
@@ -53,9 +52,9 @@ def openvino_extension() -> str:
 
 
 def _library(name: str, needs: str) -> str:
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
+    path = Path(__file__).parents[1] / name
+    if not path.is_file():
         raise FileNotFoundError(
-            f'{name} is not built, which needs {needs}. Build it with {_BUILD}'
+            f'{path} is not built, which needs {needs}. Build it with {_BUILD}'
         )
-    return spec.origin
+    return str(path)

@@ -2,10 +2,7 @@
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,24 +36,23 @@ def _known(backend: str | None) -> str | None:
 @functools.cache
 def _load_extension() -> str | None:
     """Load the compiled ops; return why that is not possible, if it is not."""
-    spec = importlib.util.find_spec('mmmamba._ext')
-    if spec is None or spec.origin is None:
+    libraries = Path(__file__).parents[1].glob('_torch*_ops.so')
+    built = {
+        path.stem.removeprefix('_torch').removesuffix('_ops'): path
+        for path in sorted(libraries)
+    }
+    if not built:
         return 'they are not built'
-    # A library for another PyTorch may crash where it is loaded, so that its
-    # bytes are asked first.
-    library = Path(spec.origin).read_bytes()
-    found = re.search(rb'mmmamba built for torch (\d+\.\d+)', library)
-    if found is None:
-        return f'{spec.origin} is damaged'
-    built_for = found[1].decode()
-    if not torch.__version__.startswith(f'{built_for}.'):
+    version = '_'.join(torch.__version__.split('.')[:2])
+    if version not in built:
+        names = ', '.join(built).replace('_', '.')
         return (
-            f'they are built for PyTorch {built_for}, and this is PyTorch '
+            f'they are built for PyTorch {names}, and this is PyTorch '
             f'{torch.__version__}'
         )
     try:
-        importlib.import_module('mmmamba._ext')
-    except ImportError as error:
+        torch.ops.load_library(str(built[version]))
+    except OSError as error:
         return f'they do not load ({error})'
     return None
 

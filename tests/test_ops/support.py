@@ -1,6 +1,5 @@
 """What the tests of the ops share: comparing, layouts, programs."""
 
-import importlib.util
 import math
 import os
 import platform
@@ -110,8 +109,13 @@ def permuted(t: Tensor) -> Tensor:
 
 def library() -> Path | None:
     """The compiled ops that serve here, or would, were they asked for."""
-    spec = importlib.util.find_spec('mmmamba._ext')
-    return None if spec is None else Path(spec.origin)
+    path = PACKAGE / library_name(torch.__version__)
+    return path if path.is_file() else None
+
+
+def library_name(version: str) -> str:
+    """The file of the ops that are compiled for a version of PyTorch."""
+    return f'_torch{"_".join(version.split(".")[:2])}_ops.so'
 
 
 def find_compiler(target: str | None = None) -> list[str]:

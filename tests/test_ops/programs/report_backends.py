@@ -36,8 +36,7 @@ for folder in sys.argv[1:]:
     for value in ('', 'torch', 'cpp', 'cuda', 'nonsense'):
         os.environ['MMMAMBA_OP_BACKEND'] = value
         for name in list(sys.modules):
-            # What is compiled cannot be loaded twice.
-            if name.startswith('mmmamba') and name != 'mmmamba._ext':
+            if name.startswith('mmmamba'):
                 del sys.modules[name]
         importlib.invalidate_caches()
         with warnings.catch_warnings(record=True) as caught:
