@@ -8,9 +8,13 @@
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
 #              active environment as it is
 # PYTHON=EXE   the Python >= 3.10 to use (default python3)
+# TORCH=X.Y.Z  the PyTorch of a new environment (default 2.13.0)
+# STACK=NAME   onedl, or openmmlab for the classic packages (default onedl)
 
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= 2.13.0
+STACK ?= onedl
 ifeq ($(VENV),)
 PY := $(PYTHON)
 else
@@ -19,7 +23,7 @@ endif
 JOBS ?= 2
 # A file's tests stay together, since they share what is slow to make.
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-INSTALLED := $(VENV)/.mmmamba-installed
+INSTALLED := $(VENV)/.mmmamba-$(STACK)-$(TORCH)
 
 .PHONY: demo test test-fast env lint
 .DEFAULT_GOAL := demo
@@ -48,6 +52,6 @@ else
 env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml setup.py tools/setup_env.sh
-	@bash tools/setup_env.sh "$(PYTHON)" "$(VENV)"
+	@bash tools/setup_env.sh "$(PYTHON)" "$(VENV)" "$(TORCH)" "$(STACK)"
 	@touch $@
 endif

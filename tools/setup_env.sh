@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Usage: tools/setup_env.sh PYTHON VENV
-# Creates VENV with PYTHON and installs the current stack and mmmamba into it;
+# Usage: tools/setup_env.sh PYTHON VENV [TORCH] [STACK]
+# Creates VENV with PYTHON and installs PyTorch TORCH (default 2.13.0), a stack
+# (onedl, the current one, or openmmlab, the classic one) and mmmamba into it;
 # with an empty VENV only checks the environment of PYTHON. Safe to repeat
 # after an interruption: what is there is kept.
 set -euo pipefail
 PYTHON=$1
 VENV=$2
+TORCH=${3:-2.13.0}
+STACK=${4:-onedl}
 cd "$(dirname "$0")/.."
 
 say() { printf '\n==> %s\n' "$*"; }
@@ -47,6 +50,20 @@ fi
     fail "$PYTHON is $("$PYTHON" --version 2>&1); Python >= 3.10 is needed.
 Name another one: make PYTHON=python3.11"
 
+case $STACK in
+    onedl)
+        MMCV=onedl-mmcv==2.3.6 EXTRAS=onedl,cls,test,dev
+        ;;
+    openmmlab)
+        MMCV=mmcv==2.1.0 EXTRAS=openmmlab,test
+        ;;
+    *) fail "STACK=$STACK is unknown: onedl or openmmlab" ;;
+esac
+# ExecuTorch is built for one PyTorch.
+case $STACK-$TORCH in onedl-2.13.*) EXTRAS+=,mobile ;; esac
+# PyTorch before 2.3 is built for NumPy 1.
+case $TORCH in 2.[12].*) NUMPY='numpy<2' ;; *) NUMPY='numpy' ;; esac
+
 say "Environment in $VENV"
 PY=$VENV/bin/python
 if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
@@ -57,23 +74,22 @@ fi
 # setuptools 81 dropped pkg_resources, which building mmcv needs.
 run --upgrade pip 'setuptools>=77,<81' wheel ninja
 
-say "PyTorch 2.13 (a few GB where it is not in pip's cache)"
+say "PyTorch $TORCH (a few GB where it is not in pip's cache)"
 # Three equals signs: '==' would prefer a '+cpu' build from a find-links
-# folder, which torchvision from the registry does not load with. torch 2.14
-# needs C++20, which mmcv 2.3.6 does not ask its compiler for.
-run 'torch===2.13.0' 'torchvision===0.28.0'
+# folder, which torchvision from the registry does not load with.
+run "torch===$TORCH" torchvision "$NUMPY"
 "$PY" -c 'import torchvision' ||
     fail 'torchvision does not load with this torch'
 
 # A ready wheel, if pip finds one (PIP_FIND_LINKS).
-mmcv_works || run --only-binary onedl-mmcv onedl-mmcv==2.3.6 2>/dev/null || :
+mmcv_works || run --only-binary :all: "$MMCV" 2>/dev/null || :
 if ! mmcv_works; then
     command -v "${CXX:-c++}" >/dev/null ||
         fail 'mmcv is built from source and needs a C++ compiler, for example
 apt-get install g++'
-    say 'mmcv: built from source, ten minutes on two cores; kept for the next
+    say 'mmcv: built from source, five minutes on two cores; kept for the next
     environment'
-    wheel=$("$PY" tools/dev/build_mmcv.py) || fail 'mmcv was not built'
+    wheel=$("$PY" tools/dev/build_mmcv.py --package "$MMCV") || fail 'mmcv was not built'
     run --force-reinstall --no-deps "$wheel"
     run "$wheel"
     mmcv_works || fail "mmcv's ops do not work. Remove $(dirname "$wheel") and try again"
@@ -83,7 +99,7 @@ say 'OpenVINO, which the ops for it are built against'
 run 'openvino>=2025.0'
 
 say 'mmdet, mmsegmentation, mmpretrain, and mmmamba with its compiled ops'
-run --no-build-isolation -e '.[onedl,cls,test,dev,mobile]'
+run --no-build-isolation -e ".[$EXTRAS]" "$NUMPY"
 if ! "$PY" -c 'import cv2' 2>/dev/null; then
     say 'No graphics libraries here: taking the headless OpenCV'
     version=$("$PY" -m pip show opencv-python-headless |
