@@ -15,6 +15,14 @@ from mmmamba.datasets import DatasetError
 from mmmamba.hooks import NonFiniteError
 from mmmamba.utils.image_size import set_image_size
 
+#: What gloo and NCCL say where a process they wait for is no more.
+LOST_PROCESS = (
+    'Connection closed by peer',
+    'Connection reset by peer',
+    'Broken pipe',
+    'ncclRemoteError',
+)
+
 
 class UsageError(RuntimeError):
     """A command that cannot be carried out as it was given."""
@@ -209,6 +217,16 @@ def run_tool(main: Callable[[], None]) -> None:
         NonFiniteError,
     ) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        if not any(text in str(error) for text in LOST_PROCESS):
+            raise
+        print(
+            f'{Path(sys.argv[0]).name}: error: another process of this run '
+            'has ended, and its own output says why. A training goes on from '
+            'its last checkpoint with --resume, with any number of processes',
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from mmengine.runner import find_latest_checkpoint
@@ -154,31 +155,93 @@ def test_interrupt_resume_and_test(folder):
     assert metrics['coco/bbox_AR@1000'] == pytest.approx(average, abs=6e-4)
 
 
-def test_two_cpu_processes(folder):
-    """`dist_train.sh CONFIG 2` without a GPU; SyncBN becomes BN."""
-    script = ROOT / 'tools/dist_train.sh'
-    options = [
-        'model.backbone.norm_cfg.type=SyncBN',
-    ]
-    result = subprocess.run(
-        ['bash', script, CONFIG, '2', '--work-dir', 'work', '--cfg-options']
-        + OPTIONS
-        + options,
+def launch(*arguments, gpus=1, rank=0, nodes=1, port=0) -> subprocess.Popen:
+    """Start `dist_train.sh CONFIG GPUS`, as one of several nodes."""
+    return subprocess.Popen(
+        ['bash', str(ROOT / 'tools/dist_train.sh'), str(arguments[0])]
+        + [str(gpus), '--work-dir', 'work', *map(str, arguments[1:])],
         env={
             **os.environ,
             'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
             'CUDA_VISIBLE_DEVICES': '',
-            'PORT': str(29500 + os.getpid() % 1000),
+            'PORT': str(29500 + os.getpid() % 1000 + port),
+            'NNODES': str(nodes),
+            'NODE_RANK': str(rank),
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_two_cpu_processes(folder):
+    """With all that changes a step; SyncBN becomes BN without a GPU."""
+    config = folder / 'all_at_once.py'
+    config.write_text(
+        f"""
+_base_ = '{CONFIG}'
+optim_wrapper = dict(accumulative_counts=2)
+custom_hooks = [
+    dict(type='EMAHook', momentum=0.5),
+    # Never satisfied: it ends the training at the second AP that it sees.
+    dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP', rule='greater',
+         min_delta=2.0, patience=1),
+]
+"""
+    )
+    options = [
+        *OPTIONS,
+        'model.backbone.norm_cfg.type=SyncBN',
+        'train_cfg.max_epochs=20',
+        'train_cfg.val_interval=1',
+    ]
+    process = launch(config, '--amp', '--cfg-options', *options, gpus=2)
+    output = finish(process)
     # Eight images, two processes of two images each: two iterations.
     log = [x for x in train_log(folder / 'work') if 'loss' in x]
-    assert [x['iter'] for x in log] == [1, 2]
-    assert 'SyncBN becomes BN' in result.stdout + result.stderr
+    iterations = [x['iter'] for x in log]
+    assert iterations == list(range(1, len(log) + 1))
+    assert len(log) < 40
+    assert 'SyncBN becomes BN' in output
+    assert 'AMP is off' in output
+    assert 'the monitored metric did not improve' in output
+    last = torch.load(find_latest_checkpoint('work'), weights_only=False)
+    weights, averages = last['state_dict'], last['ema_state_dict']
+    name = 'bbox_head.atss_cls.weight'
+    # One step in two iterations, the mean of which is between both.
+    assert not torch.equal(weights[name], averages[f'module.{name}'])
+
+
+def test_two_nodes_of_which_one_dies(folder):
+    """The other ends soon, says why, and is gone on with alone."""
+    arguments = [CONFIG, '--cfg-options', *OPTIONS]
+    nodes = [
+        launch(*arguments, 'train_cfg.max_epochs=500', rank=rank, nodes=2)
+        for rank in (0, 1)
+    ]
+    for line in nodes[0].stdout:
+        if re.search(r'Epoch\(train\) +\[ *3\]\[1/2\]', line):
+            break
+    else:
+        pytest.fail('the training has ended')
+    lost = psutil.Process(nodes[1].pid)
+    for process in (lost, *lost.children(recursive=True)):
+        process.kill()
+    output, _ = nodes[0].communicate(timeout=60)
+    nodes[1].communicate(timeout=60)
+    assert nodes[0].returncode != 0
+    said = 'train.py: error: another process of this run has ended'
+    assert output.count(said) == 1
+    assert '--resume' in output
+
+    done = int(Path(find_latest_checkpoint('work')).stem.split('_')[1])
+    assert done >= 2
+    more = [f'train_cfg.max_epochs={done + 1}', '--resume']
+    output = finish(launch(*arguments, *more, port=1))
+    assert f'work/epoch_{done}.pth' in output
+    # Eight images, one process of two images: four iterations.
+    resumed = [x['iter'] for x in train_log(folder / 'work') if 'loss' in x]
+    assert len(resumed) == 4
 
 
 @pytest.mark.parametrize(
