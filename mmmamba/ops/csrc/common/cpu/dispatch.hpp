@@ -6,19 +6,21 @@
 // Those for its widest instruction set, chosen once; ATEN_CPU_CAPABILITY
 // overrides the choice, as it does for PyTorch's own kernels.
 #if defined(__x86_64__)
-#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels)                              \
-  []() -> const auto& {                                                    \
-    static const auto chosen =                                             \
-        ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx512 \
-            ? ::mmmamba::avx512::kernels()                                 \
-        : ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx2 \
-            ? ::mmmamba::avx2::kernels()                                   \
-            : ::mmmamba::portable::kernels();                              \
-    return chosen;                                                         \
-  }()
+#define MMMAMBA_CHOOSE(kernels)                                      \
+  ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx512 \
+      ? ::mmmamba::avx512::kernels()                                 \
+  : ::mmmamba::instruction_set() == ::mmmamba::InstructionSet::kAvx2 \
+      ? ::mmmamba::avx2::kernels()                                   \
+      : ::mmmamba::portable::kernels()
 #else
-#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels) ::mmmamba::portable::kernels()
+#define MMMAMBA_CHOOSE(kernels) ::mmmamba::portable::kernels()
 #endif
+
+#define MMMAMBA_KERNELS_FOR_THIS_CPU(kernels)           \
+  []() -> const auto& {                                 \
+    static const auto chosen = MMMAMBA_CHOOSE(kernels); \
+    return chosen;                                      \
+  }()
 
 namespace mmmamba {
 
