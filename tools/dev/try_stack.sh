@@ -43,7 +43,8 @@ test_time=$SECONDS
 
 SECONDS=0
 cd "$DIR"
-"$PY" "$ROOT/tools/dataset_tools/make_shapes.py" data/shapes --overwrite
+"$PY" "$ROOT/tools/dataset_tools/make_shapes.py" data/shapes --overwrite \
+    --train 200 --val 60
 train=("$ROOT/tools/train.py" "$CONFIG" --work-dir work --cfg-options
     train_dataloader.batch_size=4 train_cfg.max_epochs=3 max_epochs=3)
 rm -rf work
