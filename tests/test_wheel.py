@@ -1,6 +1,8 @@
 """mmmamba as it is installed: outside of its repository."""
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_ops.support import library
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +111,37 @@ def test_commands_run_anywhere(command, words, installed, tmp_path):
     )
     result = run(['-c', program], tmp_path, PYTHONPATH=str(installed))
     assert words in result.stdout
+
+
+def test_ops_run_without_compiler(installed, tmp_path):
+    """With the libraries beside the package, as build_wheel.py puts them."""
+    if library() is None:
+        pytest.skip('compiled ops: they are not built')
+    shutil.copytree(installed, tmp_path / 'site')
+    for path in library().parent.glob('_*_ops.so'):
+        shutil.copy(path, tmp_path / 'site/mmmamba')
+    check = runpy.run_path(str(ROOT / 'tools/dev/build_wheel.py'))['CHECK']
+    environment = {'PYTHONPATH': f'{tmp_path}/site', 'PATH': '/nowhere'}
+    result = run(['-c', check], tmp_path, **environment)
+    assert 'compiled' in result.stdout
+    program = 'import mmmamba; print(mmmamba.__file__)'
+    result = run(['-c', program], tmp_path, **environment)
+    assert result.stdout.startswith(f'{tmp_path}/site/')
+
+
+def test_wheel_is_for_every_python(built, tmp_path):
+    """Of a platform, where ops are to be built, though none can be here."""
+    nothing = str(tmp_path / 'c++')
+    program = (
+        'from setuptools.build_meta import build_wheel; '
+        f'print(build_wheel({str(tmp_path)!r}))'
+    )
+    environment = {'CC': nothing, 'CXX': nothing, 'PATH': '/nowhere'}
+    sources = built[0].with_name(built[0].name.removesuffix('.tar.gz'))
+    run(['-c', program], sources, MMMAMBA_WITH_OPS='1', **environment)
+    (wheel,) = tmp_path.glob('*.whl')
+    python, abi, platform = wheel.stem.split('-')[2:]
+    assert (python, abi) == ('py3', 'none') and platform != 'any'
 
 
 def test_configs_are_found_anywhere(installed, tmp_path):
