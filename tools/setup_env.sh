@@ -52,10 +52,12 @@ Name another one: make PYTHON=python3.11"
 
 case $STACK in
     onedl)
-        MMCV=onedl-mmcv==2.3.6 EXTRAS=onedl,cls,test,dev
+        MMCV=onedl-mmcv==2.3.6 MMPRETRAIN=onedl-mmpretrain==1.3.6
+        EXTRAS=onedl,test,dev
         ;;
     openmmlab)
-        MMCV=mmcv==2.1.0 EXTRAS=openmmlab,test
+        MMCV=mmcv==2.1.0 MMPRETRAIN=mmpretrain==1.2.0
+        EXTRAS=openmmlab,test
         ;;
     *) fail "STACK=$STACK is unknown: onedl or openmmlab" ;;
 esac
@@ -99,7 +101,7 @@ say 'OpenVINO, which the ops for it are built against'
 run 'openvino>=2025.0'
 
 say 'mmdet, mmsegmentation, mmpretrain, and mmmamba with its compiled ops'
-run --no-build-isolation -e ".[$EXTRAS]" "$NUMPY"
+run --no-build-isolation -e ".[$EXTRAS]" "$MMPRETRAIN" "$NUMPY"
 if ! "$PY" -c 'import cv2' 2>/dev/null; then
     say 'No graphics libraries here: taking the headless OpenCV'
     version=$("$PY" -m pip show opencv-python-headless |
