@@ -18,7 +18,8 @@ _INSTALL = (
 # import name: distributions, first version that works, first that does not
 _REQUIRED = {
     'mmengine': (('onedl-mmengine', 'mmengine'), '0.10.4', '1.0.0'),
-    'mmcv': (('onedl-mmcv', 'mmcv'), '2.1.0', '2.4.0'),
+    # The backbone needs nothing of mmcv's ops.
+    'mmcv': (('onedl-mmcv', 'mmcv', 'mmcv-lite'), '2.1.0', '2.4.0'),
 }
 _OPTIONAL = {
     'mmdet': (('onedl-mmdetection', 'mmdet'), '3.3.0', '4.0.0'),

@@ -184,6 +184,8 @@ def describe_backends() -> dict[str, str]:
             words[device] = 'compiled'
             if device == 'cpu':
                 instructions = torch.backends.cpu.get_cpu_capability()
+                if not instructions.startswith('AVX'):
+                    instructions = 'for any CPU'
                 words[device] += f', {instructions}'
             if _forced:
                 words[device] += f', forced by {_CHOSEN_BY}'

@@ -54,6 +54,11 @@ def only(versions, *names):
     return {d: v for d, v in versions.items() if d in wanted}
 
 
+def test_backbone_needs_no_ops_of_mmcv(install):
+    install({'mmengine': '0.10.7', 'mmcv-lite': '2.1.0'})
+    versions.check_stack()
+
+
 def refusal():
     """Return the message of check_stack's refusal."""
     with pytest.raises(ImportError) as error:

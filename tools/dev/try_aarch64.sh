@@ -29,11 +29,16 @@ if [ ! -d root ]; then
     for deb in debs/*.deb; do dpkg -x "$deb" part; done
     mv part root
 fi
-if [ ! -d site ]; then
+download() {
     python3 -m pip download --quiet --dest wheels --only-binary :all: \
         --python-version 311 --platform manylinux_2_28_aarch64 \
         --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-        "torch===$TORCH" 'numpy<2.3' pytest hypothesis rich psutil
+        --platform any "$@"
+}
+if [ ! -d site ]; then
+    download "torch===$TORCH" 'numpy<2.3' pytest psutil rich addict pyyaml \
+        termcolor yapf matplotlib opencv-python-headless
+    download --no-deps mmengine==0.10.7 mmcv-lite==2.1.0
     mkdir -p part
     for wheel in wheels/*.whl; do python3 -m zipfile -e "$wheel" part; done
     mv part site
