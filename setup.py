@@ -76,6 +76,9 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         """Build a library, or say that it is not built."""
+        if '_torch' not in extension.name:
+            # Without PyTorch's own flags: an older one has another C++ ABI.
+            extension.extra_compile_args = FREE_FLAGS[:]
         try:
             super().build_extension(extension)
         except Exception as error:
@@ -123,10 +126,11 @@ def pytorch_ops() -> list[Extension]:
         )
         return []
     sources = glob(f'{CSRC}/pytorch/*.cpp') + glob(f'{CSRC}/pytorch/cpu/*.cpp')
-    # OpenMP is what at::parallel_for is compiled to; not linked, so that
-    # PyTorch's own runtime, which is loaded already, serves it.
+    version = tuple(map(int, torch.__version__.split('.')[:2]))
     options = dict(cxx=FLAGS[:], nvcc=['-O3'])
-    if sys.platform == 'linux':
+    if version < (2, 10) and sys.platform == 'linux':
+        # What at::parallel_for is compiled to (csrc/pytorch/cpu/launch.h); not
+        # linked, so that PyTorch's own runtime, which is loaded, serves it.
         options['cxx'].append('-fopenmp')
     kind = cpp_extension.CppExtension
     if torch.cuda.is_available() or os.getenv('FORCE_CUDA', '0') == '1':
@@ -139,9 +143,8 @@ def pytorch_ops() -> list[Extension]:
                 '(nvcc) was found. Set CUDA_HOME to where it is.',
                 stacklevel=1,
             )
-    version = '_'.join(torch.__version__.split('.')[:2])
     extension = kind(
-        f'mmmamba._torch{version}_ops',
+        'mmmamba._torch{}_{}_ops'.format(*version),
         sorted(sources),
         depends=HEADERS,
         extra_compile_args=options,
@@ -158,7 +161,7 @@ def onnxruntime_ops() -> list[Extension]:
             'mmmamba._ort_ops',
             [f'{CSRC}/onnxruntime/custom_ops.cpp'],
             depends=HEADERS,
-            extra_compile_args=FREE_FLAGS,
+            extra_compile_args=FREE_FLAGS[:],
             language='c++',
         )
     ]
@@ -184,7 +187,7 @@ def openvino_ops() -> list[Extension]:
             depends=HEADERS,
             include_dirs=[str(package / 'include')],
             extra_objects=libraries,
-            extra_compile_args=FREE_FLAGS,
+            extra_compile_args=FREE_FLAGS[:],
             language='c++',
         )
     ]

@@ -4,6 +4,15 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
+#include <torch/version.h>
+
+// The part of PyTorch that is compiled with OpenMP has a door for those that
+// are not, since 2.10.
+#define MMMAMBA_TORCH_HAS_PARALLEL_FOR \
+  (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10)
+#if MMMAMBA_TORCH_HAS_PARALLEL_FOR
+#include <torch/csrc/stable/c/shim.h>
+#endif
 
 #include "../../common/cpu/compute.hpp"
 #include "../op.h"
@@ -17,9 +26,20 @@ class PyTorch final : public Runtime {
 
  private:
   void run(int64_t count, Call call, const void* function) const override {
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    auto some = [&](int64_t begin, int64_t end) {
       for (; begin < end; ++begin) call(function, begin);
-    });
+    };
+#if MMMAMBA_TORCH_HAS_PARALLEL_FOR
+    using Some = decltype(some);
+    torch_parallel_for(
+        0, count, 1,
+        [](int64_t begin, int64_t end, void* context) {
+          (*static_cast<Some*>(context))(begin, end);
+        },
+        &some);
+#else
+    at::parallel_for(0, count, 1, some);
+#endif
   }
   void record(const char* name, Call call,
               const void* function) const override {
