@@ -126,6 +126,38 @@ def write_cvat(images, root, source=None):
     )
 
 
+def write_cvat_xml(images, root, source=None, outlines=False):
+    """annotations.xml and images/; subsets name the splits."""
+    save_images(images, root / 'images', source)
+    labels = ''.join(
+        f'<label><name>{escape(name)}</name></label>'
+        for name in labels_of(images)
+    )
+    lines = []
+    for i, image in enumerate(images):
+        width, height = image['size']
+        lines.append(
+            f'<image id="{i}" name="{image["name"]}" width="{width}" '
+            f'height="{height}" subset="{"Validation" if i < 2 else "Train"}">'
+        )
+        for label, (x, y, w, h), points in image['objects']:
+            if outlines and points:
+                text = ';'.join(f'{px!r},{py!r}' for px, py in points)
+                lines.append(f'<polygon label="{label}" points="{text}"/>')
+            else:
+                lines.append(
+                    f'<box label="{label}" occluded="0" xtl="{x!r}" '
+                    f'ytl="{y!r}" xbr="{x + w!r}" ybr="{y + h!r}"></box>'
+                )
+        lines.append('</image>')
+    (root / 'annotations.xml').write_text(
+        '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1'
+        f'</version><meta><job><labels>{labels}</labels></job></meta>'
+        + ''.join(lines)
+        + '</annotations>'
+    )
+
+
 def write_voc(images, root, source=None, split=True):
     """Annotations/, JPEGImages/, ImageSets/Main; pixels count from 1."""
     save_images(images, root / 'JPEGImages', source)

@@ -2,6 +2,8 @@
 
 import json
 import os
+from base64 import b64encode
+from io import BytesIO
 
 import annotation_formats as formats
 import numpy as np
@@ -21,6 +23,7 @@ WRITERS = {
     'write_coco': 'coco',
     'write_roboflow': 'coco',
     'write_cvat': 'coco',
+    'write_cvat_xml': 'cvat',
     'write_voc': 'voc',
     'write_yolo': 'yolo',
     'write_yolo_flat': 'yolo',
@@ -73,7 +76,13 @@ def test_boxes_are_kept(tmp_path, writer):
 
 @pytest.mark.parametrize(
     'writer',
-    ['write_coco', 'write_yolo', 'write_labelme', 'write_label_studio'],
+    [
+        'write_coco',
+        'write_cvat_xml',
+        'write_yolo',
+        'write_labelme',
+        'write_label_studio',
+    ],
 )
 def test_polygons_are_kept(tmp_path, writer):
     images = formats.pictures()
@@ -102,6 +111,7 @@ def test_polygons_are_kept(tmp_path, writer):
         ('write_coco', dict(train=8, val=2)),
         ('write_roboflow', dict(train=6, val=2, test=2)),
         ('write_cvat', {'': 10}),
+        ('write_cvat_xml', dict(train=8, val=2)),
         ('write_yolo', dict(train=8, val=2)),
     ],
 )
@@ -587,6 +597,95 @@ def test_labelme_groups(image):
     }
 
 
+def test_labelme_masks(image):
+    """A PNG of the box, both corners included; also as a part of a group."""
+    mask = np.zeros((3, 4), np.uint8)
+    mask[0, 1:3] = mask[2, 3] = 1
+    png = BytesIO()
+    Image.fromarray(mask * 255).save(png, 'PNG')
+    shape = dict(
+        label='cat',
+        shape_type='mask',
+        points=[[10, 20], [13, 22]],
+        mask=b64encode(png.getvalue()).decode(),
+    )
+    box = dict(
+        label='dog', shape_type='rectangle', points=[[30, 30], [34, 35]]
+    )
+    group = dict(label='dog', group_id=1)
+    broken = [
+        {**shape, 'points': [[10, 20], [30, 30]]},
+        {**shape, 'mask': 'no base64!'},
+        {**shape, 'mask': b64encode(b'no image').decode()},
+    ]
+    labelme_file(image, shape, {**shape, **group}, {**box, **group}, *broken)
+    found = read(image)
+    cat, both = found.samples[0].instances
+    pixels = np.zeros((80, 100), np.uint8)
+    pixels[20:23, 10:14] = mask
+    assert (rle.decode(cat.segmentation) == pixels).all()
+    assert cat.bbox == (11, 20, 3, 3)
+    pixels[30:35, 30:34] = 1
+    assert (rle.decode(both.segmentation) == pixels).all()
+    assert both.bbox == (10, 20, 24, 15) or both.bbox == (11, 20, 23, 15)
+    assert len(found.notes['shape without readable points']) == 3
+
+
+def cvat_file(root, *shapes, meta='', width=100):
+    (root / 'annotations.xml').write_text(
+        f'<annotations><meta>{meta}</meta><image id="0" name="x/a.jpg" '
+        f'width="{width}" height="80">{"".join(shapes)}</image></annotations>'
+    )
+
+
+def test_cvat_shapes(image):
+    """Turned clockwise, in degrees, about the center; masks row by row."""
+    cvat_file(
+        image,
+        '<box label="dog" xtl="40" ytl="30" xbr="60" ybr="40" rotation="90"/>',
+        '<ellipse label="cat" cx="50" cy="40" rx="20" ry="5" rotation="90"/>',
+        '<mask label="cat" left="10" top="20" width="4" height="3" '
+        'rle="1, 2, 8, 1"/>',
+        '<tag label="dog"/>',
+        '<polyline label="dog" points="1,1;2,2"/>',
+        '<polygon label="dog" points="1,1;2,x"/>',
+        '<box label="" xtl="1" ytl="1" xbr="9" ybr="9"/>',
+        '<mask label="cat" left="1" top="2" width="4" height="3" rle="5,2"/>',
+        '<mask label="cat" left="1" top="2" width="9999999" height="9999999" '
+        'rle="99999980000001"/>',
+        meta='<job><labels><label><name>dog</name></label></labels></job>',
+    )
+    found = read(image)
+    assert found.classes == ['dog', 'cat']
+    box, ellipse, mask = found.samples[0].instances
+    assert box.bbox == pytest.approx((45, 25, 10, 20))
+    assert ellipse.bbox == pytest.approx((45, 20, 10, 40))
+    pixels = np.zeros((80, 100), np.uint8)
+    pixels[20, 11:13] = pixels[22, 13] = 1
+    assert (rle.decode(mask.segmentation) == pixels).all()
+    assert {reason: len(names) for reason, names in found.notes.items()} == {
+        'shape of type polyline': 1,
+        'shape without readable label or points': 4,
+    }
+
+
+def test_cvat_size_and_broken_files(image):
+    cvat_file(image, '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>')
+    (image / 'b.xml').write_text('<annotations><image')
+    assert 'broken annotation file' in read(image).notes
+    cvat_file(image, width=50)
+    with pytest.raises(DatasetError, match='another size than annotated'):
+        read(image)
+
+
+def test_cvat_video(image):
+    (image / 'annotations.xml').write_text(
+        '<annotations><track id="0" label="cat"/></annotations>'
+    )
+    with pytest.raises(DatasetError, match='CVAT for images'):
+        read(image)
+
+
 def label_studio_file(root, *values, **task):
     results = [dict(value=value, type='x') for value in values]
     task = dict(
@@ -747,8 +846,8 @@ def test_options_that_do_not_fit(image, options, message):
 
 
 def test_unknown_format_is_named(image):
-    (image / 'cvat.xml').write_text('<annotations/>')
-    with pytest.raises(DatasetError, match=r'cvat\.xml is in none'):
+    (image / 'other.xml').write_text('<dataset/>')
+    with pytest.raises(DatasetError, match=r'other\.xml is in none'):
         read(image)
 
 

@@ -1,8 +1,8 @@
 """Make a data set and a config of images that were annotated elsewhere.
 
-Reads COCO (also Roboflow's and CVAT's), Pascal VOC, YOLO, labelme, Label
-Studio, and label maps. Writes the layout of COCO, or of ADE20K for label maps,
-with a config that is ready to train. docs/prepare.md shows the layouts.
+Reads COCO (also Roboflow's and CVAT's), CVAT's XML, Pascal VOC, YOLO, labelme,
+Label Studio, and label maps. Writes the layout of COCO, or of ADE20K for label
+maps, with a config that is ready to train. docs/prepare.md shows the layouts.
 """
 
 import argparse

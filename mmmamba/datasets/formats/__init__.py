@@ -2,7 +2,7 @@
 
 from ..findings import DatasetError
 from ..images import decode_all
-from . import coco, label_maps, label_studio, labelme, voc, yolo
+from . import coco, cvat, label_maps, label_studio, labelme, voc, yolo
 from .sample import Annotated, Instance, Notes, Sample, area
 from .source import Source
 from .split import split_samples
@@ -10,6 +10,7 @@ from .write import time_saved, write_dataset
 
 _READERS = {
     'coco': coco,
+    'cvat': cvat,
     'voc': voc,
     'yolo': yolo,
     'labelme': labelme,

@@ -1,6 +1,5 @@
 """Label Studio's JSON: one list of tasks, sizes in percent of the image."""
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from .sample import (
     add_instance,
     ellipse,
     polygon,
+    turn,
 )
 from .source import Source
 
@@ -155,7 +155,7 @@ def _instance(kind: str, value: dict, sample: Sample) -> Instance:
     if kind == 'polygonlabels':
         return polygon(label, (np.array(value['points'], float) * scale))
     x, y = (np.array([value['x'], value['y']], float) * scale).tolist()
-    angle = math.radians(float(value.get('rotation') or 0))
+    angle = float(value.get('rotation') or 0)
     if kind == 'ellipselabels':
         radii = np.array([value['radiusX'], value['radiusY']], float) * scale
         outline = ellipse(label, 0, 0, *radii.tolist()).segmentation
@@ -168,6 +168,4 @@ def _instance(kind: str, value: dict, sample: Sample) -> Instance:
             return Instance(label, (x, y, width, height))
         # Turned clockwise about its first corner.
         points = np.array([(0, 0), (width, 0), (width, height), (0, height)])
-    cosine, sine = math.cos(angle), math.sin(angle)
-    turned = points @ np.array([[cosine, sine], [-sine, cosine]])
-    return polygon(label, turned + (x, y))
+    return polygon(label, turn(points, angle, (0, 0)) + (x, y))

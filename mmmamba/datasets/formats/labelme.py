@@ -1,16 +1,20 @@
-"""labelme's JSON: a file an image, rectangles, polygons and circles."""
+"""labelme's JSON: a file an image; rectangles, polygons, circles, masks."""
 
 import math
+from base64 import b64decode
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from .sample import (
     Annotated,
     Instance,
     Notes,
+    Sample,
     add_instance,
     ellipse,
+    from_mask,
     polygon,
 )
 from .source import Source
@@ -22,6 +26,7 @@ _UNREADABLE = (
     KeyError,
     AttributeError,
     OverflowError,
+    cv2.error,
 )
 
 
@@ -74,7 +79,7 @@ def read(source: Source) -> Annotated:
         for number, shape in enumerate(content['shapes'], 1):
             where = f'{name}: shape {number}'
             try:
-                instance = _instance(shape)
+                instance = _instance(shape, sample)
             except _UNREADABLE:
                 notes.add('shape without readable points', where)
                 continue
@@ -89,7 +94,7 @@ def read(source: Source) -> Annotated:
             if group is None:
                 add_instance(sample, notes, where, instance)
             elif (instance.label, str(group)) in groups:
-                _join(groups[instance.label, str(group)], instance)
+                _join(groups[instance.label, str(group)], instance, sample)
             else:
                 groups[instance.label, str(group)] = instance
         for (_, group), instance in groups.items():
@@ -109,7 +114,7 @@ def _is_labelme(content: object) -> bool:
     )
 
 
-def _instance(shape: dict) -> Instance | None:
+def _instance(shape: dict, sample: Sample) -> Instance | None:
     label = str(shape['label'])
     points = [(float(x), float(y)) for x, y in shape['points']]
     kind = shape.get('shape_type') or 'polygon'
@@ -124,12 +129,23 @@ def _instance(shape: dict) -> Instance | None:
         center, edge = points
         radius = math.dist(center, edge)
         return ellipse(label, *center, radius, radius)
+    if kind == 'mask':  # a PNG of what is between two pixels
+        content = np.frombuffer(b64decode(shape['mask'], validate=True), 'u1')
+        mask = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        (left, top), (right, bottom) = points
+        if mask is None or mask.shape != (bottom - top + 1, right - left + 1):
+            raise ValueError('a mask of another size than its box')
+        return from_mask(label, mask > 0, int(left), int(top), sample)
     return None
 
 
-def _join(instance: Instance, part: Instance) -> None:
+def _join(instance: Instance, part: Instance, sample: Sample) -> None:
     """Add another part of an object: shapes of one label and group."""
-    instance.segmentation = [*_outline(instance), *_outline(part)]
+    parts = [_outline(instance), _outline(part)]
+    if all(isinstance(outline, list) for outline in parts):
+        instance.segmentation = [*parts[0], *parts[1]]
+    else:
+        instance.segmentation = _merge(parts, sample)
     left, top = np.minimum(instance.bbox[:2], part.bbox[:2]).tolist()
     right, bottom = np.maximum(
         np.add(instance.bbox[:2], instance.bbox[2:]),
@@ -138,10 +154,25 @@ def _join(instance: Instance, part: Instance) -> None:
     instance.bbox = (left, top, right - left, bottom - top)
 
 
-def _outline(instance: Instance) -> list[list[float]]:
-    """The polygons of a shape; of a rectangle its corners."""
+def _merge(parts: list[list | dict], sample: Sample) -> dict:
+    """The mask of masks and polygons."""
+    from pycocotools import mask as rle
+
+    size = sample.height, sample.width
+    masks = [
+        rle.merge(rle.frPyObjects(part, *size))
+        if isinstance(part, list)
+        else part
+        for part in parts
+    ]
+    merged = rle.merge(masks)
+    return dict(size=merged['size'], counts=merged['counts'].decode())
+
+
+def _outline(instance: Instance) -> list[list[float]] | dict:
+    """The polygons or the mask of a shape; of a rectangle its corners."""
     if instance.segmentation:
-        return list(instance.segmentation)
+        return instance.segmentation
     x, y, width, height = instance.bbox
     right, bottom = x + width, y + height
     return [[x, y, right, y, right, bottom, x, bottom]]

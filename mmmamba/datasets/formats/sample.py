@@ -184,6 +184,63 @@ def ellipse(
     return polygon(label, points.tolist())
 
 
+def turn(
+    points: Sequence[Sequence[float]] | np.ndarray,
+    degrees: float,
+    center: tuple[float, float],
+) -> np.ndarray:
+    """Turn points of an outline clockwise, as it is seen.
+
+    Args:
+        points (Sequence | np.ndarray): x, y of each.
+        degrees (float): The angle.
+        center (tuple): x, y of what stays where it is.
+
+    Returns:
+        np.ndarray: Of shape (n, 2).
+    """
+    cosine = math.cos(math.radians(degrees))
+    sine = math.sin(math.radians(degrees))
+    turned = np.array([[cosine, sine], [-sine, cosine]])
+    return (np.asarray(points) - center) @ turned + center
+
+
+def from_mask(
+    label: str, mask: np.ndarray, left: int, top: int, sample: Sample
+) -> Instance:
+    """Make an object of the mask of a part of its image.
+
+    Args:
+        label (str): Name of its class.
+        mask (np.ndarray): (height, width) of the part, bool.
+        left (int): Where the part begins; it may reach beyond the image.
+        top (int): Likewise.
+        sample (Sample): The image.
+
+    Returns:
+        Instance: With the box around its pixels.
+
+    Raises:
+        ValueError: If it has no pixel in the image.
+    """
+    from pycocotools import mask as rle
+
+    y, x = np.nonzero(mask)
+    y, x = y + top, x + left
+    inside = (y >= 0) & (y < sample.height) & (x >= 0) & (x < sample.width)
+    pixels = np.zeros((sample.height, sample.width), np.uint8, order='F')
+    pixels[y[inside], x[inside]] = 1
+    if not pixels.any():
+        raise ValueError('a mask without a pixel')
+    runs = rle.encode(pixels)
+    left, top, width, height = rle.toBbox(runs).tolist()
+    return Instance(
+        label,
+        (left, top, width, height),
+        dict(size=runs['size'], counts=runs['counts'].decode()),
+    )
+
+
 def area(instance: Instance) -> float:
     """The area of an object, as in COCO.
 

@@ -1,7 +1,6 @@
 """Pascal VOC's XML: a file an image, in Annotations/ or beside the image."""
 
-import xml.etree.ElementTree as ET
-from pathlib import Path
+from xml.etree.ElementTree import Element
 
 from .sample import (
     Annotated,
@@ -12,6 +11,7 @@ from .sample import (
     polygon,
 )
 from .source import Source
+from .xml import parse_xml
 
 _DIFFICULT = {
     'keep': 'object marked difficult (kept)',
@@ -23,7 +23,8 @@ _DIFFICULT = {
 def is_here(source: Source) -> bool:
     """Whether a folder holds annotations in this format."""
     return any(
-        _parse(file) is not None for file in source.with_suffix('.xml')[:20]
+        parse_xml(file, 'annotation') is not None
+        for file in source.with_suffix('.xml')[:20]
     )
 
 
@@ -50,7 +51,7 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     splits = source.listed_splits()
     for file in source.with_suffix('.xml'):
         name = source.name(file)
-        root = _parse(file)
+        root = parse_xml(file, 'annotation')
         if root is None:
             notes.add('broken annotation file', name)
             continue
@@ -96,23 +97,6 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     return Annotated('Pascal VOC', classes, samples, notes)
 
 
-class _Builder(ET.TreeBuilder):
-    """Refuses what could define entities, before any is."""
-
-    def doctype(self, name, public_id, system):
-        raise ValueError('a document type')
-
-
-def _parse(file: Path) -> ET.Element | None:
-    """The root of an annotation file, or None if it is none or broken."""
-    try:
-        parser = ET.XMLParser(target=_Builder())
-        root = ET.fromstring(file.read_bytes(), parser)
-    except (OSError, ValueError, ET.ParseError):
-        return None
-    return root if root.tag == 'annotation' else None
-
-
 def _integer(text: str | None) -> int:
     try:
         return int(float(text or 0))
@@ -120,7 +104,7 @@ def _integer(text: str | None) -> int:
         return 0
 
 
-def _instance(element: ET.Element) -> Instance:
+def _instance(element: Element) -> Instance:
     label = (element.findtext('name') or '').strip()
     if not label:
         raise ValueError('no name')
