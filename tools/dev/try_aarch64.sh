@@ -66,6 +66,9 @@ vectors=$(aarch64-linux-gnu-objdump -d \
 echo "==> Compiled; $vectors multiply-adds of NEON vectors"
 
 cd tree
-MMMAMBA_OP_BACKEND=cpp PYTHONPATH=$PWD/../site \
-    qemu-aarch64 -L ../root ../root/usr/bin/python3.11 -m pytest \
-    "${@:-tests/test_ops}" -m 'not slow and not compiler' -p no:cacheprovider
+export PYTHONPATH=$PWD/../site
+emulated=(qemu-aarch64 -L ../root ../root/usr/bin/python3.11)
+# Without this the tests of the compiled ops would be skipped.
+MMMAMBA_OP_BACKEND=cpp "${emulated[@]}" -c 'import mmmamba.ops'
+"${emulated[@]}" -m pytest "${@:-tests/test_ops}" \
+    -m 'not slow and not compiler' -p no:cacheprovider

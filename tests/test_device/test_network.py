@@ -1,0 +1,217 @@
+"""The network on each device that is here; a GPU's tests have CPU twins.
+
+tools/dev/gpu_check.py runs these and reports the errors that they record.
+"""
+
+import contextlib
+import copy
+import threading
+
+import pytest
+import torch
+from golden import (
+    load_golden,
+    published_state_dict,
+    randomize,
+    relative_error,
+)
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.ops import available_backends, use_backend
+
+pytestmark = pytest.mark.slow
+
+# Errors that are allowed, of a stage's largest output.
+PRECISIONS = dict(fp32=2e-5, tf32=2e-2, bf16=1e-1, fp16=2e-2)
+DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
+SMALL = dict(base='t2', channels=(32, 48, 64), depths=(1, 1, 1))
+
+
+@pytest.fixture(params=['cpu', 'cuda'])
+def device(request):
+    """The device; its compiled ops serve."""
+    backend = dict(cpu='cpp-cpu', cuda='cuda')[request.param]
+    if not available_backends()[backend]:
+        pytest.skip(f'{request.param}: no such device, or no ops for it')
+    return torch.device(request.param)
+
+
+@contextlib.contextmanager
+def precision(name: str):
+    """float32 with or without TensorFloat-32, or a shorter type."""
+    before = torch.backends.cudnn.allow_tf32
+    matmul = torch.backends.cuda.matmul
+    matmul_before = matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = matmul.allow_tf32 = name == 'tf32'
+    yield DTYPES.get(name, torch.float32)
+    torch.backends.cudnn.allow_tf32 = before
+    matmul.allow_tf32 = matmul_before
+
+
+def small(**kwargs) -> MobileMamba:
+    """A small backbone in which every parameter matters."""
+    torch.manual_seed(0)
+    return randomize(MobileMamba(SMALL, **kwargs)).eval()
+
+
+def worst(outs, references) -> float:
+    return max(
+        relative_error(out.float().cpu(), reference)
+        for out, reference in zip(outs, references, strict=True)
+    )
+
+
+@pytest.mark.parametrize('deployed', [False, True], ids=['', 'deployed'])
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize('name', PRECISIONS)
+@pytest.mark.parametrize('case', ['t2_192x192', 'b1_250x333'])
+@torch.no_grad()
+def test_golden(device, case, name, layout, deployed, record_property):
+    """The outputs of the published network."""
+    if device.type == 'cpu' and (case[0] == 'b' or name in ('tf32', 'fp16')):
+        pytest.skip('CPU: the goldens of tests/test_backbones have the rest')
+    arch = case.split('_')[0]
+    model = MobileMamba(arch).eval()
+    model.load_state_dict(published_state_dict(arch))
+    if deployed:
+        model.switch_to_deploy()
+    x, outputs = load_golden(case)
+    memory = dict(
+        contiguous=torch.contiguous_format, channels_last=torch.channels_last
+    )[layout]
+    with precision(name) as dtype:
+        model = model.to(device, dtype, memory_format=memory)
+        outs = model(x.to(device, dtype, memory_format=memory))
+    error = worst(outs, [outputs[f'stage{i}'] for i in (1, 2, 3)])
+    record_property('error', f'{error:.1e}')
+    assert error <= PRECISIONS[name]
+
+
+def gradients_of(model: MobileMamba, x: torch.Tensor) -> list[torch.Tensor]:
+    loss = sum(out.square().mean() for out in model(x))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [g.cpu() for g in torch.autograd.grad(loss, parameters)]
+
+
+def test_gradients(device, record_property):
+    """Against float64 and the scan in PyTorch."""
+    model, x = small(), torch.randn(2, 3, 80, 64)
+    with use_backend('torch'):
+        exact = gradients_of(copy.deepcopy(model).double(), x.double())
+    with precision('fp32'):
+        found = gradients_of(model.to(device), x.to(device))
+    largest = max(g.abs().max() for g in exact)
+    error = max(
+        float((a.double() - b).abs().max() / largest)
+        for a, b in zip(found, exact)
+    )
+    record_property('error', f'{error:.1e}')
+    assert error <= 1e-4
+
+
+@torch.no_grad()
+def test_two_at_once(device):
+    """Two streams, or threads, get the bits that one alone gets."""
+    model = small().to(device)
+    images = [torch.randn(4, 3, 96, 96, device=device) for _ in range(2)]
+    with precision('fp32'):
+        alone = [model(x) for x in images]
+        found: list = [None, None]
+
+        def run(i: int) -> None:
+            stream = torch.cuda.Stream() if device.type == 'cuda' else None
+            with torch.no_grad(), torch.cuda.stream(stream):
+                for _ in range(10):
+                    found[i] = model(images[i])
+            if stream:
+                stream.synchronize()
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for i in (0, 1):
+        assert all(map(torch.equal, found[i], alone[i]))
+
+
+@torch.no_grad()
+def test_cuda_graph(device):
+    """A captured network takes new images; the twin is its second call."""
+    model = small().to(device)
+    first, second = torch.randn(2, 2, 3, 96, 96, device=device)
+    if device.type == 'cpu':
+        model(first)
+        outs = model(second.clone())
+    else:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                model(first)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outs = model(first)
+        first.copy_(second)
+        graph.replay()
+    for out, reference in zip(outs, model(second)):
+        torch.testing.assert_close(out, reference)
+
+
+@pytest.mark.compiler
+@torch.no_grad()
+def test_compiled(device, record_property):
+    """torch.compile takes the whole backbone, in one graph."""
+    model = small().to(device)
+    x = torch.randn(2, 3, 96, 96, device=device)
+    with precision('fp32'):
+        expected = [out.cpu() for out in model(x)]
+        outs = torch.compile(model, fullgraph=True)(x)
+    error = worst(outs, expected)
+    record_property('error', f'{error:.1e}')
+    assert error <= 1e-5
+
+
+@pytest.mark.parametrize('name', ['bf16', 'fp16'])
+def test_training_in_mixed_precision(device, name, record_property):
+    """Ten steps of AdamW on one batch lower the loss."""
+    if device.type == 'cpu' and name == 'fp16':
+        pytest.skip('CPU: float16 has no gradients there')
+    torch.manual_seed(0)
+    model = MobileMamba(SMALL).to(device).train()
+    head = torch.nn.Linear(64, 10).to(device)
+    x = torch.randn(8, 3, 64, 64, device=device)
+    target = torch.arange(8, device=device)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()])
+    scaler = torch.amp.GradScaler('cuda', enabled=name == 'fp16')
+    losses = []
+    for _ in range(10):
+        with torch.autocast(device.type, DTYPES[name]):
+            features = model(x)[-1].mean((2, 3))
+            loss = torch.nn.functional.cross_entropy(head(features), target)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(float(loss))
+    record_property('losses', f'{losses[0]:.2f} to {losses[-1]:.2f}')
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@torch.no_grad()
+def test_second_device(device):
+    """A network that is not on the first GPU; the twin is on the CPU."""
+    if device.type == 'cuda':
+        if torch.cuda.device_count() < 2:
+            pytest.skip('one GPU only')
+        other = torch.device('cuda', 1)
+    else:
+        other = device
+    model, x = small(), torch.randn(1, 3, 64, 64)
+    with precision('fp32'):
+        expected = [
+            out.cpu() for out in copy.deepcopy(model).to(device)(x.to(device))
+        ]
+        outs = model.to(other)(x.to(other))
+    assert all(out.device == other for out in outs)
+    assert worst(outs, expected) <= 1e-5
