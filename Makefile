@@ -3,6 +3,8 @@
 # make test-fast  run what takes under a minute: no compiler, no other process
 # make env        only create the environment all of them use
 # make lint       ruff, mypy and clang-format, as CI runs them
+# make gpu-check  prove and measure the CUDA path, with the Python of VENV, or
+#                 with VENV= the active one; ARGS='--minutes 15' and the like
 #
 # JOBS=N       the processes that tests are shared by (default 2)
 # VENV=DIR     where the environment lies (default .venv); VENV= uses the
@@ -25,7 +27,7 @@ JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.mmmamba-$(STACK)-$(TORCH)
 
-.PHONY: demo test test-fast env lint
+.PHONY: demo test test-fast env lint gpu-check
 .DEFAULT_GOAL := demo
 
 demo: env
@@ -44,6 +46,9 @@ lint: env
 	git ls-files '*.cpp' '*.hpp' '*.h' '*.cu' '*.cuh' | \
 		xargs $(PY) -c 'from clang_format import *; clang_format()' \
 		--dry-run -Werror
+
+gpu-check:
+	$(PY) tools/dev/gpu_check.py $(ARGS)
 
 ifeq ($(VENV),)
 env:

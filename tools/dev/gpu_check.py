@@ -268,9 +268,17 @@ def read_csv(path: Path) -> dict[str, list[dict]]:
             if not header or row[0] == header[0]:
                 header = row
                 continue
-            values = dict(zip(header, row))
+            values = dict(zip(header, map(rounded, row)))
             tables.setdefault(values.pop('table', 'models'), []).append(values)
     return tables
+
+
+def rounded(text: str) -> str:
+    """Four digits of a long fraction."""
+    try:
+        return f'{float(text):.4g}' if len(text) > 8 else text
+    except ValueError:
+        return text
 
 
 def read_tests(path: Path) -> list[dict]:
@@ -412,8 +420,28 @@ def write_report(args: argparse.Namespace, steps: list[Step]) -> None:
         lines += ['', '## Goals', '', *markdown(met)]
     for step in steps:
         for title, rows in step.tables.items():
-            lines += ['', f'## {step.name}: {title}', '', *markdown(rows)]
+            shared, rows = without_shared(rows)
+            lines += ['', f'## {step.name}: {title}', '']
+            if shared:
+                lines += [f'All: {shared}.', '']
+            lines += markdown(rows)
     (args.out / 'report.md').write_text('\n'.join(lines) + '\n')
+
+
+def without_shared(rows: list[dict]) -> tuple[str, list[dict]]:
+    """What all rows of a table agree on, and the rows without that."""
+    if len(rows) < 2:
+        return '', rows
+    shared = {
+        name: value
+        for name, value in rows[0].items()
+        if value and all(row.get(name) == value for row in rows)
+    }
+    words = ', '.join(f'{name} {value}' for name, value in shared.items())
+    return words, [
+        {name: value for name, value in row.items() if name not in shared}
+        for row in rows
+    ]
 
 
 def markdown(rows: list[dict]) -> list[str]:
