@@ -120,7 +120,9 @@ def _saved_method(owner: type, name: str):
 # Below 2.6 torch.load defaults to running code and cannot be told what a
 # runner's checkpoint needs; there, resuming stays mmengine's own affair.
 HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version('2.6.0')
-_NUMPY_CORE = np._core if hasattr(np, '_core') else np.core
+# NumPy 1.26 has a part of NumPy 2's name for it.
+_IS_NUMPY_2 = digit_version(np.__version__) >= digit_version('2.0.0')
+_NUMPY_CORE = np._core if _IS_NUMPY_2 else np.core
 # What mmengine's runner saves beside tensors: logged scalars, schedulers.
 _SAFE_GLOBALS = [
     HistoryBuffer,
