@@ -122,7 +122,7 @@ def _saved_method(owner: type, name: str):
 HAS_SAFE_GLOBALS = digit_version(torch.__version__) >= digit_version('2.6.0')
 # NumPy 1.26 has a part of NumPy 2's name for it.
 _IS_NUMPY_2 = digit_version(np.__version__) >= digit_version('2.0.0')
-_NUMPY_CORE = np._core if _IS_NUMPY_2 else np.core
+_NUMPY_CORE = getattr(np, '_core' if _IS_NUMPY_2 else 'core')
 # What mmengine's runner saves beside tensors: logged scalars, schedulers.
 _SAFE_GLOBALS = [
     HistoryBuffer,
