@@ -24,12 +24,14 @@ def photo():
 def test_photo_stays_in_place(photo, past):
     visualizer = Visualizer()
     visualizer.set_image(photo)
+    # Up to a pixel from the photo before matplotlib 3.11, as it rounds.
+    before = visualizer.get_image()
     box = torch.tensor([[2, 2, WIDTH + past, HEIGHT + past]])
     visualizer.draw_bboxes(box, edge_colors='r')
     drawn = visualizer.get_image()
     assert drawn.shape == photo.shape
-    assert (drawn[CENTRE, CENTRE] == photo[CENTRE, CENTRE]).all()
-    assert (drawn != photo).any()
+    assert (drawn[CENTRE, CENTRE] == before[CENTRE, CENTRE]).all()
+    assert (drawn != before).any()
 
 
 @pytest.mark.slow
