@@ -233,7 +233,11 @@ def test_code_is_never_run(read, exploit, form, save, tmp_path):
 
 @pytest.mark.parametrize(
     'content, name',
-    [(Call(range, 3), 'range'), (Call(Call, print), f'{__name__}.Call')],
+    # The first by the name that Python 2 had for it, with PyTorch 2.1.
+    [
+        (Call(range, 3), r'(range|__builtin__\.xrange)'),
+        (Call(Call, print), re.escape(f'{__name__}.Call')),
+    ],
     ids=['builtin', 'class'],
 )
 def test_refusal_names_the_class(content, name, save):
@@ -241,7 +245,7 @@ def test_refusal_names_the_class(content, name, save):
     with pytest.raises(CheckpointError) as error:
         load_from_local(save(dict(extra=content)))
     message = str(error.value)
-    assert re.search(rf'(?<![\w.]){re.escape(name)}(?![\w.])', message)
+    assert re.search(rf'(?<![\w.]){name}(?![\w.])', message)
     assert 'add_safe_globals' in message
     # Not PyTorch's advice to run the code, nor its terminal codes.
     assert '`weights_only` set to `False`' not in message

@@ -102,6 +102,13 @@ def permuted(t: Tensor) -> Tensor:
     return t.permute(axes).contiguous().permute(axes)
 
 
+def opcheck(op, arguments: tuple, **options) -> dict:
+    """PyTorch's own check of an op, where it has one."""
+    if not hasattr(torch.library, 'opcheck'):
+        pytest.skip('opcheck: PyTorch has it since 2.4')
+    return torch.library.opcheck(op, arguments, **options)
+
+
 # ---------------------------------------------------------------------------
 # The compiled library, and programs in processes of their own
 # ---------------------------------------------------------------------------

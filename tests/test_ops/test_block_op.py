@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import randomize, relative_error
 from test_ops.inference_cases import block_inputs
-from torch.library import opcheck
+from test_ops.support import opcheck
 
 from mmmamba.deploy import layers as deployed
 from mmmamba.layers import MobileMambaBlock

@@ -9,13 +9,13 @@ from test_ops.backbone_case import gradients, make_backbone, make_image
 from test_ops.scan_cases import LAYOUTS, bidirectional_inputs, selective_inputs
 from test_ops.support import (
     finish_program,
+    opcheck,
     permuted,
     run_program,
     start_program,
     strided,
     with_gradients,
 )
-from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint
 
 from mmmamba.ops import bidirectional_scan, selective_scan, use_backend

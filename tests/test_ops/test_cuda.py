@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden import relative_error
 from test_ops.scan_cases import bidirectional_inputs, selective_inputs
-from torch.library import opcheck
+from test_ops.support import opcheck
 
 from mmmamba.ops import (
     available_backends,

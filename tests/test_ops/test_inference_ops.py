@@ -4,8 +4,8 @@ import pytest
 import torch
 from golden import relative_error
 from test_ops.inference_cases import LAYOUTS, OPS, arguments, case, check
+from test_ops.support import opcheck
 from torch import nn
-from torch.library import opcheck
 
 from mmmamba.ops import depthwise_conv, mixer_conv
 

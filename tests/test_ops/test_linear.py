@@ -10,7 +10,7 @@ from test_ops.inference_cases import (
     linear_reference,
     mlp_inputs,
 )
-from torch.library import opcheck
+from test_ops.support import opcheck
 
 from mmmamba.ops import feed_forward, linear
 
