@@ -37,6 +37,8 @@ def test_gradients(op_backend, name):
 )
 def test_other_dtypes(op_backend, name, dtype, bound):
     """PyTorch's version serves where the compiled one does not."""
+    if dtype == torch.float16 and torch.__version__.startswith('2.1.'):
+        pytest.skip('PyTorch 2.1 has no float16 on CPUs')
     for size, channels in (((2, 5, 7), 37), ((1, 16, 6), 64)):
         function, inputs, others = case(name, size, channels)
         inputs = [t.to(dtype) for t in inputs]
