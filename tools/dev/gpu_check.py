@@ -206,7 +206,7 @@ def sanitized(tool: str, *arguments: str) -> list[str]:
 
 
 def detector_step() -> Step:
-    """A RetinaNet of the published recipe learns in mixed precision."""
+    """A detector trains in two processes, on the CPU whatever is here."""
     missing = '' if find_spec('mmdet') else 'mmdet is not installed'
     test = 'tests/test_tools/test_train_test.py::test_two_cpu_processes'
     return Step('detector', python('-m', 'pytest', test), 8, missing)
@@ -312,9 +312,11 @@ def read_tests(path: Path) -> list[dict]:
 
 def goals(steps: list[Step]) -> list[dict]:
     """What was aimed at, and what was measured."""
-    tables = {name: t for step in steps for name, t in step.tables.items()}
-    scan = {row['method']: row for row in tables.get('targets', [])}
-    memory = {row['method']: row for row in tables.get('memory', [])}
+    # Of two steps with networks, this one has the peers of the goals.
+    tables = {step.name: step.tables for step in steps}
+    scans, models = tables.get('scan', {}), tables.get('networks', {})
+    scan = {row['method']: row for row in scans.get('targets', [])}
+    memory = {row['method']: row for row in scans.get('memory', [])}
     rows = []
 
     def goal(text: str, value: Callable[[], float], bound: float, most: bool):
@@ -359,14 +361,13 @@ def goals(steps: list[Step]) -> list[dict]:
         1,
         most=True,
     )
-    models = tables.get('models', [])
 
     def best(name: str, **wanted: str) -> float:
         """The most images per second of a model at batch 256."""
         wanted['batch'] = '256'
         found = [
             float(row['images/s'])
-            for row in models
+            for row in models.get('models', [])
             if name in row['model'].lower()
             and all(row[key] == value for key, value in wanted.items())
         ]
