@@ -12,9 +12,9 @@ import torch
 from golden import (
     load_golden,
     published_state_dict,
-    randomize,
     relative_error,
 )
+from test_ops.backbone_case import gradients, make_backbone
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.ops import available_backends, use_backend
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.slow
 # Errors that are allowed, of a stage's largest output.
 PRECISIONS = dict(fp32=2e-5, tf32=2e-2, bf16=1e-1, fp16=2e-2)
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
-SMALL = dict(base='t2', channels=(32, 48, 64), depths=(1, 1, 1))
 
 
 @pytest.fixture(params=['cpu', 'cuda'])
@@ -46,12 +45,6 @@ def precision(name: str):
     yield DTYPES.get(name, torch.float32)
     torch.backends.cudnn.allow_tf32 = before
     matmul.allow_tf32 = matmul_before
-
-
-def small(**kwargs) -> MobileMamba:
-    """A small backbone in which every parameter matters."""
-    torch.manual_seed(0)
-    return randomize(MobileMamba(SMALL, **kwargs)).eval()
 
 
 def worst(outs, references) -> float:
@@ -87,23 +80,19 @@ def test_golden(device, case, name, layout, deployed, record_property):
     assert error <= PRECISIONS[name]
 
 
-def gradients_of(model: MobileMamba, x: torch.Tensor) -> list[torch.Tensor]:
-    loss = sum(out.square().mean() for out in model(x))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [g.cpu() for g in torch.autograd.grad(loss, parameters)]
-
-
 def test_gradients(device, record_property):
     """Against float64 and the scan in PyTorch."""
-    model, x = small(), torch.randn(2, 3, 80, 64)
+    model, x = make_backbone(), torch.randn(2, 3, 80, 64)
+    reference = copy.deepcopy(model).double()
     with use_backend('torch'):
-        exact = gradients_of(copy.deepcopy(model).double(), x.double())
+        exact = gradients(reference, reference(x.double()))
     with precision('fp32'):
-        found = gradients_of(model.to(device), x.to(device))
-    largest = max(g.abs().max() for g in exact)
+        model = model.to(device)
+        found = gradients(model, model(x.to(device)))
+    largest = max(g.abs().max() for g in exact.values())
     error = max(
-        float((a.double() - b).abs().max() / largest)
-        for a, b in zip(found, exact)
+        float((found[name].cpu().double() - g).abs().max() / largest)
+        for name, g in exact.items()
     )
     record_property('error', f'{error:.1e}')
     assert error <= 1e-4
@@ -112,7 +101,7 @@ def test_gradients(device, record_property):
 @torch.no_grad()
 def test_two_at_once(device):
     """Two streams, or threads, get the bits that one alone gets."""
-    model = small().to(device)
+    model = make_backbone().to(device)
     images = [torch.randn(4, 3, 96, 96, device=device) for _ in range(2)]
     with precision('fp32'):
         alone = [model(x) for x in images]
@@ -138,7 +127,7 @@ def test_two_at_once(device):
 @torch.no_grad()
 def test_cuda_graph(device):
     """A captured network takes new images; the twin is its second call."""
-    model = small().to(device)
+    model = make_backbone().to(device)
     first, second = torch.randn(2, 2, 3, 96, 96, device=device)
     if device.type == 'cpu':
         model(first)
@@ -162,7 +151,7 @@ def test_cuda_graph(device):
 @torch.no_grad()
 def test_compiled(device, record_property):
     """torch.compile takes the whole backbone, in one graph."""
-    model = small().to(device)
+    model = make_backbone().to(device)
     x = torch.randn(2, 3, 96, 96, device=device)
     with precision('fp32'):
         expected = [out.cpu() for out in model(x)]
@@ -178,7 +167,8 @@ def test_training_in_mixed_precision(device, name, record_property):
     if device.type == 'cpu' and name == 'fp16':
         pytest.skip('CPU: float16 has no gradients there')
     torch.manual_seed(0)
-    model = MobileMamba(SMALL).to(device).train()
+    arch = dict(base='t2', channels=(32, 48, 64), depths=(1, 1, 1))
+    model = MobileMamba(arch).to(device).train()
     head = torch.nn.Linear(64, 10).to(device)
     x = torch.randn(8, 3, 64, 64, device=device)
     target = torch.arange(8, device=device)
@@ -207,7 +197,7 @@ def test_second_device(device):
         other = torch.device('cuda', 1)
     else:
         other = device
-    model, x = small(), torch.randn(1, 3, 64, 64)
+    model, x = make_backbone(), torch.randn(1, 3, 64, 64)
     with precision('fp32'):
         expected = [
             out.cpu() for out in copy.deepcopy(model).to(device)(x.to(device))
