@@ -15,6 +15,7 @@ _DEVICE_OF = {'torch': None, 'cpp': 'cpu', 'cuda': 'cuda'}
 # Either may be what chose a backend, and messages do not tell which it was.
 _CHOSEN_BY = 'MMMAMBA_OP_BACKEND or use_backend'
 # What the kernels of the ops for inference are compiled for.
+_CUDA_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _KERNEL_SIZES = (1, 3, 5, 7)
 _MIN_CHANNELS = 16
 _BUILD = (
@@ -202,26 +203,32 @@ def inference_op_serves(
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
     kernels: Sequence[Tensor | None] = (),
     wide: Sequence[Tensor] = (),
+    cuda: bool = False,
 ) -> bool:
     """Tell whether the compiled version of an op for inference serves.
 
-    Those ops are compiled for CPUs, have no gradient, and work on whole
-    vectors of channels. Where they do not serve, PyTorch's versions do.
+    Those ops have no gradient, and work on whole vectors of channels. Where
+    they do not serve, PyTorch's versions do.
 
     Args:
         x (Tensor): First input.
         *others (Tensor, optional): All other inputs.
-        dtypes (Sequence[torch.dtype]): What ``x`` may be. Defaults to float32
-            and bfloat16.
+        dtypes (Sequence[torch.dtype]): What ``x`` may be on a CPU. Defaults to
+            float32 and bfloat16.
         kernels (Sequence[Tensor | None]): Depthwise kernels among them,
             ``(..., k, k, C)``. Defaults to none.
         wide (Sequence[Tensor]): Inputs that need as many channels, their last
             axis, as the widest vector has lanes. Defaults to none.
+        cuda (bool): Whether it is compiled for CUDA, too, where ``x`` may be
+            float32, float16 or bfloat16. Defaults to False.
 
     Returns:
         bool: Whether it serves.
     """
-    if backend_for(x.device) != 'cpp' or x.dtype not in dtypes:
+    backend = backend_for(x.device)
+    if backend == 'cuda':
+        dtypes = _CUDA_DTYPES if cuda else ()
+    if backend == 'torch' or x.dtype not in dtypes:
         return False
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *others)

@@ -35,7 +35,7 @@ def depthwise_conv(
             inputs are on different devices.
         TypeError: If an input is not floating point.
     """
-    if inference_op_serves(x, weight, bias, kernels=(weight,)) and (
+    if inference_op_serves(x, weight, bias, kernels=(weight,), cuda=True) and (
         stride == 1 or weight.shape[0] == 3
     ):
         op = torch.ops.mmmamba.depthwise_conv.default

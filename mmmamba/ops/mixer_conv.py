@@ -61,7 +61,8 @@ def mixer_conv(
     """
     affine = (local_bias, local_scale, local_shift)
     inputs = (x, ssm, wavelet_weight, local_weight, *affine)
-    if inference_op_serves(*inputs, kernels=(wavelet_weight, local_weight)):
+    kernels = (wavelet_weight, local_weight)
+    if inference_op_serves(*inputs, kernels=kernels, cuda=True):
         return torch.ops.mmmamba.mixer_conv.default(*inputs)
     if not torch.jit.is_tracing():
         shapes = Shapes('mixer_conv')

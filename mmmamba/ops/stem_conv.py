@@ -15,8 +15,9 @@ def stem_conv(
 ) -> Tensor:
     """Convolve an image several times, 3x3 with a stride of 2.
 
-    ReLUs come between the convolutions. The compiled version, for float32,
-    keeps only the rows that are in use of what is between them.
+    ReLUs come between the convolutions. The compiled version for the CPU, for
+    float32, keeps only the rows that are in use of what is between them. That
+    for GPUs has a first convolution of its own and then cuDNN's.
 
     Args:
         x (Tensor): Input, ``(B, C, H, W)`` of any strides, floating point.
@@ -36,7 +37,10 @@ def stem_conv(
     weights, biases = list(weights), list(biases)
     # In bfloat16 PyTorch's is faster where the CPU multiplies that.
     if inference_op_serves(
-        x, *weights, *biases, dtypes=(torch.float32,), wide=weights
+        *(x, *weights, *biases),
+        dtypes=(torch.float32,),
+        wide=weights,
+        cuda=True,
     ):
         return torch.ops.mmmamba.stem_conv.default(x, weights, biases)
     if not torch.jit.is_tracing():

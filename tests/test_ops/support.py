@@ -86,6 +86,33 @@ def run_ops(calls: list[tuple]) -> list:
     return results
 
 
+class Guarded:
+    """Memory for outputs, between guards; every number must be written."""
+
+    GUARD = 64  # numbers on either side of an output that must not change
+
+    def __init__(self):
+        self.memory = []
+
+    def empty(self, *shape: int, dtype: torch.dtype, like=None) -> Tensor:
+        """Of this shape, with the order of axes of `like`."""
+        size = math.prod(shape)
+        memory = torch.full((size + 2 * self.GUARD,), 1234.0, dtype=dtype)
+        inside = memory[self.GUARD : self.GUARD + size]
+        inside.fill_(-4321.0)
+        self.memory.append(memory)
+        strides = torch.empty(shape).stride()
+        if like is not None:
+            strides = torch.empty_like(like).stride()
+        return inside.as_strided(shape, strides)
+
+    def check(self) -> None:
+        for memory in self.memory:
+            assert (memory[: self.GUARD] == 1234.0).all()
+            assert (memory[-self.GUARD :] == 1234.0).all()
+            assert not (memory == -4321.0).any()
+
+
 # ---------------------------------------------------------------------------
 # Layouts: the same values, stored otherwise
 # ---------------------------------------------------------------------------

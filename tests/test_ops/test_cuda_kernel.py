@@ -19,8 +19,7 @@ from test_ops.scan_cases import (
     selective_inputs,
     selective_reference,
 )
-from test_ops.support import permuted, strided, worst_error
-from torch import Tensor
+from test_ops.support import Guarded, permuted, strided, worst_error
 
 pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
@@ -30,7 +29,6 @@ KERNELS = HERE.parents[1] / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cuda'
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 SMALL, LARGE = 1, 132  # processors of the device that is launched for
-GUARD = 64  # numbers on either side of an output that must not change
 SIZES = ['batch', 'directions', 'channels', 'states', 'length', 'rank']
 INPUTS = ['x', 'delta', 'B', 'C', 'A', 'D', 'bias', 'weight', 'projected']
 OUTPUTS = ['y', 'dx', 'd_delta', 'rows', 'parameters', 'summary']
@@ -47,31 +45,6 @@ class Call(ctypes.Structure):
         ('x_strides', ctypes.c_int64 * 3),
         ('y_strides', ctypes.c_int64 * 3),
     ]
-
-
-class Guarded:
-    """Memory for outputs, between guards; every number must be written."""
-
-    def __init__(self):
-        self.memory = []
-
-    def empty(self, *shape: int, dtype: torch.dtype, like=None) -> Tensor:
-        """Of this shape, with the order of axes of `like`."""
-        size = math.prod(shape)
-        memory = torch.full((size + 2 * GUARD,), 1234.0, dtype=dtype)
-        inside = memory[GUARD : GUARD + size]
-        inside.fill_(-4321.0)
-        self.memory.append(memory)
-        strides = torch.empty(shape).stride()
-        if like is not None:
-            strides = torch.empty_like(like).stride()
-        return inside.as_strided(shape, strides)
-
-    def check(self) -> None:
-        for memory in self.memory:
-            assert (memory[:GUARD] == 1234.0).all()
-            assert (memory[-GUARD:] == 1234.0).all()
-            assert not (memory == -4321.0).any()
 
 
 @pytest.fixture(scope='session')

@@ -1,5 +1,5 @@
 #include "../common/rules.hpp"
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
@@ -30,8 +30,9 @@ BlockParameters<Tensor> parameters_of(const Block& in) {
   return p;
 }
 
-// Checks the inputs and allocates the result, on the meta device too. The ops
-// that a block is made of do not check them again.
+}  // namespace
+
+// The ops that a block is made of do not check the inputs again.
 Tensor result(const Block& in) {
   Shapes shapes("block");
   check_block(shapes, in.x, parameters_of(in));
@@ -44,5 +45,4 @@ MMMAMBA_INFERENCE_OP(
     "Tensor? wavelet, Tensor[] local, Tensor[] proj, Tensor[] conv2, "
     "Tensor[] ffn2, float eps) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

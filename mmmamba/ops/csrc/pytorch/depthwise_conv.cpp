@@ -1,11 +1,9 @@
 #include "../common/rules.hpp"
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const DepthwiseConv& in) {
   Shapes shapes("depthwise_conv");
   check_depthwise_conv(shapes, in);
@@ -19,5 +17,4 @@ MMMAMBA_INFERENCE_OP(depthwise_conv, DepthwiseConv,
                      "(Tensor x, Tensor weight, Tensor? bias, int stride, "
                      "str act) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

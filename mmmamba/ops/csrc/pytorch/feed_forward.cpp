@@ -1,11 +1,9 @@
 #include "../common/rules.hpp"
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const FeedForward& in) {
   Shapes shapes("feed_forward");
   check_feed_forward(shapes, in);
@@ -16,5 +14,4 @@ MMMAMBA_INFERENCE_OP(feed_forward, FeedForward,
                      "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, "
                      "Tensor bias2, Tensor? shortcut) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

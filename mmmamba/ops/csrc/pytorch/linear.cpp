@@ -1,11 +1,9 @@
 #include "../common/rules.hpp"
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const Linear& in) {
   Shapes shapes("linear");
   check_linear(shapes, in);
@@ -18,5 +16,4 @@ MMMAMBA_INFERENCE_OP(linear, Linear,
                      "(Tensor x, Tensor weight, Tensor? bias, bool relu, "
                      "Tensor? residual) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

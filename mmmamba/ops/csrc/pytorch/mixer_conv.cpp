@@ -1,10 +1,8 @@
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const MixerConv& in) {
   Shapes shapes("mixer_conv");
   for (const auto* t : {&in.local_bias, &in.local_scale, &in.local_shift})
@@ -33,5 +31,4 @@ MMMAMBA_INFERENCE_OP(
     "Tensor? local_weight, Tensor? local_bias, Tensor? local_scale, "
     "Tensor? local_shift) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

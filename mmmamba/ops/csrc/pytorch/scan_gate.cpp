@@ -1,10 +1,8 @@
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const ScanGate& in) {
   Shapes shapes("scan_gate");
   shapes.check("x", in.x, "B L>=1 D>=16");
@@ -24,5 +22,4 @@ MMMAMBA_INFERENCE_OP(scan_gate, ScanGate,
                      "Tensor dt_bias, Tensor A, Tensor D, Tensor norm_weight, "
                      "Tensor norm_bias, Tensor z, float eps) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

@@ -1,11 +1,9 @@
 #include "../common/rules.hpp"
-#include "cpu/ops.h"
+#include "inference.h"
 #include "shapes.h"
 
 namespace mmmamba {
-namespace {
 
-// Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const StemConv& in) {
   Shapes shapes("stem_conv");
   check_stem_conv(shapes, in);
@@ -23,5 +21,4 @@ Tensor result(const StemConv& in) {
 MMMAMBA_INFERENCE_OP(stem_conv, StemConv,
                      "(Tensor x, Tensor[] weights, Tensor[] biases) -> Tensor")
 
-}  // namespace
 }  // namespace mmmamba

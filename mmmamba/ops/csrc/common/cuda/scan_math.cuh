@@ -71,9 +71,8 @@ __device__ inline double softplus(double x) {
   return fmax(x, 0.0) + log1p(exp(-fabs(x)));
 }
 
-__device__ inline float softplus(float x) {
-  const float t = expf(-fabsf(x));
-  // log(1 + t) by a minimax polynomial for 0 <= t <= 1, relative error 4e-8.
+// log(1 + t) by a minimax polynomial for 0 <= t <= 1, of relative error 4e-8.
+__device__ inline float log1p_of(float t) {
   float p = 5.36482278e-3f;
   p = fmaf(p, t, -3.00657861e-2f);
   p = fmaf(p, t, 7.92045255e-2f);
@@ -82,7 +81,11 @@ __device__ inline float softplus(float x) {
   p = fmaf(p, t, -2.48571636e-1f);
   p = fmaf(p, t, 3.33213226e-1f);
   p = fmaf(p, t, -4.99996480e-1f);
-  return fmaxf(x, 0.0f) + fmaf(p * t, t, t);
+  return fmaf(p * t, t, t);
+}
+
+__device__ inline float softplus(float x) {
+  return fmaxf(x, 0.0f) + log1p_of(expf(-fabsf(x)));
 }
 
 // The derivative of softplus in terms of its value: 1 - exp(-value).

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "array.cuh"
 #include "scan_math.cuh"
 
 namespace mmmamba::cuda {
@@ -17,14 +18,6 @@ constexpr int kChannels = 2;  // that a team does at a time
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 512;  // threads of a block
 constexpr unsigned kAllLanes = 0xffffffffu;
-
-template <typename V, int kSize>
-struct Array {
-  V values[kSize];
-
-  __device__ V& operator[](int i) { return values[i]; }
-  __device__ const V& operator[](int i) const { return values[i]; }
-};
 
 // A value for each of a thread's positions, of its channels, and of both.
 template <typename V>

@@ -36,4 +36,6 @@ void block(const Block& in, const Tensor& y) {
           PyTorch());
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, block, Block)
+
 }  // namespace mmmamba::cpu

@@ -26,4 +26,6 @@ void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
   });
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, depthwise_conv, DepthwiseConv)
+
 }  // namespace mmmamba::cpu

@@ -25,4 +25,6 @@ void feed_forward(const FeedForward& in, const Tensor& y) {
   compute(first, second, x.size(0), PyTorch());
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, feed_forward, FeedForward)
+
 }  // namespace mmmamba::cpu

@@ -16,6 +16,7 @@
 
 #include "../../common/cpu/compute.hpp"
 #include "../op.h"
+#include "../view.h"
 
 namespace mmmamba::cpu {
 
@@ -51,26 +52,6 @@ class PyTorch final : public Runtime {
 template <typename T = float>
 T* pointer(const Tensor& t) {
   return t.defined() ? t.data_ptr<T>() : nullptr;
-}
-
-// A tensor as kernels take it, if there is one: a struct of its data and of the
-// strides of its first axes.
-template <typename View, size_t... kAxis>
-View view(const Tensor& t, std::index_sequence<kAxis...>) {
-  if (!t.defined()) return {};
-  return {static_cast<decltype(View::data)>(t.data_ptr()), t.stride(kAxis)...};
-}
-
-template <typename View>
-View view(const Tensor& t) {
-  constexpr size_t kAxes = sizeof(View) / sizeof(int64_t) - 1;
-  return view<View>(t, std::make_index_sequence<kAxes>());
-}
-
-// A tensor whose channels are contiguous; a copy only where it is not.
-inline Tensor channels_last(const Tensor& t, at::ScalarType dtype) {
-  if (t.scalar_type() != dtype) return t.to(dtype).contiguous();
-  return t.stride(-1) == 1 ? t : t.contiguous();
 }
 
 // (B, ..., C) as rows; a copy only where they are not that far apart already.

@@ -21,4 +21,6 @@ void linear(const Linear& in, const Tensor& y) {
   compute(args, x.size(0), PyTorch());
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, linear, Linear)
+
 }  // namespace mmmamba::cpu

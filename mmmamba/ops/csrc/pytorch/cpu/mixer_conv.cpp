@@ -43,4 +43,6 @@ void mixer_conv(const MixerConv& in, const Tensor& y) {
   });
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, mixer_conv, MixerConv)
+
 }  // namespace mmmamba::cpu

@@ -3,7 +3,7 @@
 // contiguous and does not overlap the inputs.
 #pragma once
 
-#include "../ops.h"
+#include "../inference.h"
 
 namespace mmmamba::cpu {
 
@@ -15,25 +15,4 @@ void scan_gate(const ScanGate& in, const Tensor& y);
 void linear(const Linear& in, const Tensor& y);
 void feed_forward(const FeedForward& in, const Tensor& y);
 
-// An op as it is registered: checks the inputs, allocates the result, computes.
-template <typename Op, Tensor (*kResult)(const Op&),
-          void (*kCompute)(const Op&, const Tensor&)>
-Tensor computed(const Op& in) {
-  const Tensor y = kResult(in);
-  kCompute(in, y);
-  return y;
-}
-
 }  // namespace mmmamba::cpu
-
-// Registers an op for inference, in the namespace that has its result().
-#define MMMAMBA_INFERENCE_OP(name, Op, schema)                                 \
-  TORCH_LIBRARY_FRAGMENT(mmmamba, m) { m.def(#name schema, kTags); }           \
-  TORCH_LIBRARY_IMPL(mmmamba, Meta, m) {                                       \
-    m.impl(#name, &Function<Op::Signature, result>::call);                     \
-  }                                                                            \
-  TORCH_LIBRARY_IMPL(mmmamba, CPU, m) {                                        \
-    m.impl(                                                                    \
-        #name,                                                                 \
-        &Function<Op::Signature, cpu::computed<Op, result, cpu::name>>::call); \
-  }

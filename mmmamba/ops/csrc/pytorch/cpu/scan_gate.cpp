@@ -40,4 +40,6 @@ void scan_gate(const ScanGate& in, const Tensor& y) {
   });
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, scan_gate, ScanGate)
+
 }  // namespace mmmamba::cpu

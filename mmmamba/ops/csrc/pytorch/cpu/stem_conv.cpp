@@ -33,4 +33,6 @@ void stem_conv(const StemConv& in, const Tensor& y) {
   compute(args, PyTorch());
 }
 
+MMMAMBA_INFERENCE_OP_ON(CPU, stem_conv, StemConv)
+
 }  // namespace mmmamba::cpu

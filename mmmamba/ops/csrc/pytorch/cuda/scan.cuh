@@ -2,20 +2,11 @@
 // templates are compiled for one scan each, every <op>.cu includes it.
 #pragma once
 
-#include <ATen/cuda/CUDAContext.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-
 #include "../../common/cuda/selective_scan.cuh"
 #include "../scan.h"
+#include "device.cuh"
 
 namespace mmmamba::cuda {
-
-// CUDA's type of what a tensor stores.
-template <typename T>
-using storage_t = std::conditional_t<
-    std::is_same_v<T, at::Half>, __half,
-    std::conditional_t<std::is_same_v<T, at::BFloat16>, __nv_bfloat16, T>>;
 
 // The type that a kernel reads all sequences in: theirs if they agree.
 inline at::ScalarType common_type(at::TensorList sequences) {

@@ -1,0 +1,20 @@
+// What the launchers of all CUDA kernels share.
+#pragma once
+
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+namespace mmmamba::cuda {
+
+// CUDA's type of what a tensor stores.
+template <typename T>
+using storage_t = std::conditional_t<
+    std::is_same_v<T, at::Half>, __half,
+    std::conditional_t<std::is_same_v<T, at::BFloat16>, __nv_bfloat16, T>>;
+
+}  // namespace mmmamba::cuda
