@@ -17,22 +17,13 @@ from golden import (
 from test_ops.backbone_case import gradients, make_backbone
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.ops import available_backends, use_backend
+from mmmamba.ops import use_backend
 
 pytestmark = pytest.mark.slow
 
 # Errors that are allowed, of a stage's largest output.
 PRECISIONS = dict(fp32=2e-5, tf32=2e-2, bf16=1e-1, fp16=2e-2)
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
-
-
-@pytest.fixture(params=['cpu', 'cuda'])
-def device(request):
-    """The device; its compiled ops serve."""
-    backend = dict(cpu='cpp-cpu', cuda='cuda')[request.param]
-    if not available_backends()[backend]:
-        pytest.skip(f'{request.param}: no such device, or no ops for it')
-    return torch.device(request.param)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mmmamba.ops import describe_backends
 from mmmamba.utils.analysis import analyze_complexity
+from mmmamba.utils.analysis.cuda_graph import capture
 from mmmamba.utils.analysis.exported import RUNTIMES, ExportedFile
 from mmmamba.utils.analysis.models import (
     NAME_HELP,
@@ -322,28 +323,6 @@ def make_call(
     if 'cudagraph' in mode:
         return capture(lambda: forward(images))
     return lambda: forward(images)
-
-
-def capture(call: Callable) -> Callable:
-    """Capture a call in a CUDA graph at its first use."""
-    graph = torch.cuda.CUDAGraph()
-    captured = False
-
-    def replay() -> None:
-        nonlocal captured
-        if not captured:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    call()
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph):
-                call()
-            captured = True
-        graph.replay()
-
-    return replay
 
 
 def warm_up(contender: Contender, args: argparse.Namespace) -> bool:
@@ -644,12 +623,13 @@ def main() -> None:
         rows = make_rows(contenders, reference, batch_size)
         report(f'{args.device}, batch {batch_size}', rows, reference)
         all_rows += rows
+        if args.csv:  # what is there if a later batch takes too long
+            write_csv(args.csv, all_rows, machine)
         if args.profile:
             for contender in contenders:
                 if not isinstance(contender.entry.model, ExportedFile):
                     profile(contender, batch_size, args)
     if args.csv:
-        write_csv(args.csv, all_rows, machine)
         print(f'Written to {args.csv}')
     if args.plot:
         plot(args.plot, all_rows, entries)

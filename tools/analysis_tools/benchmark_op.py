@@ -1,13 +1,16 @@
-"""Time the scan over the shapes of the network, against baselines.
+"""Time the ops over the shapes of the network, against baselines.
 
 All contenders of a row take turns, round by round, so that their ratios hold
 on a machine whose speed changes; each figure is the median of the rounds.
 """
 
 import argparse
+import contextlib
 import csv
 import statistics
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -17,13 +20,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 
+import mmmamba.deploy.layers
+import mmmamba.deploy.network
 from mmmamba.backbones import MobileMamba
 from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.layers.ssm import SSM
 from mmmamba.ops import bidirectional_scan, describe_backends, use_backend
 from mmmamba.ops import selective_scan as general_scan
+from mmmamba.utils.analysis.cuda_graph import capture
 from mmmamba.utils.cli import UsageError, run_tool
 
 #: Arch and image size: those of pretraining, and larger ones.
@@ -37,12 +44,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tables',
         nargs='+',
-        choices=['shapes', 'targets', 'memory', 'backbone', 'length'],
+        choices=[
+            *('shapes', 'targets', 'memory', 'backbone', 'length'),
+            'deployed',
+        ],
         default=['shapes', 'targets', 'memory', 'backbone'],
         help='what to measure: the shapes of all archs; the shape the targets '
         'are set for (D 320, L 1024), step-by-step reference included; the '
         'peak memory of forward and backward; a backbone with the scan and '
-        'without (B4 at 512); time against L (default: all but length)',
+        'without (B4 at 512); time against L; the ops for inference of '
+        'deployed backbones (default: all but the last two)',
     )
     parser.add_argument(
         '--batch-size', type=int, default=1, help='images (default: 1)'
@@ -394,6 +405,101 @@ def measure_length(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+#: The archs and sizes whose deployed ops are timed.
+DEPLOYED = (('t2', 192), ('s6', 224), ('b4', 512))
+#: Those ops, and the modules of a deployed network that call them.
+DEPLOYED_OPS = ('depthwise_conv', 'mixer_conv', 'scan_gate', 'linear')
+DEPLOYED_OPS += ('feed_forward', 'stem_conv')
+CALLERS = (mmmamba.deploy.layers, mmmamba.deploy.network)
+
+
+@torch.no_grad()
+def record_calls(arch: str, size: int, args: argparse.Namespace) -> dict:
+    """Run a deployed backbone; the calls of its ops, by op and shapes.
+
+    Each is how often it happens and a function that repeats it.
+    """
+    model = MobileMamba(arch).eval()
+    model.switch_to_deploy()
+    model.to(args.device, DTYPES[args.dtype])
+    image = torch.rand(args.batch_size, 3, size, size, device=args.device)
+    calls: dict = {}
+
+    def recorder(name: str, op: Callable) -> Callable:
+        def call(*inputs, **options):
+            key = name, *(t.shape for t in tensors_in(inputs))
+            calls.setdefault(key, [0, partial(op, *inputs, **options)])
+            calls[key][0] += 1
+            return op(*inputs, **options)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        # In one op, a block would not be timed by its layers.
+        never = mock.Mock(return_value=False)
+        for name in DEPLOYED_OPS:
+            for module in CALLERS:
+                if hasattr(module, name):
+                    call = recorder(name, getattr(module, name))
+                    stack.enter_context(mock.patch.object(module, name, call))
+        for name in ('block_is_compiled', 'inference_op_serves'):
+            patch = mock.patch.object(mmmamba.deploy.layers, name, never)
+            stack.enter_context(patch)
+        model(image.to(DTYPES[args.dtype]))
+    return calls
+
+
+def tensors_in(values) -> list[Tensor]:
+    """The tensors of arguments, those in lists as well."""
+    return [t for t in tree_leaves(list(values)) if isinstance(t, Tensor)]
+
+
+@contextlib.contextmanager
+def without_compiled_ops():
+    """Leave the ops for inference to PyTorch, and the scans as they are."""
+    with contextlib.ExitStack() as stack:
+        for name in DEPLOYED_OPS:
+            module = sys.modules[f'mmmamba.ops.{name}']
+            never = mock.Mock(return_value=False)
+            stack.enter_context(
+                mock.patch.object(module, 'inference_op_serves', never)
+            )
+        yield
+
+
+@torch.no_grad()
+def measure_deployed(args: argparse.Namespace) -> list[dict]:
+    """Each op for inference of deployed backbones, against PyTorch's."""
+    rows = []
+    for arch, size in track(DEPLOYED, 'deployed'):
+        for (name, *shapes), (count, call) in record_calls(
+            arch, size, args
+        ).items():
+            inputs = tensors_in((*call.args, *call.keywords.values()))
+            data = sum(t.nbytes for t in [*inputs, call()])
+
+            def in_pytorch(call: Callable = call) -> Tensor:
+                with without_compiled_ops():
+                    return call()
+
+            contenders = dict(compiled=call, pytorch=in_pytorch)
+            if args.device != 'cpu':
+                contenders = {k: capture(f) for k, f in contenders.items()}
+            seconds = time_all(contenders, args.rounds, args.threads)
+            rows.append(
+                {
+                    'network': f'{arch.upper()} {size}',
+                    'op': name,
+                    'input': ' '.join(map(str, shapes[0])),
+                    'calls': count,
+                    'ms': milliseconds(seconds['compiled']),
+                    'PyTorch': times(seconds['pytorch'], seconds['compiled']),
+                    'GB/s': f'{data / seconds["compiled"] / 1e9:.0f}',
+                }
+            )
+    return rows
+
+
 def plot(rows: list[dict], args: argparse.Namespace) -> None:
     """Draw the table of time against L."""
     import matplotlib
@@ -465,6 +571,7 @@ def main() -> None:
         memory=measure_memory,
         backbone=measure_backbone,
         length=measure_length,
+        deployed=measure_deployed,
     )
     tables = {}
     for name in args.tables:

@@ -130,13 +130,18 @@ def cuda_steps(out: Path) -> list[Step]:
             *('--batch-size', '64', '--tables', 'targets', 'memory', 'shapes'),
         ),
         csv_step(
-            *(out, 'networks', 'benchmark.py', '--device', 'cuda'),
+            *(out, 'deployed', 'benchmark_op.py', '--device', 'cuda'),
+            *('--batch-size', '256', '--dtype', 'bf16', '--rounds', '5'),
+            *('--tables', 'deployed'),
+        ),
+        csv_step(
+            *(out, 'networks', 'benchmark.py', '--device', 'cuda', '--fuse'),
             *('mobilemamba:t2@192', 'timm:efficientvit_m2@224'),
             *('mobilemamba:s6@224', 'timm:efficientvit_m5@224'),
             *('mobilemamba:b4@512', 'timm:efficientvit_m5@512'),
             *('--batch-sizes', '256', '1', '--channels-last', 'both'),
             *('--dtypes', 'float32', 'tf32', 'bfloat16'),
-            *('--modes', 'eager', 'cudagraph'),
+            *('--modes', 'eager', 'cudagraph', '--rounds', '5'),
         ),
         Step(
             'memcheck',
@@ -148,13 +153,13 @@ def cuda_steps(out: Path) -> list[Step]:
         Step('racecheck', sanitized('racecheck', *short), 10, no_sanitizer),
         Step('initcheck', sanitized('initcheck', *short), 10, no_sanitizer),
         csv_step(
-            *(out, 'compiled', 'benchmark.py', '--device', 'cuda'),
+            *(out, 'compiled', 'benchmark.py', '--device', 'cuda', '--fuse'),
             *('mobilemamba:t2@192', 'mobilemamba:t4@192'),
             *('mobilemamba:b1@256', 'timm:repvit_m1_1@224'),
             *('timm:mobilenetv4_conv_medium@256', '--batch-sizes', '256', '1'),
             *('--dtypes', 'bfloat16', '--modes', 'eager', 'compiled'),
         ),
-        detector_step(),
+        pytest_step(out, 'detector', 'tests/test_device/test_detector.py'),
     ]
     steps[0].environment = build
     return steps
@@ -176,7 +181,11 @@ def cpu_steps(out: Path) -> list[Step]:
             *('timm:efficientvit_m2@64', '--batch-sizes', '2'),
             *('--dtypes', 'float32', 'bfloat16', '--rounds', '2'),
         ),
-        detector_step(),
+        csv_step(
+            *(out, 'deployed', 'benchmark_op.py', '--rounds', '2'),
+            *('--tables', 'deployed'),
+        ),
+        pytest_step(out, 'detector', 'tests/test_device/test_detector.py'),
     ]
 
 
@@ -205,13 +214,6 @@ def sanitized(tool: str, *arguments: str) -> list[str]:
     return sanitizer + python('-m', 'pytest', '-x', *arguments)
 
 
-def detector_step() -> Step:
-    """A detector trains in two processes, on the CPU whatever is here."""
-    missing = '' if find_spec('mmdet') else 'mmdet is not installed'
-    test = 'tests/test_tools/test_train_test.py::test_two_cpu_processes'
-    return Step('detector', python('-m', 'pytest', test), 8, missing)
-
-
 # ---------------------------------------------------------------------------
 # Running them
 # ---------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def run(step: Step, out: Path, end: float) -> None:
         process = subprocess.Popen(
             step.command,
             cwd=ROOT,
-            env={**os.environ, **step.environment},
+            env={**os.environ, **python_path(), **step.environment},
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -247,6 +249,12 @@ def run(step: Step, out: Path, end: float) -> None:
                 process.wait()
     step.seconds = time.monotonic() - start
     read_results(step, out)
+
+
+def python_path() -> dict[str, str]:
+    """Where mmmamba is, which need not be installed."""
+    paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
+    return {'PYTHONPATH': os.pathsep.join(filter(None, paths))}
 
 
 def read_results(step: Step, out: Path) -> None:

@@ -1,5 +1,6 @@
 """Models by name, ours and others', so that tools can compare them."""
 
+import contextlib
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -222,10 +223,17 @@ def _build_timm(name: str, shape, pretrained: bool = False):
     timm = import_timm()
     if not timm.is_model(name):
         raise UsageError(_unknown('timm', name, timm.list_models()))
-    size = {} if shape is None else dict(img_size=shape)
-    try:
-        model = timm.create_model(name, pretrained, **size)
-    except TypeError:  # most models take any size and have no such argument
+    # Some models are made for a size, a few of them for a square by its side;
+    # most take any and have no such argument.
+    options: list[dict] = [{}]
+    if shape is not None:
+        square = [dict(img_size=shape[0])] if shape[0] == shape[1] else []
+        options = [dict(img_size=shape), *square, {}]
+    for option in options[:-1]:
+        with contextlib.suppress(TypeError):
+            model = timm.create_model(name, pretrained, **option)
+            break
+    else:
         model = timm.create_model(name, pretrained)
     return model, shape or tuple(model.default_cfg['input_size'][1:])
 
