@@ -75,7 +75,8 @@ def pad_channels(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Pad the channels between convolutions with zeros.
 
-    cuDNN has no fast convolutions for the 25 and 50 channels of MobileMamba-B4.
+    cuDNN has no fast convolutions of the 25 and 50 channels that
+    MobileMamba-B4 has there.
 
     Args:
         weights (Sequence[Tensor]): As those of :func:`stem_conv`.
