@@ -227,6 +227,8 @@ def inference_op_serves(
     """
     backend = backend_for(x.device)
     if backend == 'cuda':
+        # Autocast knows PyTorch's versions, and would leave ours in float32.
+        cuda = cuda and not torch.is_autocast_enabled()
         dtypes = _CUDA_DTYPES if cuda else ()
     if backend == 'torch' or x.dtype not in dtypes:
         return False

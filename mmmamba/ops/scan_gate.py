@@ -59,8 +59,10 @@ def scan_gate(
     """
     parameters = (dt_weight, dt_bias, A, D, norm_weight, norm_bias)
     inputs = (x, projected, *parameters, z)
+    # Of CUDA alone: a size that is compared is no longer free in an export.
     cuda = (
-        x.shape[0] >= _CUDA_BATCH
+        x.is_cuda
+        and x.shape[0] >= _CUDA_BATCH
         and x.shape[-1] <= _CUDA_CHANNELS
         and dt_weight.shape[-1] <= _CUDA_RANK
         and A.shape[-1] == 1

@@ -174,6 +174,20 @@ def test_description_of_a_backend_for_another_device():
     assert not words['cpu'].startswith('none')
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_what_serves_on_a_gpu(monkeypatch, dtype):
+    """Ops with a CUDA kernel, unless autocast is to choose the dtype."""
+    x = torch.zeros(2, 3, 3, 16, dtype=dtype)
+    monkeypatch.setattr(backend, 'backend_for', lambda device: 'cuda')
+    assert backend.inference_op_serves(x, kernels=(x,), cuda=True)
+    assert not backend.inference_op_serves(x, kernels=(x,))
+    assert not backend.inference_op_serves(x.double(), cuda=True)
+    weight = torch.zeros(16, requires_grad=True)
+    assert not backend.inference_op_serves(x, weight, cuda=True)
+    monkeypatch.setattr(torch, 'is_autocast_enabled', lambda: True)
+    assert not backend.inference_op_serves(x, cuda=True)
+
+
 def test_available_backends():
     found = available_backends()
     assert found.keys() == {'cpp-cpu', 'cuda', 'pure-torch'}
