@@ -3,7 +3,7 @@
 import pytest
 
 TWO_MODELS = """
-import gc, os, signal, sys
+import gc, os, signal, sys, time
 import numpy as np
 import openvino
 from openvino import opset13
@@ -22,6 +22,8 @@ del second
 gc.collect()
 try:
     os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(100):  # another thread may be the one that gets it
+        time.sleep(0.1)
 except KeyboardInterrupt:
     print('interrupted')
 """
