@@ -6,7 +6,7 @@ Scans, with gradients and on any device:
 Ops of a deployed network, for inference, on channels-last maps
 ``(B, H, W, C)`` and sequences ``(B, L, C)``. A 1x1 convolution is then one
 product with a ``(B*H*W, C)`` matrix, and some of the channels are a view.
-Their compiled versions run on CPUs and have no gradient; PyTorch's serve for
+Their compiled versions have no gradient; PyTorch's serve for
 all else:
     ``stem_conv``, ``depthwise_conv``, ``mixer_conv``, ``scan_gate``,
     ``linear``, ``feed_forward``, and ``block``, which is all of a block.

@@ -78,7 +78,7 @@ def main() -> None:
             continue
         gathered.add(name)
         print(package, flush=True)
-        waiting += needs(download(package, args), args.python)
+        waiting += needs(download(package, args), args)
     size = sum(w.stat().st_size for w in args.out.iterdir()) / 2**20
     print(
         f'{len(gathered)} wheels of {size:.1f} MiB in {args.out}. There:\n'
@@ -112,7 +112,7 @@ def download(package: str, args: argparse.Namespace) -> Path:
     return wheel
 
 
-def needs(wheel: Path, python: str) -> list[str]:
+def needs(wheel: Path, args: argparse.Namespace) -> list[str]:
     """What a wheel says that it needs on Linux, without extras."""
     with zipfile.ZipFile(wheel) as archive:
         metadata = next(
@@ -120,8 +120,9 @@ def needs(wheel: Path, python: str) -> list[str]:
         )
         message = message_from_bytes(archive.read(metadata))
     environment = dict(
-        python_version=python,
-        python_full_version=f'{python}.0',
+        python_version=args.python,
+        python_full_version=f'{args.python}.0',
+        platform_machine=args.machine,
         sys_platform='linux',
         platform_system='Linux',
         os_name='posix',

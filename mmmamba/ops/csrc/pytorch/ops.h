@@ -38,7 +38,7 @@ struct BidirectionalScan {
   const OptionalTensor& D;
 };
 
-// ---------------------------------------------------- for inference, on CPUs
+// ---------------------------------------------------- --------- for inference
 
 struct DepthwiseConv {
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
