@@ -6,29 +6,22 @@ import pytest
 import torch
 from test_ops.support import ROOT
 
+from mmmamba.utils.analysis.models import detection_samples
+
 pytestmark = pytest.mark.slow
 pytest.importorskip('mmdet', reason='mmdet is not installed')
 
 
 def batch(device) -> dict:
     """Two images with a box of a class of its own each."""
-    from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
-    samples = []
-    for label, side in enumerate((40.0, 70.0)):
-        sample = DetDataSample(
-            metainfo=dict(
-                img_shape=(128, 128),
-                pad_shape=(128, 128),
-                batch_input_shape=(128, 128),
-            )
-        )
+    samples = detection_samples(2, (128, 128))
+    for label, (sample, side) in enumerate(zip(samples, (40.0, 70.0))):
         sample.gt_instances = InstanceData(
             bboxes=torch.tensor([[20.0, 30.0, 20 + side, 30 + side]]),
             labels=torch.tensor([label]),
         ).to(device)
-        samples.append(sample)
     torch.manual_seed(0)
     images = torch.randint(0, 255, (2, 3, 128, 128), dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=samples)

@@ -2,8 +2,6 @@
 // in the pass of the product. libtorch_cuda, which is linked, brings it.
 #include <cublasLt.h>
 
-#include <memory>
-
 #include "inference.cuh"
 
 namespace mmmamba::cuda {
