@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
 
@@ -123,7 +123,7 @@ def _unsupported(error: Exception, facts: Facts) -> str:
 def _trace(
     graph: Graph, example: Tensor, opset: int, dynamic: Sequence[str]
 ) -> bytes:
-    """Run PyTorch's exporter."""
+    """Export a graph, some axes of its images open."""
     facts = graph.facts
     axes = dict(batch=0, height=2, width=3)
     if facts.preprocessed:
@@ -135,22 +135,34 @@ def _trace(
         if 'batch' in dynamic:
             dynamic_axes[name] = {0: 'batch'}
     options: dict = {}
-    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
-        # The exporter that traces: the other takes ten times as long.
-        options['dynamo'] = False
     if facts.custom_ops:
         options['custom_opsets'] = {'mmmamba': VERSION}
-    target = io.BytesIO()
-    torch.onnx.export(
+    return trace(
         graph,
-        (example,),
-        target,  # type: ignore[arg-type]
+        example,
         input_names=['images'],
         output_names=facts.outputs,
         opset_version=opset,
         dynamic_axes=dynamic_axes,
         **options,
     )
+
+
+def trace(module: nn.Module, images: Tensor, **options) -> bytes:
+    """Run PyTorch's exporter that traces: the other takes ten times as long.
+
+    Args:
+        module (nn.Module): What takes the images.
+        images (Tensor): Of the shape to export for.
+        **options: Of ``torch.onnx.export``.
+
+    Returns:
+        bytes: An ONNX file.
+    """
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
+        options['dynamo'] = False
+    target = io.BytesIO()
+    torch.onnx.export(module, (images,), target, **options)  # type: ignore[arg-type]
     return target.getvalue()
 
 

@@ -10,6 +10,7 @@ import torch
 from mmmamba.backbones import MobileMamba
 from mmmamba.export import Facts, make_graph
 from mmmamba.export.formats import write
+from mmmamba.utils.analysis.exported import Worker
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +107,44 @@ def test_exported_files(suffix, benchmark, capsys, tmp_path):
     assert 'there is no model' in capsys.readouterr().err
 
 
+def test_other_runtimes(benchmark, capsys, tmp_path):
+    """One network in three runtimes is one model, and the best counts."""
+    pytest.importorskip('timm')
+    pytest.importorskip('onnxruntime', reason='it runs the model')
+    pytest.importorskip('openvino', reason='it runs the model')
+    peer = 'timm:efficientvit_m0@64'
+    plot = tmp_path / 'speed.png'
+    code, rows = benchmark(
+        *('mobilemamba:t2@64', peer, f'ort:{peer}', f'openvino:{peer}'),
+        *('--fuse', '--processes', '--batch-sizes', 1, 2, '--reference', peer),
+        *('--accuracy', 76.9, 63.2, '--plot', plot),
+    )
+    assert code == 0, capsys.readouterr()
+    assert plot.read_bytes().startswith(b'\x89PNG')
+    for batch in '1', '2':
+        of_peer = [
+            r for r in rows if r['model'] == peer and r['batch'] == batch
+        ]
+        *single, best = of_peer
+        assert [r['mode'] for r in single] == ['eager', 'ort', 'openvino']
+        fastest = min(single, key=lambda r: float(r['ms']))
+        assert best['mode'] == f'best: {fastest["mode"]}'
+        assert best['ms'] == fastest['ms']
+        assert float(best['ratio']) == 1
+        assert {r['MFLOPs'] for r in of_peer} == {single[0]['MFLOPs']}
+        assert {float(r['accuracy']) for r in of_peer} == {63.2}
+
+
+def test_a_process_that_ends_says_why():
+    worker = Worker()
+    with pytest.raises(RuntimeError, match='ValueError: no such model'):
+        worker.start('-c', 'raise ValueError("no such model")')
+    worker.start('-c', 'print("ready"); input(); exit("out of memory")')
+    with pytest.raises(RuntimeError, match='out of memory'):
+        worker.time(3)
+    worker.stop()
+
+
 def test_a_single_mode_has_no_best(benchmark):
     code, rows = benchmark('mobilemamba:t2@64', '--part', 'backbone')
     assert code == 0
@@ -192,6 +231,13 @@ def test_a_model_that_does_not_run_is_left_out(benchmark, capsys, monkeypatch):
         (['mobilemamba:t2', '--dtypes', 'tf32'], '--device cuda'),
         (['mobilemamba:t2', '--modes', 'cudagraph'], '--device cuda'),
         (['mobilemamba:t2', '--accuracy', 1, 2], '--accuracy'),
+        (
+            ['timm:resnet10t', 'ort:timm:resnet10t', '--accuracy', 1, 2],
+            '1 mod',
+        ),
+        (['mobilemamba:t2', '--processes', '--profile'], '--profile'),
+        (['ort:configs/cls/mobilemamba_t2.py'], 'export.py'),
+        (['ort:m.onnx', '--plot', 'p.png'], '--accuracy'),
         (['mobilemamba:t2', '--rounds', 0], '--rounds'),
         (['mobilemamba:t2', '--batch-sizes', 0], '--batch-sizes'),
     ],

@@ -1,18 +1,22 @@
 """Throughput and latency of models, side by side.
 
-All contenders (a model in one mode, dtype and layout) take turns, round by
-round, so that their ratios hold on a machine whose speed changes; figures are
-medians of the rounds with their quartiles. Weights are random.
+All contenders (a model in one mode, dtype and layout, or in another runtime)
+take turns, round by round, so that their ratios hold on a machine whose speed
+changes; figures are medians of the rounds with their quartiles. Weights are
+random.
 """
 
 import argparse
+import contextlib
 import copy
 import csv
 import os
 import platform
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +31,12 @@ from torch import Tensor, nn
 from mmmamba.ops import describe_backends
 from mmmamba.utils.analysis import analyze_complexity
 from mmmamba.utils.analysis.cuda_graph import capture
-from mmmamba.utils.analysis.exported import RUNTIMES, ExportedFile
+from mmmamba.utils.analysis.exported import (
+    RUNTIMES,
+    ExportedFile,
+    ExportedModel,
+    Worker,
+)
 from mmmamba.utils.analysis.models import (
     NAME_HELP,
     PARTS,
@@ -35,6 +44,7 @@ from mmmamba.utils.analysis.models import (
     build_model,
     fuse_model,
 )
+from mmmamba.utils.analysis.worker import keep_to_cores, serve
 from mmmamba.utils.cli import UsageError, run_tool
 
 MODES = ('eager', 'compiled', 'cudagraph', 'compiled-cudagraph')
@@ -44,6 +54,8 @@ DTYPES = dict(
     bfloat16=torch.bfloat16,
     float16=torch.float16,
 )
+#: Whose models are exported for other runtimes.
+EXPORTABLE = ('timm:', 'mmpretrain:')
 #: A measurement takes at least this long, so that the clock does not matter.
 SECONDS = 0.05
 
@@ -59,8 +71,10 @@ def parse_args() -> argparse.Namespace:
         'models',
         nargs='+',
         metavar='MODEL',
-        help=f'each {NAME_HELP}; or ort:FILE or openvino:FILE, an exported '
-        'model (docs/export.md), which runs in a process of its own',
+        help=f'each {NAME_HELP}; or ort:MODEL or openvino:MODEL, which runs '
+        'in ONNX Runtime or OpenVINO, in a process of its own: an exported '
+        'file (docs/export.md), or a model of timm or mmpretrain, which is '
+        'exported first (ort:timm:efficientvit_m2@224)',
     )
     parser.add_argument(
         '--reference',
@@ -131,6 +145,14 @@ def parse_args() -> argparse.Namespace:
         help='threads on the CPU (default: as PyTorch chooses)',
     )
     parser.add_argument(
+        '--processes',
+        action='store_true',
+        help='run each contender of PyTorch, too, in a process of its own; '
+        'each process keeps to as many cores as it has threads',
+    )
+    # How such a process is told that it is one.
+    parser.add_argument('--serve', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument(
         '--rounds', type=int, default=20, help='rounds (default: 20)'
     )
     parser.add_argument(
@@ -144,16 +166,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--plot',
         type=Path,
-        help="draw each model's best throughput against its FLOPs, or "
-        'accuracy if given, here (a PNG, say)',
+        help="draw each model's best throughput against its FLOPs, or its "
+        'accuracy, if given, against its time, here (a PNG, say)',
     )
     parser.add_argument(
         '--accuracy',
         type=float,
         nargs='+',
         metavar='TOP1',
-        help='one for each model, in their order: a column and the axis of '
-        'the plot',
+        help='one for each model, in their order, one that comes in several '
+        'runtimes counted once: a column and the axis of the plot',
     )
     parser.add_argument(
         '--profile',
@@ -176,16 +198,25 @@ def parse_args() -> argparse.Namespace:
             parser.error(f'--{option} must be at least 1')
     if min(args.batch_sizes) < 1:
         parser.error('--batch-sizes must be at least 1')
-    if args.accuracy and len(args.accuracy) != len(args.models):
+    networks = list(dict.fromkeys(map(network_of, args.models)))
+    if args.accuracy and len(args.accuracy) != len(networks):
         parser.error(
-            f'--accuracy takes a number for each of the {len(args.models)} '
+            f'--accuracy takes a number for each of the {len(networks)} '
             f'models, got {len(args.accuracy)}'
         )
-    exported = [m for m in args.models if m.partition(':')[0] in RUNTIMES]
-    if exported and (args.device != 'cpu' or args.plot and not args.accuracy):
+    args.accuracy = dict(zip(networks, args.accuracy or []))
+    exported = [m for m in args.models if network_of(m) != m]
+    if exported and args.device != 'cpu':
+        parser.error(f'{exported[0]} is timed on the CPU: no --device cuda')
+    files = [m for m in exported if not network_of(m).startswith(EXPORTABLE)]
+    if files and args.plot and not args.accuracy:
         parser.error(
-            f'{exported[0]} is timed on the CPU, and its FLOPs are not known: '
-            'no --device cuda, and no --plot without --accuracy'
+            f'the FLOPs of {files[0]} are not known: no --plot without '
+            '--accuracy'
+        )
+    if args.processes and (args.device != 'cpu' or args.profile):
+        parser.error(
+            '--processes goes with neither --device cuda nor --profile'
         )
     if args.device == 'cpu':
         if 'tf32' in args.dtypes:
@@ -195,14 +226,26 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def network_of(name: str) -> str:
+    """A model's name without the runtime, if it has one that is known."""
+    runtime, _, network = name.partition(':')
+    return network if runtime in RUNTIMES else name
+
+
 @dataclass
 class Entry:
     """A model and what does not depend on how it is run."""
 
+    argument: str
     model: NamedModel | ExportedFile
-    params: int | None
-    flops: float | None
+    params: int | None = None
+    flops: float | None = None
     accuracy: float | None = None
+
+    @property
+    def network(self) -> str:
+        """What it is, in whatever runtime."""
+        return network_of(self.argument)
 
 
 @dataclass
@@ -213,6 +256,7 @@ class Contender:
     mode: str
     dtype: str
     call: Callable
+    worker: Worker | None = None
     repeats: int = 1
     seconds: list[float] = field(default_factory=list)
 
@@ -223,8 +267,9 @@ class Contender:
 
     def time(self, repeats: int) -> float:
         """Mean seconds of a call."""
-        if isinstance(self.entry.model, ExportedFile):
-            return self.entry.model.time(repeats)
+        if self.worker is not None:
+            return self.worker.time(repeats)
+        assert isinstance(self.entry.model, NamedModel)
         set_tf32(self.dtype == 'tf32')
         if next(self.entry.model.parameters()).is_cuda:
             start, end = (torch.cuda.Event(True) for _ in range(2))
@@ -246,25 +291,38 @@ class Contender:
 # ---------------------------------------------------------------------------
 
 
-def build_entries(args: argparse.Namespace) -> list[Entry]:
-    """Build, count and fuse the models."""
-    entries = []
-    for i, name in enumerate(track(args.models, 'building')):
-        accuracy = args.accuracy[i] if args.accuracy else None
-        if name.partition(':')[0] in RUNTIMES:
-            entries.append(Entry(ExportedFile(name), None, None, accuracy))
+def build_entries(args: argparse.Namespace, folder: Path) -> list[Entry]:
+    """Build, count and fuse the models; those to export go into a folder."""
+    entries: list[Entry] = []
+    built: dict[str, Entry] = {}
+    for name in track(args.models, 'building', disable=args.serve):
+        network = network_of(name)
+        accuracy = args.accuracy.get(network)
+        if network != name and not network.startswith(EXPORTABLE):
+            entries.append(Entry(name, ExportedFile(name), accuracy=accuracy))
             continue
-        # Post-processing has nothing to count or fuse.
-        part = 'tensor' if args.part == 'predict' else args.part
-        model = build_model(name, part)
-        # Before fusing: these figures are for comparison with published ones.
-        params, flops = analyze_complexity(model, model.shape)
-        total = flops.total()
-        if args.fuse:
-            fuse_model(model)
-        model.part = args.part
-        entries.append(Entry(model.to(args.device), params, total, accuracy))
+        if network not in built:
+            built[network] = build_entry(network, args)
+        entry = replace(built[network], argument=name, accuracy=accuracy)
+        if network != name:
+            runtime = name.partition(':')[0]
+            entry.model = ExportedModel(runtime, entry.model, folder)
+        entries.append(entry)
     return entries
+
+
+def build_entry(name: str, args: argparse.Namespace) -> Entry:
+    """Build a model of PyTorch."""
+    # Post-processing has nothing to count or fuse.
+    part = 'tensor' if args.part == 'predict' else args.part
+    model = build_model(name, part)
+    # Before fusing: these figures are for comparison with published ones.
+    params, counted = analyze_complexity(model, model.shape)
+    flops = counted.total()
+    if args.fuse:
+        fuse_model(model)
+    model.part = args.part
+    return Entry(name, model.to(args.device), params, flops)
 
 
 def make_contenders(
@@ -275,32 +333,68 @@ def make_contenders(
     contenders = []
     for dtype in args.dtypes:
         for entry in entries:
-            if isinstance(entry.model, ExportedFile):
+            model = entry.model
+            if isinstance(model, ExportedFile):
                 if dtype == args.dtypes[0]:
+                    worker = Worker()
                     start = partial(
-                        entry.model.start, batch_size, args.threads
+                        model.start, worker, batch_size, args.threads
                     )
-                    mode = entry.model.runtime
-                    contenders.append(Contender(entry, mode, 'file', start))
+                    contenders.append(
+                        Contender(
+                            entry, model.runtime, model.dtype, start, worker
+                        )
+                    )
                 continue
             for channels_last in layouts.get(args.channels_last, [False]):
-                layout = (
-                    torch.channels_last
-                    if channels_last
-                    else torch.contiguous_format
-                )
-                model = copy.deepcopy(entry.model)
-                model = model.to(DTYPES[dtype], memory_format=layout)
-                images = torch.rand(
-                    batch_size, 3, *model.shape, device=args.device
-                ).to(DTYPES[dtype], memory_format=layout)
                 suffix = ' channels_last' if channels_last else ''
                 for mode in args.modes:
-                    call = make_call(model, images, mode, bool(args.profile))
-                    contenders.append(
-                        Contender(entry, mode + suffix, dtype, call)
+                    make = serve_in_process if args.processes else make_here
+                    call, worker = make(
+                        entry, mode, dtype, channels_last, batch_size, args
                     )
-    return [c for c in track(contenders, 'warming up') if warm_up(c, args)]
+                    contenders.append(
+                        Contender(entry, mode + suffix, dtype, call, worker)
+                    )
+    return [
+        c
+        for c in track(contenders, 'warming up', disable=args.serve)
+        if warm_up(c, args)
+    ]
+
+
+def serve_in_process(
+    entry: Entry,
+    mode: str,
+    dtype: str,
+    channels_last: bool,
+    batch_size: int,
+    args: argparse.Namespace,
+) -> tuple[Callable, Worker]:
+    """A contender in another process: what starts it, and the process."""
+    worker = Worker()
+    options = ['--mode', mode, '--dtype', dtype, '--part', args.part]
+    options += ['--fuse'] * args.fuse + ['--channels-last'] * channels_last
+    options += ['--batch-size', batch_size, '--threads', args.threads]
+    command = [Path(__file__), entry.argument, *options, '--serve']
+    return partial(worker.start, *command), worker
+
+
+def make_here(
+    entry: Entry,
+    mode: str,
+    dtype: str,
+    channels_last: bool,
+    batch_size: int,
+    args: argparse.Namespace,
+) -> tuple[Callable, None]:
+    """A contender in this process: what runs it."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = copy.deepcopy(entry.model)
+    model = model.to(DTYPES[dtype], memory_format=layout)
+    images = torch.rand(batch_size, 3, *model.shape, device=args.device)
+    images = images.to(DTYPES[dtype], memory_format=layout)
+    return make_call(model, images, mode, bool(args.profile)), None
 
 
 def make_call(
@@ -332,8 +426,8 @@ def warm_up(contender: Contender, args: argparse.Namespace) -> bool:
         bool: Whether it runs at all; if not, the reason is printed.
     """
     try:
-        if isinstance(contender.entry.model, ExportedFile):
-            contender.call()  # starts its process
+        if contender.worker is not None:
+            contender.call()  # starts the process
         contender.time(1)
         contender.time(args.warmup)
         contender.repeats = max(1, int(SECONDS / contender.time(1)))
@@ -367,7 +461,7 @@ def make_rows(
     """The rows of a table: all contenders, then the best of each model."""
     groups = {}
     for contender in contenders:
-        key = id(contender.entry), contender.dtype
+        key = contender.entry.network, contender.dtype
         groups.setdefault(key, []).append(contender)
     best = {
         key: min(group, key=lambda c: np.median(c.seconds))
@@ -394,7 +488,7 @@ def make_rows(
             make_row(
                 c,
                 f'best: {c.mode}',
-                best.get((id(reference), dtype)),
+                best.get((reference.network, dtype)),
                 batch_size,
             )
             for (_, dtype), c in best.items()
@@ -514,15 +608,18 @@ def write_csv(path: Path, rows: list[dict], machine: dict) -> None:
 
 
 def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
-    """Draw the best of each model, a panel for each batch size and dtype."""
+    """Draw the best of each model, a panel for each batch size and dtype.
+
+    Throughput over FLOPs, or accuracy over the time of an image.
+    """
     import matplotlib
 
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    x = 'accuracy' if 'accuracy' in rows[0] else 'MFLOPs'
+    by_accuracy = 'accuracy' in rows[0]
     ours = {e.model.name for e in entries if e.model.is_ours}
-    panels = {}
+    panels: dict[tuple, dict[str, dict]] = {}
     for row in rows:
         points = panels.setdefault((row['batch'], row['dtype']), {})
         fastest = points.setdefault(row['model'], row)
@@ -531,30 +628,37 @@ def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(5 * len(panels), 4),
+        figsize=(6 * len(panels), 5),
         squeeze=False,
         layout='constrained',
     )
     for axis, ((batch, dtype), points) in zip(axes[0], panels.items()):
+        lines: dict[bool, list] = {True: [], False: []}
         for name, row in points.items():
-            axis.scatter(
-                row[x],
-                row['images/s'],
-                color='tab:red' if name in ours else 'tab:gray',
-                marker='*' if name in ours else 'o',
-            )
+            x, y = row['MFLOPs'], row['images/s']
+            if by_accuracy:
+                x, y = row['ms'] / batch, row['accuracy']
+            lines[name in ours].append((x, y))
             axis.annotate(
-                name.partition(':')[2] or name,
-                (row[x], row['images/s']),
+                name.rpartition(':')[2],
+                (x, y),
                 xytext=(4, 4),
                 textcoords='offset points',
                 fontsize=8,
             )
+        axis.plot(*zip(*lines[False]), 'o', color='tab:gray')
+        style = '*-' if by_accuracy else '*'
+        axis.plot(*zip(*sorted(lines[True])), style, color='tab:red')
         axis.set_title(f'batch {batch}, {dtype}')
-        axis.set_xlabel('top-1 accuracy (%)' if x == 'accuracy' else x)
-        axis.set_ylabel('images per second')
-        axis.margins(0.2)
-        axis.grid(alpha=0.3)
+        if by_accuracy:
+            axis.set_xscale('log')
+            axis.set_xlabel('ms an image')
+            axis.set_ylabel('top-1 accuracy (%)')
+        else:
+            axis.set_xlabel('MFLOPs')
+            axis.set_ylabel('images per second')
+        axis.margins(0.15)
+        axis.grid(alpha=0.3, which='both')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -601,6 +705,9 @@ def main() -> None:
     if args.device != 'cpu' and not torch.cuda.is_available():
         raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     torch.set_num_threads(args.threads)
+    if args.serve:
+        serve_contender(args)
+        return
     machine = describe_machine(args)
     print(', '.join(f'{key}: {value}' for key, value in machine.items()))
 
@@ -609,17 +716,40 @@ def main() -> None:
             f'--reference {args.reference} is none of the models: '
             f'{", ".join(args.models)}'
         )
-    entries = build_entries(args)
+    with tempfile.TemporaryDirectory() as folder:
+        entries = build_entries(args, Path(folder))
+        rows = compare(entries, args, machine)
+    if args.csv:
+        print(f'Written to {args.csv}')
+    if args.plot:
+        plot(args.plot, rows, entries)
+        print(f'Drawn to {args.plot}')
+
+
+def serve_contender(args: argparse.Namespace) -> None:
+    """Be the process of the one contender that the options describe."""
+    keep_to_cores(args.threads)
+    with contextlib.redirect_stdout(sys.stderr):  # of whatever builds it
+        entries = build_entries(args, Path())
+        contenders = make_contenders(entries, args.batch_sizes[0], args)
+    if contenders:
+        serve(contenders[0].time)
+
+
+def compare(
+    entries: list[Entry], args: argparse.Namespace, machine: dict
+) -> list[dict]:
+    """Measure and report for each batch size; the rows of all."""
     reference = entries[args.models.index(args.reference or args.models[0])]
-    all_rows = []
+    all_rows: list[dict] = []
     for batch_size in args.batch_sizes:
         contenders = make_contenders(entries, batch_size, args)
         if not contenders:
             raise UsageError('none of the models runs like this')
         measure(contenders, args)
-        for entry in entries:
-            if isinstance(entry.model, ExportedFile):
-                entry.model.stop()
+        for contender in contenders:
+            if contender.worker is not None:
+                contender.worker.stop()
         rows = make_rows(contenders, reference, batch_size)
         report(f'{args.device}, batch {batch_size}', rows, reference)
         all_rows += rows
@@ -627,13 +757,9 @@ def main() -> None:
             write_csv(args.csv, all_rows, machine)
         if args.profile:
             for contender in contenders:
-                if not isinstance(contender.entry.model, ExportedFile):
+                if contender.worker is None:
                     profile(contender, batch_size, args)
-    if args.csv:
-        print(f'Written to {args.csv}')
-    if args.plot:
-        plot(args.plot, all_rows, entries)
-        print(f'Drawn to {args.plot}')
+    return all_rows
 
 
 if __name__ == '__main__':
