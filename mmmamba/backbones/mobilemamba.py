@@ -198,7 +198,8 @@ class MobileMamba(BaseModule):
             self._check_input(x)
         x = self.stem(x)
         outs = []
-        for i, stage in enumerate(self.stages[: self._num_used]):
+        # Not a slice, which would make a new list of modules for each image.
+        for i, stage in zip(range(self._num_used), self.stages):
             x = stage(x)
             if i in self.out_indices:
                 # A deployed stage has channels last.

@@ -7,6 +7,7 @@ product, and a part of the channels is a view and not a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -39,15 +40,50 @@ if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
     from mmmamba import layers
 
 
-def parameters_of(layer: nn.Module) -> dict[str, Tensor]:
-    """Return the layer's own parameters by name.
+# Where a parameter is: the dictionary of its layer, and its name there.
+Slot = tuple[dict[str, Tensor], str]
 
-    Reading them as attributes, one by one, takes longer than a small op.
+
+def slots(layer: nn.Module, *names: str) -> list[Slot]:
+    """Tell where some of the layer's own parameters are."""
+    own = cast('dict[str, Tensor]', layer._parameters)
+    return [(own, name) for name in names]
+
+
+class OpParameters:
+    """Where the parameters of some ops are, at hand.
+
+    Looking for them by attributes, layer by layer, takes longer than a small
+    op does. A list as an attribute of a module would not do: ``torch.export``
+    puts back copies of such.
+
+    Args:
+        *ops (list[Slot]): Those of each op.
     """
-    return cast('dict[str, Tensor]', layer._parameters)
+
+    def __init__(self, *ops: list[Slot]) -> None:
+        self._ops = ops
+
+    def read(self) -> list[list[Tensor]]:
+        """Return the parameters that are there now."""
+        return [[own[name] for own, name in op] for op in self._ops]
 
 
-class StemConv(nn.Module):
+class KernelOrder(nn.Module):
+    """A layer whose parameters keep the order that its kernel reads.
+
+    ``.to(memory_format=torch.channels_last)`` takes any 4-D parameter for a
+    weight of PyTorch's convolution, and each call would have to copy it back.
+    """
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> KernelOrder:
+        super()._apply(fn, recurse)
+        for parameter in self.parameters(recurse=False):
+            parameter.data = parameter.data.contiguous()
+        return self
+
+
+class StemConv(KernelOrder):
     """Parameters of a convolution of the stem.
 
     Args:
@@ -80,9 +116,9 @@ class Linear(nn.Module):
         """Map ``(..., C)`` to ``(..., C')``, plus the residual."""
         return linear(x, self.weight, self.bias, residual=residual)
 
-    def op_parameters(self) -> LayerParameters:
-        """Return the parameters by their names in the op."""
-        return LayerParameters(**parameters_of(self))
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op."""
+        return slots(self, 'weight', 'bias')
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:
@@ -112,9 +148,9 @@ class DepthwiseConv(nn.Module):
         """Map ``(B, H, W, C)`` to the same shape, without an activation."""
         return depthwise_conv(x, self.weight, self.bias)
 
-    def op_parameters(self) -> LayerParameters:
-        """Return the parameters by their names in the op."""
-        return LayerParameters(**parameters_of(self))
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op."""
+        return slots(self, 'weight', 'bias')
 
 
 class FFN(nn.Module):
@@ -128,15 +164,16 @@ class FFN(nn.Module):
         super().__init__()
         self.pw1 = pointwise(ffn.pw1)
         self.pw2 = pointwise(ffn.pw2)
+        self._op_parameters = OpParameters(self.slots())
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
-        return feed_forward(x, *self.op_parameters(), shortcut)
+        (parameters,) = self._op_parameters.read()
+        return feed_forward(x, *FFNParameters(*parameters), shortcut)
 
-    def op_parameters(self) -> FFNParameters:
-        """Return the parameters by their names in the op."""
-        pw1, pw2 = self.pw1.op_parameters(), self.pw2.op_parameters()
-        return FFNParameters(pw1.weight, pw1.bias, pw2.weight, pw2.bias)
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op."""
+        return self.pw1.slots() + self.pw2.slots()
 
 
 class SSM(nn.Module):
@@ -203,17 +240,14 @@ class SSM(nn.Module):
             y = y * F.silu(z)
         return self.out_proj(y.unflatten(1, shape[1:]))
 
-    def op_parameters(self) -> SSMParameters:
-        """Return the parameters by their names in the op ``block``."""
-        in_proj = self.in_proj.op_parameters()
-        out_proj = self.out_proj.op_parameters()
-        return SSMParameters(
-            in_weight=in_proj.weight,
-            in_bias=in_proj.bias,
-            out_weight=out_proj.weight,
-            out_bias=out_proj.bias,
-            **parameters_of(self),
-        )
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op ``block``."""
+        own = SSMParameters._fields[2:-2]
+        return [
+            *self.in_proj.slots(),
+            *slots(self, *own),
+            *self.out_proj.slots(),
+        ]
 
     def _scan(self, x: Tensor, projected: Tensor, shape: torch.Size) -> Tensor:
         """Scan ``(B, L, D)`` in one direction, or in four."""
@@ -257,7 +291,7 @@ class SSM(nn.Module):
         return y.transpose(1, 2)
 
 
-class Mixer(nn.Module):
+class Mixer(KernelOrder):
     """MRFFI with its residual.
 
     Args:
@@ -302,11 +336,13 @@ class Mixer(nn.Module):
         )
         return self.proj(mixed, residual=x)
 
-    def local_parameters(self) -> LocalParameters | None:
-        """Return the local part's parameters, if there is one."""
-        affine = (self.local_bias, self.local_scale, self.local_shift)
-        present = [t for t in (self.local_weight, *affine) if t is not None]
-        return LocalParameters(*present) if present else None
+    def local_slots(self) -> list[Slot]:
+        """Tell where the local part's parameters are, if there is one."""
+        if self.local_weight is None:
+            return []
+        return slots(
+            self, *(f'local_{name}' for name in LocalParameters._fields)
+        )
 
 
 def wavelet_weight(wavelet: layers.WaveletConv) -> Tensor:
@@ -358,6 +394,15 @@ class Block(nn.Module):
         self.mixer = Mixer(block.mixer)
         self.dwconv2 = DepthwiseConv(block.dwconv2, residual=True)
         self.ffn2 = FFN(block.ffn2)
+        self._op_parameters = OpParameters(
+            self.dwconv1.slots(),
+            self.ffn1.slots(),
+            self.mixer.ssm.slots(),
+            self.mixer.local_slots(),
+            self.mixer.proj.slots(),
+            self.dwconv2.slots(),
+            self.ffn2.slots(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape."""
@@ -374,18 +419,18 @@ class Block(nn.Module):
 
     def op_parameters(self) -> BlockParameters:
         """Return the parameters by their names in the op ``block``."""
+        conv1, ffn1, ssm, local, proj, conv2, ffn2 = self._op_parameters.read()
         mixer = self.mixer
-        ssm = mixer.ssm
         return BlockParameters(
-            conv1=self.dwconv1.op_parameters(),
-            ffn1=self.ffn1.op_parameters(),
-            ssm=ssm.op_parameters(),
-            wavelet=mixer.wavelet_weight,
-            local=mixer.local_parameters(),
-            proj=mixer.proj.op_parameters(),
-            conv2=self.dwconv2.op_parameters(),
-            ffn2=self.ffn2.op_parameters(),
-            eps=ssm.eps,
+            LayerParameters(*conv1),
+            FFNParameters(*ffn1),
+            SSMParameters(*ssm),
+            mixer.wavelet_weight,
+            LocalParameters(*local) if local else None,
+            LayerParameters(*proj),
+            LayerParameters(*conv2),
+            FFNParameters(*ffn2),
+            mixer.ssm.eps,
         )
 
 
@@ -421,6 +466,13 @@ class Transition(nn.Module):
         self.merging = PatchMerging(transition.merging)
         self.dwconv2 = DepthwiseConv(transition.dwconv2, residual=True)
         self.ffn2 = FFN(transition.ffn2)
+        merging = self.merging
+        parts = (
+            *(self.dwconv1, self.ffn1, merging.expand, merging.dwconv),
+            *(merging.fc1, merging.fc2, merging.project),
+            *(self.dwconv2, self.ffn2),
+        )
+        self._op_parameters = OpParameters(*(part.slots() for part in parts))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up.
@@ -428,22 +480,17 @@ class Transition(nn.Module):
         The ops are called here and not by the layers: at batch 1, Python's
         way through nine layers takes a tenth of a transition's time.
         """
-        merging = self.merging
-        dwconv1 = self.dwconv1.op_parameters()
-        ffn1 = self.ffn1.op_parameters()
-        expand = merging.expand.op_parameters()
-        dwconv = merging.dwconv.op_parameters()
-        fc1 = merging.fc1.op_parameters()
-        fc2 = merging.fc2.op_parameters()
-        project = merging.project.op_parameters()
-        dwconv2 = self.dwconv2.op_parameters()
-        ffn2 = self.ffn2.op_parameters()
-        conv, product, ffn = depthwise_conv, linear, feed_forward
+        dwconv1, ffn1, expand, dwconv, fc1, fc2, project, dwconv2, ffn2 = (
+            self._op_parameters.read()
+        )
+        conv: Callable[..., Tensor] = depthwise_conv
+        product: Callable[..., Tensor] = linear
+        ffn: Callable[..., Tensor] = feed_forward
         if inference_op_serves(
             *(x, *dwconv1, *ffn1, *expand, *dwconv),
             *(*fc1, *fc2, *project, *dwconv2, *ffn2),
             dtypes=(torch.float32,),
-            kernels=(dwconv1.weight, dwconv.weight, dwconv2.weight),
+            kernels=(dwconv1[0], dwconv[0], dwconv2[0]),
         ):
             # All compiled: none needs to ask for itself.
             conv = torch.ops.mmmamba.depthwise_conv.default

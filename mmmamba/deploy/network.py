@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmmamba.ops import stem_conv
 
-from .layers import Block, StemConv, Transition
+from .layers import Block, OpParameters, StemConv, Transition, slots
 
 if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
     from mmmamba import layers
@@ -23,13 +23,16 @@ class Stem(nn.Sequential):
 
     def __init__(self, stem: layers.Stem) -> None:
         units = [cast('layers.ConvBN', unit) for unit in stem]
-        super().__init__(*(StemConv(unit) for unit in units))
+        convs = [StemConv(unit) for unit in units]
+        super().__init__(*convs)
+        self._op_parameters = OpParameters(
+            [slot for conv in convs for slot in slots(conv, 'weight')],
+            [slot for conv in convs for slot in slots(conv, 'bias')],
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, H/16, W/16, C')``, rounded up."""
-        convs = cast('list[StemConv]', list(self))
-        weights = [conv.weight for conv in convs]
-        return stem_conv(x, weights, [conv.bias for conv in convs])
+        return stem_conv(x, *self._op_parameters.read())
 
 
 class Stage(nn.Module):

@@ -302,6 +302,33 @@ def test_export():
             assert relative_error(out, expected) <= 1e-6
 
 
+@torch.no_grad()
+def test_parameters_that_change():
+    """A network computes with the parameters that it has now."""
+    _, fast = tiny_pair()
+    x = torch.randn(1, 3, 65, 97)
+    expected = fast(x)
+    copied = copy.deepcopy(fast)
+    zeros = {name: torch.zeros_like(p) for name, p in fast.named_parameters()}
+    fast.load_state_dict(zeros, assign=True)
+    assert all(out.count_nonzero() == 0 for out in fast(x))
+    for out, ref in zip(copied(x), expected):
+        assert torch.equal(out, ref)
+
+
+@torch.no_grad()
+def test_channels_last_keeps_the_order_of_the_kernels():
+    """Or each call would copy the parameters back."""
+    _, fast = tiny_pair()
+    x = torch.randn(1, 3, 65, 97)
+    expected = fast(x)
+    fast = fast.to(memory_format=torch.channels_last)
+    assert any(p.dim() == 4 for p in fast.parameters())
+    assert all(p.is_contiguous() for p in fast.parameters())
+    for out, ref in zip(fast(x), expected):
+        assert torch.equal(out, ref)
+
+
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 @torch.no_grad()
 @pytest.mark.slow
