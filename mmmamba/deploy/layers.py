@@ -26,7 +26,6 @@ from mmmamba.ops import (
     scan_gate,
     selective_scan,
 )
-from mmmamba.ops.backend import inference_op_serves
 from mmmamba.ops.block import (
     FFNParameters,
     LayerParameters,
@@ -51,22 +50,22 @@ def slots(layer: nn.Module, *names: str) -> list[Slot]:
 
 
 class OpParameters:
-    """Where the parameters of some ops are, at hand.
+    """Lists of parameters for an op, at hand.
 
     Looking for them by attributes, layer by layer, takes longer than a small
     op does. A list as an attribute of a module would not do: ``torch.export``
     puts back copies of such.
 
     Args:
-        *ops (list[Slot]): Those of each op.
+        *lists (list[Slot]): Where the parameters of each list are.
     """
 
-    def __init__(self, *ops: list[Slot]) -> None:
-        self._ops = ops
+    def __init__(self, *lists: list[Slot]) -> None:
+        self._lists = lists
 
     def read(self) -> list[list[Tensor]]:
         """Return the parameters that are there now."""
-        return [[own[name] for own, name in op] for op in self._ops]
+        return [[own[name] for own, name in slots] for slots in self._lists]
 
 
 class KernelOrder(nn.Module):
@@ -164,12 +163,13 @@ class FFN(nn.Module):
         super().__init__()
         self.pw1 = pointwise(ffn.pw1)
         self.pw2 = pointwise(ffn.pw2)
-        self._op_parameters = OpParameters(self.slots())
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape, plus another residual."""
-        (parameters,) = self._op_parameters.read()
-        return feed_forward(x, *FFNParameters(*parameters), shortcut)
+        pw1, pw2 = self.pw1, self.pw2
+        return feed_forward(
+            x, pw1.weight, pw1.bias, pw2.weight, pw2.bias, shortcut
+        )
 
     def slots(self) -> list[Slot]:
         """Tell where the parameters are, in the order of the op."""
@@ -394,15 +394,6 @@ class Block(nn.Module):
         self.mixer = Mixer(block.mixer)
         self.dwconv2 = DepthwiseConv(block.dwconv2, residual=True)
         self.ffn2 = FFN(block.ffn2)
-        self._op_parameters = OpParameters(
-            self.dwconv1.slots(),
-            self.ffn1.slots(),
-            self.mixer.ssm.slots(),
-            self.mixer.local_slots(),
-            self.mixer.proj.slots(),
-            self.dwconv2.slots(),
-            self.ffn2.slots(),
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape."""
@@ -419,8 +410,17 @@ class Block(nn.Module):
 
     def op_parameters(self) -> BlockParameters:
         """Return the parameters by their names in the op ``block``."""
-        conv1, ffn1, ssm, local, proj, conv2, ffn2 = self._op_parameters.read()
         mixer = self.mixer
+        lists = OpParameters(
+            self.dwconv1.slots(),
+            self.ffn1.slots(),
+            mixer.ssm.slots(),
+            mixer.local_slots(),
+            mixer.proj.slots(),
+            self.dwconv2.slots(),
+            self.ffn2.slots(),
+        )
+        conv1, ffn1, ssm, local, proj, conv2, ffn2 = lists.read()
         return BlockParameters(
             LayerParameters(*conv1),
             FFNParameters(*ffn1),
@@ -433,9 +433,28 @@ class Block(nn.Module):
             mixer.ssm.eps,
         )
 
+    def kernels(self) -> list[Tensor | None]:
+        """Return the weights of the depthwise convolutions that there are."""
+        mixer = self.mixer
+        return [
+            *(self.dwconv1.weight, mixer.ssm.conv_weight),
+            *(mixer.wavelet_weight, mixer.local_weight, self.dwconv2.weight),
+        ]
+
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op ``stage``."""
+        mixer = self.mixer
+        wavelet = mixer.wavelet_weight is not None
+        return [
+            *(*self.dwconv1.slots(), *self.ffn1.slots(), *mixer.ssm.slots()),
+            *(slots(mixer, 'wavelet_weight') if wavelet else []),
+            *(*mixer.local_slots(), *mixer.proj.slots()),
+            *(*self.dwconv2.slots(), *self.ffn2.slots()),
+        ]
+
 
 class PatchMerging(nn.Module):
-    """Parameters of the inverted bottleneck of a :class:`Transition`.
+    """Inverted bottleneck of stride 2 with squeeze-and-excite.
 
     Args:
         merging (layers.PatchMerging): The trained layer.
@@ -450,6 +469,17 @@ class PatchMerging(nn.Module):
             for fc in (merging.se.fc1, merging.se.fc2)
         )
         self.project = pointwise(merging.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
+        x = linear(x, self.expand.weight, self.expand.bias, relu=True)
+        x = depthwise_conv(x, self.dwconv.weight, self.dwconv.bias, 2, 'relu')
+        squeezed = x.mean((1, 2), keepdim=True)
+        squeezed = linear(squeezed, self.fc1.weight, self.fc1.bias, relu=True)
+        gate = self.fc2(squeezed).sigmoid()
+        # In place where no gradient needs the map: it leaves the caches.
+        x = x * gate if x.requires_grad else x.mul_(gate)
+        return self.project(x)
 
 
 class Transition(nn.Module):
@@ -466,43 +496,24 @@ class Transition(nn.Module):
         self.merging = PatchMerging(transition.merging)
         self.dwconv2 = DepthwiseConv(transition.dwconv2, residual=True)
         self.ffn2 = FFN(transition.ffn2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up."""
+        x = self.ffn1(self.dwconv1(x))
+        x = self.merging(x)
+        return self.ffn2(self.dwconv2(x))
+
+    def kernels(self) -> list[Tensor]:
+        """Return the weights of the depthwise convolutions."""
+        dwconvs = (self.dwconv1, self.merging.dwconv, self.dwconv2)
+        return [dwconv.weight for dwconv in dwconvs]
+
+    def slots(self) -> list[Slot]:
+        """Tell where the parameters are, in the order of the op ``stage``."""
         merging = self.merging
-        parts = (
+        layers = (
             *(self.dwconv1, self.ffn1, merging.expand, merging.dwconv),
             *(merging.fc1, merging.fc2, merging.project),
             *(self.dwconv2, self.ffn2),
         )
-        self._op_parameters = OpParameters(*(part.slots() for part in parts))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, H, W, C)`` to ``(B, H/2, W/2, C')``, rounded up.
-
-        The ops are called here and not by the layers: at batch 1, Python's
-        way through nine layers takes a tenth of a transition's time.
-        """
-        dwconv1, ffn1, expand, dwconv, fc1, fc2, project, dwconv2, ffn2 = (
-            self._op_parameters.read()
-        )
-        conv: Callable[..., Tensor] = depthwise_conv
-        product: Callable[..., Tensor] = linear
-        ffn: Callable[..., Tensor] = feed_forward
-        if inference_op_serves(
-            *(x, *dwconv1, *ffn1, *expand, *dwconv),
-            *(*fc1, *fc2, *project, *dwconv2, *ffn2),
-            dtypes=(torch.float32,),
-            kernels=(dwconv1[0], dwconv[0], dwconv2[0]),
-        ):
-            # All compiled: none needs to ask for itself.
-            conv = torch.ops.mmmamba.depthwise_conv.default
-            product = torch.ops.mmmamba.linear.default
-            ffn = torch.ops.mmmamba.feed_forward.default
-        x = ffn(conv(x, *dwconv1, 1, 'none'), *ffn1, None)
-        # An inverted bottleneck of stride 2 with squeeze-and-excite.
-        x = product(x, *expand, True, None)
-        x = conv(x, *dwconv, 2, 'relu')
-        squeezed = product(x.mean((1, 2)), *fc1, True, None)
-        gate = product(squeezed, *fc2, False, None).sigmoid()[:, None, None]
-        # In place where no gradient needs the map: it leaves the caches.
-        x = x * gate if x.requires_grad else x.mul_(gate)
-        x = product(x, *project, False, None)
-        return ffn(conv(x, *dwconv2, 1, 'none'), *ffn2, None)
+        return [slot for layer in layers for slot in layer.slots()]

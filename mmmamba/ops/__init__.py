@@ -9,7 +9,8 @@ product with a ``(B*H*W, C)`` matrix, and some of the channels are a view.
 Their compiled versions have no gradient; PyTorch's serve for
 all else:
     ``stem_conv``, ``depthwise_conv``, ``mixer_conv``, ``scan_gate``,
-    ``linear``, ``feed_forward``, and ``block``, which is all of a block.
+    ``linear``, ``feed_forward``, and ``block`` and ``stage``, which are all
+    of a block and of a stage.
 """
 
 from .backend import available_backends, describe_backends, use_backend
@@ -21,6 +22,7 @@ from .linear import linear
 from .mixer_conv import mixer_conv
 from .scan_gate import scan_gate
 from .selective_scan import selective_scan
+from .stage import stage
 from .stem_conv import stem_conv
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     'mixer_conv',
     'scan_gate',
     'selective_scan',
+    'stage',
     'stem_conv',
     'use_backend',
 ]

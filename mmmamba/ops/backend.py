@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -236,9 +236,25 @@ def inference_op_serves(
         t is not None and t.requires_grad for t in (x, *others)
     ):
         return False
-    present = [t for t in kernels if t is not None]
+    return kernels_serve(kernels) and all(
+        t.dim() > 0 and t.shape[-1] >= _MIN_CHANNELS for t in wide
+    )
+
+
+def kernels_serve(kernels: Iterable[Tensor | None]) -> bool:
+    """Tell whether depthwise convolutions of such weights are compiled.
+
+    Args:
+        kernels (Iterable[Tensor | None]): ``(..., k, k, C)`` each.
+
+    Returns:
+        bool: Whether all that there are have a size and a number of channels
+        that the kernels can do.
+    """
     return all(
-        t.dim() >= 3 and t.shape[-2] in _KERNEL_SIZES for t in present
-    ) and all(
-        t.dim() > 0 and t.shape[-1] >= _MIN_CHANNELS for t in (*present, *wide)
+        t.dim() >= 3
+        and t.shape[-2] in _KERNEL_SIZES
+        and t.shape[-1] >= _MIN_CHANNELS
+        for t in kernels
+        if t is not None
     )

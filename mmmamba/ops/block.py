@@ -101,9 +101,7 @@ def block_is_compiled(x: Tensor, parameters: BlockParameters) -> bool:
         bool: Whether it does; else the block is one of its layers' ops.
     """
     p = parameters
-    tensors: list[Tensor] = []
-    if torch.is_grad_enabled():  # which is all that they are asked for
-        tensors = [t for group in p.groups() for t in group]
+    tensors = [t for group in p.groups() for t in group]
     kernels = [p.conv1.weight, p.ssm.conv_weight, p.wavelet, p.conv2.weight]
     if p.local is not None:
         kernels.append(p.local.weight)

@@ -38,7 +38,7 @@ struct BidirectionalScan {
   const OptionalTensor& D;
 };
 
-// ---------------------------------------------------- --------- for inference
+// -------------------------------------------------------------- for inference
 
 struct DepthwiseConv {
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
@@ -105,6 +105,16 @@ struct Block {
   at::TensorList conv1, ffn1, ssm;
   const OptionalTensor& wavelet;
   at::TensorList local, proj, conv2, ffn2;
+  double eps;
+};
+
+struct Stage {
+  using Signature = Tensor(const Tensor&, at::TensorList, bool, bool, bool,
+                           double);
+
+  const Tensor& x;
+  at::TensorList parameters;
+  bool transition, wavelet, local;
   double eps;
 };
 
