@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .depthwise_conv import DepthwiseConv2d
+
 
 def haar_filters(channels: int) -> Tensor:
     """Filters of the one-level orthonormal Haar transform.
@@ -47,7 +49,7 @@ class WaveletConv(BaseModule):
         self.inverse_filter = nn.Parameter(
             haar_filters(channels), requires_grad=False
         )
-        self.conv = nn.Conv2d(
+        self.conv = DepthwiseConv2d(
             4 * channels,
             4 * channels,
             kernel_size,
