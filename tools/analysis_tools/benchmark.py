@@ -452,6 +452,9 @@ def measure(contenders: list[Contender], args: argparse.Namespace) -> None:
     """Let all contenders take turns, every other round backwards."""
     for i in track(range(args.rounds), 'measuring'):
         for contender in contenders[:: -1 if i % 2 else 1]:
+            if contender.worker is not None:
+                # Threads of the one before may still wait actively.
+                time.sleep(SECONDS)
             contender.seconds.append(contender.time(contender.repeats))
 
 
