@@ -3,8 +3,6 @@
 from mmcv.cnn import ConvModule
 from mmengine.model import constant_init
 
-from .depthwise_conv import DepthwiseConv2d
-
 
 class ConvBN(ConvModule):
     """Bias-free convolution, norm and, where asked for, an in-place ReLU.
@@ -22,8 +20,6 @@ class ConvBN(ConvModule):
         norm_weight (float): Initial scale of the norm. Zero makes a residual
             branch start as the identity. Defaults to 1.
         norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
-        conv_cfg (dict, optional): Config of the convolution. Defaults to None:
-            PyTorch's.
     """
 
     def __init__(
@@ -36,7 +32,6 @@ class ConvBN(ConvModule):
         act: bool = False,
         norm_weight: float = 1.0,
         norm_cfg: dict = dict(type='BN'),
-        conv_cfg: dict | None = None,
     ) -> None:
         self.norm_weight = norm_weight
         super().__init__(
@@ -47,7 +42,6 @@ class ConvBN(ConvModule):
             padding=kernel_size // 2,
             groups=groups,
             bias=False,
-            conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             act_cfg=dict(type='ReLU') if act else None,
         )
@@ -68,9 +62,4 @@ def depthwise_conv_bn(channels: int, kernel_size: int = 3, **kwargs) -> ConvBN:
     Returns:
         ConvBN: The unit.
     """
-    return ConvBN(
-        *(channels, channels, kernel_size),
-        groups=channels,
-        conv_cfg=dict(type=DepthwiseConv2d),
-        **kwargs,
-    )
+    return ConvBN(channels, channels, kernel_size, groups=channels, **kwargs)

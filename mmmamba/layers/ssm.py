@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from mmmamba.ops import bidirectional_scan, selective_scan
 
 from .conv_bn import ConvBN
-from .depthwise_conv import DepthwiseConv2d
 
 
 class SSM(BaseModule):
@@ -48,9 +47,7 @@ class SSM(BaseModule):
         self.dt_rank = math.ceil(channels / 16)
 
         self.in_proj = ConvBN(channels, 2 * d_inner, norm_cfg=norm_cfg)
-        self.dwconv = DepthwiseConv2d(
-            d_inner, d_inner, 3, padding=1, groups=d_inner
-        )
+        self.dwconv = nn.Conv2d(d_inner, d_inner, 3, padding=1, groups=d_inner)
         self.x_proj_weight = nn.Parameter(
             torch.empty(directions, self.dt_rank + 2 * d_state, d_inner)
         )

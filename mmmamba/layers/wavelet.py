@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .depthwise_conv import DepthwiseConv2d
-
 
 def haar_filters(channels: int) -> Tensor:
     """Filters of the one-level orthonormal Haar transform.
@@ -49,7 +47,7 @@ class WaveletConv(BaseModule):
         self.inverse_filter = nn.Parameter(
             haar_filters(channels), requires_grad=False
         )
-        self.conv = DepthwiseConv2d(
+        self.conv = nn.Conv2d(
             4 * channels,
             4 * channels,
             kernel_size,

@@ -3,9 +3,6 @@
 Scans, with gradients and on any device:
     ``selective_scan``, ``bidirectional_scan``.
 
-For the training of depthwise convolutions on a CPU:
-    ``depthwise_conv_weight_grad``.
-
 Ops of a deployed network, for inference, on channels-last maps
 ``(B, H, W, C)`` and sequences ``(B, L, C)``. A 1x1 convolution is then one
 product with a ``(B*H*W, C)`` matrix, and some of the channels are a view.
@@ -20,7 +17,6 @@ from .backend import available_backends, describe_backends, use_backend
 from .bidirectional_scan import bidirectional_scan
 from .block import BlockParameters, block, block_is_compiled
 from .depthwise_conv import depthwise_conv
-from .depthwise_conv_weight_grad import depthwise_conv_weight_grad
 from .feed_forward import feed_forward
 from .linear import linear
 from .mixer_conv import mixer_conv
@@ -36,7 +32,6 @@ __all__ = [
     'block',
     'block_is_compiled',
     'depthwise_conv',
-    'depthwise_conv_weight_grad',
     'describe_backends',
     'feed_forward',
     'linear',

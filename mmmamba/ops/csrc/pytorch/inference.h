@@ -8,7 +8,6 @@ namespace mmmamba {
 // Checks the inputs and allocates the result, on the meta device too.
 Tensor result(const Block& in);
 Tensor result(const DepthwiseConv& in);
-Tensor result(const DepthwiseConvWeightGrad& in);
 Tensor result(const FeedForward& in);
 Tensor result(const Linear& in);
 Tensor result(const MixerConv& in);

@@ -50,14 +50,6 @@ struct DepthwiseConv {
   c10::string_view act;
 };
 
-// The gradient of its weight, for a stride of 1; used in training.
-struct DepthwiseConvWeightGrad {
-  using Signature = Tensor(const Tensor&, const Tensor&, int64_t);
-
-  const Tensor &x, &grad;
-  int64_t kernel;
-};
-
 struct MixerConv {
   using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,
                            const OptionalTensor&, const OptionalTensor&,

@@ -52,10 +52,6 @@ void compute(const depthwise_conv::Args<T>& args, const Runtime& runtime) {
   run(MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_conv::kernels<T>), args, runtime);
 }
 
-void compute(const depthwise_grad::Args& args, const Runtime& runtime) {
-  run(MMMAMBA_KERNELS_FOR_THIS_CPU(depthwise_grad::kernels), args, runtime);
-}
-
 template <typename T>
 void compute(const mixer_conv::Args<T>& args, const Runtime& runtime) {
   run(MMMAMBA_KERNELS_FOR_THIS_CPU(mixer_conv::kernels<T>), args, runtime);

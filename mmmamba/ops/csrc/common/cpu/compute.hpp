@@ -8,7 +8,6 @@
 #include "array.hpp"
 #include "block.hpp"
 #include "depthwise_conv.hpp"
-#include "depthwise_grad.hpp"
 #include "gemm.hpp"
 #include "mixer_conv.hpp"
 #include "runtime.hpp"
@@ -26,7 +25,6 @@ inline depthwise_conv::Act act_of(std::string_view name) {
 
 template <typename T>
 void compute(const depthwise_conv::Args<T>& args, const Runtime& runtime);
-void compute(const depthwise_grad::Args& args, const Runtime& runtime);
 template <typename T>
 void compute(const mixer_conv::Args<T>& args, const Runtime& runtime);
 // Here A is (2 * channels, d_state).

@@ -1,6 +1,5 @@
 // The kernels of all families, for the instruction set that the including file
 // names.
-#include "depthwise_grad_impl.hpp"
 #include "gemm_impl.hpp"
 #include "mixer_conv_impl.hpp"
 #include "scan_gate_impl.hpp"

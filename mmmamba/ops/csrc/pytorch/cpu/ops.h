@@ -9,8 +9,6 @@ namespace mmmamba::cpu {
 
 void block(const Block& in, const Tensor& y);
 void depthwise_conv(const DepthwiseConv& in, const Tensor& y);
-void depthwise_conv_weight_grad(const DepthwiseConvWeightGrad& in,
-                                const Tensor& y);
 void mixer_conv(const MixerConv& in, const Tensor& y);
 void stem_conv(const StemConv& in, const Tensor& y);
 void scan_gate(const ScanGate& in, const Tensor& y);
