@@ -18,8 +18,8 @@ def linear(
     """A linear layer, a ReLU and a sum.
 
     ``relu(x @ weight + bias) + residual``, in one pass. The compiled version
-    is for float32, on GPUs for float16 and bfloat16, too, and there has a ReLU
-    or a residual.
+    is for float32, on GPUs for float16 and bfloat16, too. There a ReLU and a
+    residual are two passes.
 
     Args:
         x (Tensor): Input, ``(B, ..., C)``, floating point; some of the
@@ -38,9 +38,7 @@ def linear(
         TypeError: If an input is not floating point.
     """
     if inference_op_serves(
-        *(x, weight, bias, residual),
-        dtypes=(torch.float32,),
-        cuda=not (relu and residual is not None),
+        *(x, weight, bias, residual), dtypes=(torch.float32,), cuda=True
     ):
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)

@@ -8,12 +8,6 @@ from .backend import inference_op_serves
 from .bidirectional_scan import bidirectional_scan
 from .shapes import Shapes
 
-# A CUDA block has a sequence, and a thread a channel: fewer sequences than
-# this leave too much of a GPU idle.
-_CUDA_BATCH = 32
-_CUDA_CHANNELS = 576
-_CUDA_RANK = 20
-
 
 def scan_gate(
     x: Tensor,
@@ -59,15 +53,7 @@ def scan_gate(
     """
     parameters = (dt_weight, dt_bias, A, D, norm_weight, norm_bias)
     inputs = (x, projected, *parameters, z)
-    # Of CUDA alone: a size that is compared is no longer free in an export.
-    cuda = (
-        x.is_cuda
-        and x.shape[0] >= _CUDA_BATCH
-        and x.shape[-1] <= _CUDA_CHANNELS
-        and dt_weight.shape[-1] <= _CUDA_RANK
-        and A.shape[-1] == 1
-    )
-    if inference_op_serves(*inputs, wide=(x,), cuda=cuda):
+    if inference_op_serves(*inputs, wide=(x,), cuda=True):
         return torch.ops.mmmamba.scan_gate.default(*inputs, eps)
     if not torch.jit.is_tracing():
         Shapes('scan_gate').check(

@@ -42,8 +42,6 @@ def stem_conv(
         wide=weights,
         cuda=True,
     ):
-        if x.is_cuda:
-            weights, biases = pad_channels(weights, biases)
         return torch.ops.mmmamba.stem_conv.default(x, weights, biases)
     if not torch.jit.is_tracing():
         shapes = Shapes('stem_conv')
@@ -68,29 +66,3 @@ def stem_conv(
         x = F.conv2d(x, weight, bias, stride=2, padding=1)
     # A view if the convolutions keep the memory format, as they should.
     return x.permute(0, 2, 3, 1).contiguous()
-
-
-def pad_channels(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], multiple: int = 8
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Pad the channels between convolutions with zeros.
-
-    cuDNN has no fast convolutions of the 25 and 50 channels that
-    MobileMamba-B4 has there.
-
-    Args:
-        weights (Sequence[Tensor]): As those of :func:`stem_conv`.
-        biases (Sequence[Tensor]): As those of :func:`stem_conv`.
-        multiple (int): What the channels become a multiple of. Defaults to 8.
-
-    Returns:
-        tuple[list[Tensor], list[Tensor]]: Of the same result.
-    """
-    weights, biases = list(weights), list(biases)
-    for i in range(len(weights) - 1):
-        more = -biases[i].shape[0] % multiple
-        if more:
-            weights[i] = F.pad(weights[i], (0, more))
-            biases[i] = F.pad(biases[i], (0, more))
-            weights[i + 1] = F.pad(weights[i + 1], (0, 0, 0, more))
-    return weights, biases

@@ -23,9 +23,9 @@ from mmmamba.ops.block import (
     SSMParameters,
 )
 
-# The public function with PyTorch's version and with the compiled one, and the
-# registered op that an exported program calls, with data and without.
-FACES = ('torch', 'cpp', 'op', 'meta')
+# The public function with PyTorch's version, with the compiled one and as on a
+# GPU; the registered op that an exported program calls, with data and without.
+FACES = ('torch', 'cpp', 'gpu', 'op', 'meta')
 # The registered op serves fewer sizes; the function has PyTorch's for others.
 OP = ('op', 'meta')
 
@@ -229,6 +229,7 @@ SHAPES = [
         Bad('mixer_conv', name, equal_to(None), ('local_weight',))
         for name in ('local_weight', 'local_bias', 'local_scale')
     ),
+    Bad('scan_gate', 'x', ()),
     Bad('scan_gate', 'x', (2, 35)),
     Bad('scan_gate', 'x', (2, 0, 74)),
     Bad('scan_gate', 'x', (2, 35, 15), faces=OP),
@@ -250,7 +251,9 @@ SHAPES = [
     Bad('stem_conv', 'weights[0]', (3, 3, 3, 36), ('biases[0]',)),
     Bad('stem_conv', 'weights[0]', (3, 3, 3, 15), faces=OP),
     Bad('stem_conv', 'biases[0]', (36,)),
+    Bad('stem_conv', 'biases[0]', ()),
     Bad('stem_conv', 'weights[1]', (3, 3, 36, 37)),
+    Bad('stem_conv', 'weights[1]', (37,)),
     Bad('stem_conv', 'biases[1]', (36,)),
     Bad('stem_conv', 'weights', without_the_last, ('weights',)),
     Bad('stem_conv', 'biases', without_the_last, ('biases',)),

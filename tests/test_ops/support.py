@@ -1,19 +1,25 @@
 """What the tests of the ops share: comparing, layouts, programs."""
 
+import contextlib
 import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import mmmamba
 from mmmamba import ops
+from mmmamba.ops import backend
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -59,6 +65,24 @@ def mapped(function, value):
     if isinstance(value, (list, tuple)):
         return [mapped(function, v) for v in value]
     return value
+
+
+@contextlib.contextmanager
+def pretended_gpu(inputs) -> Iterator:
+    """The inputs as a GPU's, without data, and ops as compiled for it.
+
+    The ops' Python runs as on a GPU, and their checks in C++.
+    """
+
+    def move(t: Tensor) -> Tensor:
+        return torch.empty_strided(
+            t.shape, t.stride(), dtype=t.dtype, device='cuda'
+        )
+
+    with mock.patch.dict(backend._compiled, cuda='cuda'):
+        with FakeTensorMode(shape_env=ShapeEnv()):
+            inputs = mapped(move, inputs)
+        yield inputs
 
 
 def doubled(inputs: dict) -> dict:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import relative_error
 from test_ops.inference_cases import LAYOUTS, OPS, arguments, case, check
-from test_ops.support import opcheck
+from test_ops.support import opcheck, pretended_gpu
 from torch import nn
 
 from mmmamba.ops import depthwise_conv, mixer_conv
@@ -172,3 +172,31 @@ def test_export(op_backend, name):
     assert (f'mmmamba.{name}.default' in targets) == (op_backend == 'cpp')
     found = program.module()(*inputs)
     assert torch.equal(found, function(*inputs, *others))
+
+
+@pytest.mark.usefixtures('compiled')
+@pytest.mark.skipif(
+    not hasattr(torch.export, 'Dim'), reason='PyTorch 2.1 exports one size'
+)
+@pytest.mark.parametrize('name', OPS)
+@pytest.mark.slow
+def test_export_for_a_gpu(name):
+    """The op chooses its kernels itself, so that the batch stays free."""
+    function, inputs, others = case(name)
+
+    class Module(nn.Module):
+        def forward(self, tensors):
+            return function(*tensors, *others)
+
+    batch = torch.export.Dim('batch')
+    sizes = [
+        {0: batch} if t.shape[0] == inputs[0].shape[0] else {} for t in inputs
+    ]
+    if name == 'scan_gate':  # what has two directions
+        sizes[2:6] = [{}] * 4
+    with pretended_gpu(inputs) as tensors:
+        program = torch.export.export(
+            Module(), (tensors,), dynamic_shapes=(sizes,)
+        )
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert f'mmmamba.{name}.default' in targets

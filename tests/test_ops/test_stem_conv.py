@@ -4,9 +4,6 @@ import pytest
 import torch
 from test_ops.inference_cases import LAYOUTS, SIZES, check, stem, stem_case
 
-from mmmamba.ops import stem_conv
-from mmmamba.ops.stem_conv import pad_channels
-
 
 @pytest.mark.parametrize('size', [*SIZES, (2, 9, 40), (1, 2, 26)])
 @pytest.mark.parametrize('channels', [3, 16, 18, 25, 40, 50])
@@ -32,13 +29,3 @@ def test_layout_of_stem(op_backend, layout):
     check(found, expected)
     if op_backend == 'cpp':
         assert torch.equal(found, stem(*inputs))
-
-
-@pytest.mark.parametrize('channels', [(25, 50, 100, 200), (18, 20), (17,)])
-def test_padded_channels(op_backend, channels):
-    """What a GPU gets: the same result, of whole vectors of channels."""
-    (x, *parameters), expected = stem_case((2, 40, 35), *channels)
-    weights, biases = pad_channels(parameters[::2], parameters[1::2])
-    assert all(weight.shape[2] % 8 == 0 for weight in weights[1:])
-    assert weights[-1].shape[3] == channels[-1]
-    check(stem_conv(x, weights, biases), expected)

@@ -15,6 +15,7 @@ constexpr int kTile = 8;              // positions between two barriers
 constexpr int kMinScanThreads = 128;  // of a block: enough to fetch a tile
 constexpr int kMaxScanThreads = 576;
 constexpr int kMaxRank = 20;
+constexpr int kMinSequences = 32;  // fewer blocks leave too much of a GPU idle
 
 // The values of a parameter, which may be in float32 whatever T is.
 template <typename T>
@@ -287,8 +288,10 @@ __global__ void __launch_bounds__(kMaxScanThreads)
   scan_gate_direction<true, T, kRank>(op, shared);
 }
 
-inline bool scan_gate_serves(int64_t channels, int64_t rank, int64_t states) {
-  return channels <= kMaxScanThreads && rank <= kMaxRank && states == 1;
+inline bool scan_gate_serves(int64_t batch, int64_t channels, int64_t rank,
+                             int64_t states) {
+  return batch >= kMinSequences && channels <= kMaxScanThreads &&
+         rank <= kMaxRank && states == 1;
 }
 
 // `launch(kernel, blocks, threads, args)` starts a kernel.

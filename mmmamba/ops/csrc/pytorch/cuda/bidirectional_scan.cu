@@ -1,6 +1,4 @@
-#include <c10/core/DispatchKeySet.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
-
+#include "ops.h"
 #include "scan.cuh"
 
 namespace mmmamba::cuda {
@@ -10,10 +8,14 @@ ScanInputs inputs(const BidirectionalScan& in) {
   return ScanInputs(in, common_type({in.x, in.projected}));
 }
 
+}  // namespace
+
 Tensor bidirectional_scan(const BidirectionalScan& in) {
   check(in);
   return forward<true>(inputs(in), in.x);
 }
+
+namespace {
 
 // The kernels give the gradient of the step sizes before the bias, which is a
 // matrix product of the weight and dt. The gradients of these two factors are
@@ -21,8 +23,7 @@ Tensor bidirectional_scan(const BidirectionalScan& in) {
 BidirectionalScan::Grads bidirectional_scan_backward(
     const Tensor& grad, const BidirectionalScan& in) {
   check_backward(grad, in);
-  const c10::impl::ExcludeDispatchKeyGuard no_autocast(
-      c10::autocast_dispatch_keyset);
+  const PlainOps plain;
   const auto scan = inputs(in);
   auto g = backward<true>(scan, grad);
   const auto batch = in.x.size(0), channels = in.x.size(1);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <ATen/cuda/CUDAContext.h>
+#include <c10/core/DispatchKeySet.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <cuda_bf16.h>
@@ -16,5 +18,14 @@ template <typename T>
 using storage_t = std::conditional_t<
     std::is_same_v<T, at::Half>, __half,
     std::conditional_t<std::is_same_v<T, at::BFloat16>, __nv_bfloat16, T>>;
+
+// While it lives, PyTorch's ops are what they are called for: autocast would
+// change their dtypes, and autograd record a part of what an op of ours does.
+struct PlainOps : c10::impl::ExcludeDispatchKeyGuard {
+  PlainOps()
+      : ExcludeDispatchKeyGuard(
+            c10::autocast_dispatch_keyset |
+            c10::autograd_dispatch_keyset_with_ADInplaceOrView) {}
+};
 
 }  // namespace mmmamba::cuda

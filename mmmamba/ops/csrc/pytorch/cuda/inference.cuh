@@ -10,11 +10,6 @@
 
 namespace mmmamba::cuda {
 
-// A parameter in `dtype`, contiguous, if there is one.
-inline Tensor parameter(const OptionalTensor& t, at::ScalarType dtype) {
-  return t ? t->to(dtype).contiguous() : Tensor();
-}
-
 template <typename T>
 const T* values(const Tensor& t) {
   return t.defined() ? static_cast<const T*>(t.data_ptr()) : nullptr;
