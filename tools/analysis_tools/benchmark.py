@@ -645,9 +645,9 @@ def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
             axis.annotate(
                 name.rpartition(':')[2],
                 (x, y),
-                xytext=(4, 4),
+                xytext=(4, 3),
                 textcoords='offset points',
-                fontsize=8,
+                fontsize=7,
             )
         axis.plot(*zip(*lines[False]), 'o', color='tab:gray')
         style = '*-' if by_accuracy else '*'
@@ -655,6 +655,11 @@ def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
         axis.set_title(f'batch {batch}, {dtype}')
         if by_accuracy:
             axis.set_xscale('log')
+            for which in (
+                axis.xaxis.set_major_formatter,
+                axis.xaxis.set_minor_formatter,
+            ):
+                which('{x:g}')
             axis.set_xlabel('ms an image')
             axis.set_ylabel('top-1 accuracy (%)')
         else:
