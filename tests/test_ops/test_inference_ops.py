@@ -196,7 +196,7 @@ def test_export_for_a_gpu(name):
         sizes[2:6] = [{}] * 4
     with pretended_gpu(inputs) as tensors:
         program = torch.export.export(
-            Module(), (tensors,), dynamic_shapes=(sizes,)
+            Module(), (tensors,), dynamic_shapes=(sizes,), strict=False
         )
     targets = {str(node.target) for node in program.graph.nodes}
     assert f'mmmamba.{name}.default' in targets
