@@ -114,9 +114,9 @@ def write(
         )
     if kind in ('executorch', 'coreml') and graph.facts.task == 'detection':
         raise ExportError(
-            f'{kind} has no NMS, in which detectors end; --backbone exports '
-            'the feature maps, and onnx, openvino, torchscript and pt2 files '
-            'hold whole detectors'
+            f'{kind} has no NMS, in which most detectors end; --backbone '
+            'exports the feature maps, and onnx, openvino, torchscript and '
+            'pt2 files hold whole detectors'
         )
     _WRITERS[kind](graph, example, file, dynamic)
     return megabytes(file)
@@ -189,7 +189,19 @@ def exported_program(
 
     Returns:
         torch.export.ExportedProgram: The program.
+
+    Raises:
+        ExportError: If the model has parts that ``torch.export`` cannot
+            follow.
     """
+    parts = {type(part).__name__ for part in graph.modules()}
+    if 'MultiScaleDeformableAttention' in parts:
+        # mmcv's takes the sizes of its maps from a tensor.
+        raise ExportError(
+            'torch.export cannot follow deformable attention; onnx, openvino '
+            'and torchscript files hold this model, and --backbone exports '
+            'the feature maps'
+        )
     axes = dict(batch=0, height=2, width=3)
     if graph.facts.preprocessed:
         axes = dict(batch=0, height=1, width=2)

@@ -213,7 +213,11 @@ def _body(model, shape, example, labels) -> tuple[str, nn.Module]:
 
         body = TwoStage if 'TwoStageDetector' in kinds else SingleStage
         return 'detection', body(model, shape, example)
-    known = 'SingleStageDetector, TwoStageDetector, EncoderDecoder and '
+    if 'DINO' in kinds:
+        from .dino import DINO
+
+        return 'detection', DINO(model, shape, example)
+    known = 'SingleStageDetector, TwoStageDetector, DINO, EncoderDecoder and '
     raise ExportError(
         f'models of class {type(model).__name__} are not exported; those of '
         f'{known}ImageClassifier are. --backbone exports the backbone alone'

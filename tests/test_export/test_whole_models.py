@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from test_deploy.test_export_layers import SMALL, lively
+from torch import Tensor
 
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import ExportError, gather_facts, make_graph
-from mmmamba.export.formats import write
+from mmmamba.export.formats import save_openvino, write
+from mmmamba.export.onnx_file import make_openvino
 
-pytest.importorskip('onnx', reason='exports are ONNX files')
+onnx = pytest.importorskip('onnx', reason='exports are ONNX files')
 pytest.importorskip('onnxruntime', reason='it runs ONNX files')
 pytestmark = pytest.mark.slow
 
@@ -54,10 +56,23 @@ def build(config):
     if cfg.default_scope == 'mmpretrain':
         cfg.model.train_cfg = None
         cfg.model.head.in_channels = SMALL['channels'][-1]
+    if config == DINO:  # as many places has the image, or more
+        cfg.model.num_queries = 30
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).eval()
     lively(model)
+    if config == DINO:
+        attend(model)
     return model, cfg
+
+
+def attend(model):
+    """Attention that goes by the image; it starts as a fixed pattern."""
+    names = ('level_embed', 'sampling_offsets.weight')
+    names += ('attention_weights.weight',)
+    for name, parameter in model.named_parameters():
+        if name.endswith(names):
+            torch.nn.init.normal_(parameter, std=0.05)
 
 
 def spread(model, factor):
@@ -69,39 +84,24 @@ def spread(model, factor):
                 parameter.mul_(factor)
 
 
-def export(model, cfg, tmp_path, **options):
+def graph_of(model, cfg, **options):
     facts = gather_facts(model, cfg)
     facts.shape = list(SIZE)
-    graph = make_graph(model, facts, SIZE, **options)
+    return make_graph(model, facts, SIZE, **options)
+
+
+def export(model, cfg, tmp_path, **options):
+    graph = graph_of(model, cfg, **options)
     images = torch.randn(2, 3, *SIZE)
     write(graph, images, tmp_path / 'm.onnx', 'onnx', dynamic=['batch'])
     exported = ExportedModel(tmp_path / 'm.onnx', threads=2)
     return graph, images, exported
 
 
-@pytest.mark.parametrize(
-    'config',
-    configs(
-        'mmdet',
-        'det/retinanet_mobilemamba_b1.py',
-        'demo/atss_mobilemamba_t2_bccd.py',
-        'det/ssdlite_mobilemamba_b1_320.py',
-        'det/faster_rcnn_mobilemamba_b1.py',
-        'demo/mask_rcnn_mobilemamba_mini_shapes.py',
-        'det/rtmdet_mobilemamba_t2.py',
-    ),
-)
-@torch.no_grad()
-def test_objects_are_those_of_predict(config, tmp_path):
+def predict_objects(model, images, divisor):
+    """What mmdet finds in images that it pads: instances of each."""
     from mmdet.structures import DetDataSample
 
-    model, cfg = build(config)
-    method = config.split('/')[1].split('_')[0]
-    spread(model, FACTORS[method])
-    graph, images, exported = export(model, cfg, tmp_path)
-    found = exported.run(images.numpy())
-
-    divisor = graph.divisor
     padding = (0, -SIZE[1] % divisor, 0, -SIZE[0] % divisor)
     padded = F.pad(images, padding)
     size = tuple(padded.shape[2:])
@@ -113,9 +113,14 @@ def test_objects_are_those_of_predict(config, tmp_path):
         scale_factor=(1.0, 1.0),
     )
     samples = [DetDataSample(metainfo=meta) for _ in images]
+    samples = model(padded, samples, mode='predict')
+    return [sample.pred_instances for sample in samples]
+
+
+def check_objects(found, instances):
+    """Compare the outputs of a graph with the objects of each image."""
     total = 0
-    for i, sample in enumerate(model(padded, samples, mode='predict')):
-        expected = sample.pred_instances
+    for i, expected in enumerate(instances):
         number = (found['labels'][i] >= 0).sum()
         assert number == len(expected)
         total += number
@@ -132,6 +137,66 @@ def test_objects_are_those_of_predict(config, tmp_path):
         assert difference.max() < 0.05
         assert (found['labels'][i][:number] == labels)[distinct].all()
     assert total > 20
+
+
+@pytest.mark.parametrize(
+    'config',
+    configs(
+        'mmdet',
+        'det/retinanet_mobilemamba_b1.py',
+        'demo/atss_mobilemamba_t2_bccd.py',
+        'det/ssdlite_mobilemamba_b1_320.py',
+        'det/faster_rcnn_mobilemamba_b1.py',
+        'demo/mask_rcnn_mobilemamba_mini_shapes.py',
+        'det/rtmdet_mobilemamba_t2.py',
+    ),
+)
+@torch.no_grad()
+def test_objects_are_those_of_predict(config, tmp_path):
+    model, cfg = build(config)
+    method = config.split('/')[1].split('_')[0]
+    spread(model, FACTORS[method])
+    graph, images, exported = export(model, cfg, tmp_path)
+    found = exported.run(images.numpy())
+
+    check_objects(found, predict_objects(model, images, graph.divisor))
+
+
+def build_dino(divisor=1):
+    """DINO with proposals and objects that rounding does not swap.
+
+    A query belongs to the rank of its proposal: if two of nearly equal
+    scores swap, so do their queries, and other objects are found. Here the
+    scores of the proposals are 2e-4 apart and more.
+    """
+    model, cfg = build(DINO)
+    model.data_preprocessor.pad_size_divisor = divisor
+    spread(model, 4)
+    return model, cfg
+
+
+@pytest.mark.parametrize('divisor', [1, 32])
+@torch.no_grad()
+def test_the_graph_of_dino_masks_the_padding(divisor):
+    model, cfg = build_dino(divisor)
+    graph = graph_of(model, cfg)
+    images = torch.randn(2, 3, *SIZE)
+    found = dict(zip(graph.facts.outputs, map(Tensor.numpy, graph(images))))
+    check_objects(found, predict_objects(model, images, divisor))
+
+
+@pytest.mark.all_configs
+@torch.no_grad()
+def test_objects_are_those_of_dino(tmp_path):
+    pytest.importorskip('openvino', reason='it runs the same graph')
+    model, cfg = build_dino()
+    graph, images, exported = export(model, cfg, tmp_path)
+    expected = predict_objects(model, images, graph.divisor)
+    check_objects(exported.run(images.numpy()), expected)
+    file = tmp_path / 'm.xml'
+    converted = make_openvino(onnx.load(tmp_path / 'm.onnx'), graph.facts)
+    save_openvino(converted, file)
+    check_objects(ExportedModel(file, threads=2).run(images.numpy()), expected)
 
 
 @pytest.mark.parametrize(
@@ -219,14 +284,47 @@ def test_preprocessing_in_the_graph_is_that_outside(tmp_path):
     assert np.abs(results[0] - results[1]).max() < 1e-4 * scale
 
 
-def test_heads_that_are_not_exported_are_named():
+def test_models_that_are_not_exported_are_named():
+    from mmdet.models import DETR
+
     model, cfg = build(DINO)
-    with pytest.raises(ExportError, match='DINO'):
+    model.__class__ = DETR
+    with pytest.raises(ExportError, match='class DETR are not exported'):
         make_graph(model, gather_facts(model, cfg), SIZE)
     graph = make_graph(
         model, gather_facts(model, cfg), SIZE, backbone_only=True
     )
     assert graph.facts.task == 'features'
+
+
+def test_heads_that_are_not_exported_are_named():
+    from mmdet.models import DDQDETRHead, YOLOXHead
+
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    model.bbox_head.__class__ = YOLOXHead
+    with pytest.raises(ExportError, match='the head YOLOXHead predicts'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+    model, cfg = build(DINO)
+    model.bbox_head.loss_cls.use_sigmoid = False
+    with pytest.raises(ExportError, match='if its loss_cls.use_sigmoid=True'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+    model.bbox_head.__class__ = DDQDETRHead
+    with pytest.raises(ExportError, match='DINO with DDQDETRHead predicts'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_an_image_with_fewer_places_than_queries_is_refused():
+    model, cfg = build(DINO)
+    model.num_queries = 900
+    with pytest.raises(ExportError, match='291 places.*best 900'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_what_torch_export_cannot_follow_is_refused(tmp_path):
+    model, cfg = build(DINO)
+    graph = graph_of(model, cfg)
+    with pytest.raises(ExportError, match='cannot follow deformable'):
+        write(graph, torch.zeros(1, 3, *SIZE), tmp_path / 'm.pt2', 'pt2')
 
 
 def test_open_sizes_of_detectors_are_refused():
