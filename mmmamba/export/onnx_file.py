@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
-import io
 import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
+from mmmamba.utils.onnx import trace
 
 from .custom_ops import VERSION, custom_nodes
 from .errors import ExportError
@@ -146,24 +145,6 @@ def _trace(
         dynamic_axes=dynamic_axes,
         **options,
     )
-
-
-def trace(module: nn.Module, images: Tensor, **options) -> bytes:
-    """Run PyTorch's exporter that traces: the other takes ten times as long.
-
-    Args:
-        module (nn.Module): What takes the images.
-        images (Tensor): Of the shape to export for.
-        **options: Of ``torch.onnx.export``.
-
-    Returns:
-        bytes: An ONNX file.
-    """
-    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
-        options['dynamo'] = False
-    target = io.BytesIO()
-    torch.onnx.export(module, (images,), target, **options)  # type: ignore[arg-type]
-    return target.getvalue()
 
 
 def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:

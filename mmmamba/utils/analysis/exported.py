@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mmmamba.export.onnx_file import trace
 from mmmamba.utils.cli import UsageError
+from mmmamba.utils.onnx import trace
 
 from .models import NamedModel
 
