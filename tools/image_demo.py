@@ -17,7 +17,9 @@ from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
+    add_deploy_options,
     check_checkpoint,
+    deploy_dtype,
     load_config,
     run_tool,
 )
@@ -71,12 +73,7 @@ def parse_args() -> argparse.Namespace:
         default='cuda:0' if torch.cuda.is_available() else 'cpu',
         help='default: the first GPU if there is one',
     )
-    parser.add_argument(
-        '--fuse-conv-bn',
-        action='store_true',
-        help='deploy the backbone and fold batch norms into convolutions: '
-        'the same drawings, faster',
-    )
+    add_deploy_options(parser, 'drawings')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -198,8 +195,8 @@ def make_drawer(
             'segmentors (mmseg) have something to draw'
         )
     model = load_trained(cfg, args.checkpoint, args.device)
-    if args.fuse_conv_bn:
-        deploy_model(model)
+    if dtype := deploy_dtype(args):
+        deploy_model(model, dtype)
     cfg.visualizer.save_dir = str(args.out_dir)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta

@@ -12,9 +12,11 @@ from mmmamba.datasets import check_datasets
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     UsageError,
+    add_deploy_options,
     add_run_options,
     add_size_options,
     check_checkpoint,
+    deploy_dtype,
     load_config,
     run_tool,
     set_size,
@@ -57,12 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation'
     )
-    parser.add_argument(
-        '--fuse-conv-bn',
-        action='store_true',
-        help='deploy the backbone and fold batch norms into convolutions: '
-        'the same predictions, faster',
-    )
+    add_deploy_options(parser, 'predictions')
     add_size_options(parser)
     add_run_options(parser)
     return parser.parse_args()
@@ -83,7 +80,8 @@ def main() -> None:
         draw_results(cfg, scope, args)
     if args.tta:
         use_tta(cfg, scope)
-    if args.fuse_conv_bn:  # a checkpoint's own weights are the average's
+    dtype = deploy_dtype(args)
+    if dtype:  # a checkpoint's own weights are the average's
         cfg.custom_hooks = [
             hook
             for hook in cfg.get('custom_hooks') or []
@@ -105,9 +103,9 @@ def main() -> None:
     while hasattr(model, 'module'):  # distributed, test-time augmentation
         model = model.module
     check_complete(model, args.checkpoint)
-    if args.fuse_conv_bn:
+    if dtype:
         runner.load_or_resume()
-        deploy_model(runner.model.eval())
+        deploy_model(runner.model.eval(), dtype)
     if args.out and scope != 'mmseg':
         runner.test_evaluator.metrics.append(dump_metric(scope, args.out))
     runner.test()

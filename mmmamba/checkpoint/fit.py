@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
@@ -200,6 +201,24 @@ def check_form(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
             'load it into a backbone built without deploy=True and call '
             'switch_to_deploy() then'
         )
+    if model.deploy and is_deployed(given):
+        theirs, ours = (
+            _deploy_dtype(state) for state in (given, model.state_dict())
+        )
+        if theirs != ours:
+            raise CheckpointError(
+                f'the checkpoint{where} is deployed in {theirs}, and the '
+                f'backbone in {ours}; build the backbone with '
+                f'deploy={theirs!r} to load it'
+            )
+
+
+def _deploy_dtype(state: Mapping) -> str:
+    """What the 1x1 convolutions of a deployed backbone multiply."""
+    dtypes = {t.dtype for t in state.values() if hasattr(t, 'dtype')}
+    if torch.int8 in dtypes:
+        return 'int8'
+    return 'bfloat16' if torch.int16 in dtypes else 'float32'
 
 
 def check_fit(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:

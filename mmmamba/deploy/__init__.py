@@ -7,12 +7,15 @@ no PyTorch.
 import importlib
 
 _MODULES = {
+    'DTYPES': 'network',
     'ExportedModel': 'exported_model',
     'Stage': 'network',
     'Stem': 'network',
+    'check_dtype': 'network',
     'deploy_model': 'model',
     'openvino_extension': 'libraries',
     'ort_library': 'libraries',
+    'pack_products': 'network',
 }
 __all__ = list(_MODULES)
 

@@ -23,6 +23,7 @@ from mmmamba.ops import (
     feed_forward,
     linear,
     mixer_conv,
+    pack_weight,
     scan_gate,
     selective_scan,
 )
@@ -118,6 +119,11 @@ class Linear(nn.Module):
     def slots(self) -> list[Slot]:
         """Tell where the parameters are, in the order of the op."""
         return slots(self, 'weight', 'bias')
+
+    def pack(self, dtype: str) -> None:
+        """Give the weight fewer bits, as :func:`mmmamba.ops.pack_weight`."""
+        packed = pack_weight(self.weight.detach(), dtype)
+        self.weight = nn.Parameter(packed, requires_grad=False)
 
 
 def pointwise(unit: layers.ConvBN) -> Linear:

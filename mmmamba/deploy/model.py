@@ -10,7 +10,7 @@ _INSTALL = (
 )
 
 
-def deploy_model(model: nn.Module) -> nn.Module:
+def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     """Turn a model into its form for inference, in place and for good.
 
     Every part that has a ``switch_to_deploy``, as MobileMamba and mmpretrain's
@@ -19,6 +19,8 @@ def deploy_model(model: nn.Module) -> nn.Module:
 
     Args:
         model (nn.Module): Any model in eval mode, with its weights loaded.
+        dtype (str): What the 1x1 convolutions of a MobileMamba multiply, as
+            in its ``switch_to_deploy``. Defaults to ``'float32'``.
 
     Returns:
         nn.Module: The same model.
@@ -26,6 +28,7 @@ def deploy_model(model: nn.Module) -> nn.Module:
     Raises:
         ImportError: If mmengine or mmcv is not installed.
         RuntimeError: If it is in training mode, or a part refuses.
+        ValueError: If the dtype is not one that there is.
     """
     missing = [n for n in ('mmengine', 'mmcv') if find_spec(n) is None]
     if missing:
@@ -37,6 +40,9 @@ def deploy_model(model: nn.Module) -> nn.Module:
     from mmcv.cnn import fuse_conv_bn
     from mmengine.logging import print_log
 
+    from .network import check_dtype, pack_products
+
+    check_dtype(dtype)
     if model.training:
         raise RuntimeError(
             'deploy_model() folds the running statistics of norms, which '
@@ -50,6 +56,7 @@ def deploy_model(model: nn.Module) -> nn.Module:
                 logger='current',
             )
     fuse_conv_bn(model)
+    pack_products(model, dtype)
     return model.eval()
 
 

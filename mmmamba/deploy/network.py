@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from mmmamba.ops import stage, stem_conv
+from mmmamba.ops import is_packed, stage, stem_conv
 from mmmamba.ops.backend import inference_op_serves, kernels_serve
+from mmmamba.ops.packed_weight import PACKED_DTYPES
 
-from .layers import Block, OpParameters, Slot, StemConv, Transition, slots
+from .layers import (
+    Block,
+    Linear,
+    OpParameters,
+    Slot,
+    StemConv,
+    Transition,
+    slots,
+)
 
 if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
     from mmmamba import layers
+
+#: What the products of a deployed network may be in.
+DTYPES = ('float32', *PACKED_DTYPES)
 
 
 class Stem(nn.Sequential):
@@ -80,3 +92,45 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype that a network cannot be deployed in.
+
+    Args:
+        dtype (str): That of the products.
+
+    Raises:
+        ValueError: If it is not one of ``DTYPES``.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(
+            f'the dtype of a deployed MobileMamba may be {", ".join(DTYPES)}, '
+            f'not {dtype!r}'
+        )
+
+
+def pack_products(network: nn.Module, dtype: str) -> None:
+    """Give the weights of convolutions fewer bits, in place.
+
+    Those of 1x1 get the dtype, those of the stem bfloat16 but for the first,
+    which sees the image. Depthwise ones, the scan and the norms stay as they
+    are, as does what is packed already.
+
+    Args:
+        network (nn.Module): A deployed network in float32, or a model with
+            one.
+        dtype (str): ``'bfloat16'`` or ``'int8'``; ``'float32'`` does nothing.
+
+    Raises:
+        ValueError: If the dtype is another one.
+    """
+    check_dtype(dtype)
+    if dtype == 'float32':
+        return
+    for layer in network.modules():
+        if isinstance(layer, Linear) and not is_packed(layer.weight):
+            layer.pack(dtype)
+        elif isinstance(layer, Stem):
+            for conv in list(layer)[1:]:
+                conv.weight.data = conv.weight.data.bfloat16()

@@ -4,7 +4,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
-from mmmamba.deploy import deploy_model
+from mmmamba.deploy import check_dtype, deploy_model
 
 
 @HOOKS.register_module()
@@ -14,7 +14,18 @@ class SwitchToDeployHook(Hook):
     ``custom_hooks = [dict(type='SwitchToDeployHook')]`` makes ``test.py``
     faster, with the same predictions. A runner that trains, before or after,
     keeps the model as it is.
+
+    Args:
+        dtype (str): What the 1x1 convolutions of the backbone multiply, as in
+            its ``switch_to_deploy``. Defaults to ``'float32'``.
+
+    Raises:
+        ValueError: If the dtype is not one that there is.
     """
+
+    def __init__(self, dtype: str = 'float32') -> None:
+        check_dtype(dtype)
+        self.dtype = dtype
 
     def before_val(self, runner: Runner) -> None:
         """Deploy the model unless it is being trained.
@@ -49,4 +60,4 @@ class SwitchToDeployHook(Hook):
                 'others. Test without EMAHook; the weights in its '
                 'checkpoints are the averaged ones'
             )
-        deploy_model(runner.model.eval())
+        deploy_model(runner.model.eval(), self.dtype)

@@ -20,6 +20,7 @@ from .depthwise_conv import depthwise_conv
 from .feed_forward import feed_forward
 from .linear import linear
 from .mixer_conv import mixer_conv
+from .packed_weight import is_packed, pack_weight, unpack_weight
 from .scan_gate import scan_gate
 from .selective_scan import selective_scan
 from .stage import stage
@@ -34,11 +35,14 @@ __all__ = [
     'depthwise_conv',
     'describe_backends',
     'feed_forward',
+    'is_packed',
     'linear',
     'mixer_conv',
+    'pack_weight',
     'scan_gate',
     'selective_scan',
     'stage',
     'stem_conv',
+    'unpack_weight',
     'use_backend',
 ]

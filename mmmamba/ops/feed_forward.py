@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .backend import inference_op_serves
 from .linear import linear
+from .packed_weight import is_packed
 from .shapes import Shapes
 
 
@@ -23,9 +24,10 @@ def feed_forward(
 
     Args:
         x (Tensor): Input, ``(B, ..., C)``, floating point.
-        weight1 (Tensor): ``(C, hidden)``.
+        weight1 (Tensor): ``(C, hidden)``, or packed as that of
+            :func:`linear`.
         bias1 (Tensor): ``(hidden,)``.
-        weight2 (Tensor): ``(hidden, C)``.
+        weight2 (Tensor): ``(hidden, C)``, or packed.
         bias2 (Tensor): ``(C,)``.
         shortcut (Tensor, optional): Of the shape of ``x``. Defaults to None.
 
@@ -43,9 +45,9 @@ def feed_forward(
     if not torch.jit.is_tracing():
         Shapes('feed_forward').check(
             x=(x, '... C>=1'),
-            weight1=(weight1, 'C hidden>=1'),
+            weight1=(None if is_packed(weight1) else weight1, 'C hidden>=1'),
             bias1=(bias1, 'hidden'),
-            weight2=(weight2, 'hidden C'),
+            weight2=(None if is_packed(weight2) else weight2, 'hidden C'),
             bias2=(bias2, 'C'),
             shortcut=(shortcut, '... C'),
         )

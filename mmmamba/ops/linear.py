@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backend import inference_op_serves
+from .packed_weight import is_packed, round_rows, unpack_weight
 from .shapes import Shapes
 
 
@@ -24,7 +25,9 @@ def linear(
     Args:
         x (Tensor): Input, ``(B, ..., C)``, floating point; some of the
             channels of a wider map do not need to be copied.
-        weight (Tensor): ``(C, C')``.
+        weight (Tensor): ``(C, C')``, or with fewer bits what
+            :func:`pack_weight` makes of it; then the sums and all else stay
+            float32.
         bias (Tensor, optional): ``(C',)``. Defaults to None.
         relu (bool): Whether a ReLU comes before the sum. Defaults to False.
         residual (Tensor, optional): ``(B, ..., C')``. Defaults to None.
@@ -37,11 +40,15 @@ def linear(
             devices.
         TypeError: If an input is not floating point.
     """
+    packed = is_packed(weight)
     if inference_op_serves(
-        *(x, weight, bias, residual), dtypes=(torch.float32,), cuda=True
+        *(x, weight, bias, residual), dtypes=(torch.float32,), cuda=not packed
     ):
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
+    if packed:
+        unpacked = unpack_weight(weight, x.shape[-1]).to(x.dtype)
+        x, weight = round_rows(x, weight), unpacked
     if not torch.jit.is_tracing():
         Shapes('linear').check(
             x=(x, '... C>=1'),

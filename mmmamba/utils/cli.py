@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmmamba.checkpoint import CheckpointError
 from mmmamba.datasets import DatasetError
+from mmmamba.deploy import DTYPES
 from mmmamba.hooks import NonFiniteError
 from mmmamba.utils.image_size import set_image_size
 
@@ -71,6 +72,40 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=0,
         help=argparse.SUPPRESS,
     )
+
+
+def add_deploy_options(parser: argparse.ArgumentParser, same: str) -> None:
+    """Add the options that deploy a model before it runs.
+
+    Args:
+        parser (ArgumentParser): The parser to extend.
+        same (str): What a deployed model leaves as it is, for the help.
+    """
+    parser.add_argument(
+        '--fuse-conv-bn',
+        action='store_true',
+        help='deploy the backbone and fold batch norms into convolutions: '
+        f'the same {same}, faster',
+    )
+    parser.add_argument(
+        '--deploy-dtype',
+        choices=DTYPES,
+        help='as --fuse-conv-bn, with 1x1 convolutions of the backbone that '
+        f'multiply bfloat16 or int8: nearly the same {same}, faster on CPUs '
+        'that have instructions for it',
+    )
+
+
+def deploy_dtype(args: argparse.Namespace) -> str | None:
+    """Tell in which dtype the model shall be deployed.
+
+    Args:
+        args (Namespace): Parsed options.
+
+    Returns:
+        str: The dtype; None if it shall not be deployed.
+    """
+    return args.deploy_dtype or ('float32' if args.fuse_conv_bn else None)
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,8 @@ del first
 gc.collect()
 del second
 gc.collect()
+# A process in the background of a shell starts with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     os.kill(os.getpid(), signal.SIGINT)
     for _ in range(100):  # another thread may be the one that gets it

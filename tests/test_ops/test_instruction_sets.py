@@ -16,7 +16,7 @@ from test_ops.scan_cases import (
 from test_ops.support import doubled, run_ops, run_program, with_gradients
 
 from mmmamba import ops
-from mmmamba.ops import use_backend
+from mmmamba.ops import pack_weight, use_backend
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +62,20 @@ def product_calls() -> list[tuple]:
     return calls
 
 
+def packed_calls() -> list[tuple]:
+    """Linear layers of numbers that bfloat16 and int8 have exactly."""
+    calls = []
+    for rows, channels, out in PRODUCTS:
+        x = torch.randint(0, 256, (rows, channels)).float()
+        x[:, 0], x[:, -1] = 0, 255
+        weight = torch.randint(-127, 128, (channels, out)).float()
+        weight[0] = 127
+        for dtype in ('bfloat16', 'int8'):
+            packed = pack_weight(weight, dtype)
+            calls.append(('linear', dict(x=x, weight=packed), None))
+    return calls
+
+
 def conv_and_gate_calls() -> list[tuple]:
     calls = []
     for name in cases.OPS:
@@ -75,7 +89,8 @@ def results(compiled, tmp_path_factory) -> dict:
     """Calls of ops, and their results with each instruction set."""
     folder = tmp_path_factory.mktemp('instruction_sets')
     torch.manual_seed(0)
-    calls = scan_calls() + product_calls() + conv_and_gate_calls()
+    calls = scan_calls() + product_calls() + packed_calls()
+    calls += conv_and_gate_calls()
     torch.save(calls, folder / 'calls')
     with use_backend('cpp'):
         found = {'calls': calls, HERE: run_ops(calls)}
@@ -130,8 +145,22 @@ def test_portable_scans_equal_the_definition(results):
 def test_products(results, name):
     names = 'linear', 'feed_forward'
     for op, inputs, _, found in calls_of(results, name, names):
+        if ops.is_packed(inputs.get('weight', found)):
+            continue
         reference = getattr(cases, f'{op}_reference')
         cases.check(found, reference(*inputs.values()), 5e-6)
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_packed_products(results, name):
+    """No set rounds what is exact in float32."""
+    for _, inputs, _, found in calls_of(results, name, ['linear']):
+        x, weight = inputs['x'], inputs['weight']
+        if ops.is_packed(weight):
+            expected = (
+                x.double() @ ops.unpack_weight(weight, x.shape[1]).double()
+            )
+            assert torch.equal(found, expected.float())
 
 
 @pytest.mark.parametrize('name', SETS)

@@ -17,7 +17,7 @@ from test_ops.support import ROOT, find_compiler
 pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
 KERNELS = ROOT / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cpu'
-SOURCES = sorted([*KERNELS.glob('*avx2.cpp'), *KERNELS.glob('*avx512.cpp')])
+SOURCES = sorted(KERNELS.glob('kernels_avx*.cpp'))
 
 # The address of a function of the C++ runtime: data that is alike everywhere.
 DATA = 'DW.ref.__gxx_personality_v0'
@@ -44,17 +44,15 @@ def weak_symbols(source: Path, folder: Path) -> list[str]:
     return [name for kind, name in symbols if kind in 'WVui' and name != DATA]
 
 
-def test_there_are_files_for_both():
-    found = {
-        isa for file in SOURCES for isa in ('2', '512') if isa in file.stem
-    }
-    assert found == {'2', '512'}
+def test_there_are_files_for_all():
+    found = {file.stem.removeprefix('kernels_') for file in SOURCES}
+    assert found == {'avx2', 'avx512', 'avx512_dot'}
 
 
 @pytest.mark.parametrize('source', SOURCES, ids=lambda file: file.stem)
 def test_all_weak_symbols_are_of_the_instruction_set(source, tmp_path):
     found = weak_symbols(source, tmp_path)
-    isa = 'avx512' if source.stem.endswith('avx512') else 'avx2'
+    isa = source.stem.removeprefix('kernels_')
     assert any(isa in name for name in found)
     assert [name for name in found if isa not in name] == []
 

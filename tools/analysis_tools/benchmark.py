@@ -28,6 +28,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from mmmamba import deploy
+from mmmamba.backbones import MobileMamba
 from mmmamba.ops import describe_backends
 from mmmamba.utils.analysis import analyze_complexity
 from mmmamba.utils.analysis.cuda_graph import capture
@@ -53,6 +55,7 @@ DTYPES = dict(
     tf32=torch.float32,
     bfloat16=torch.bfloat16,
     float16=torch.float16,
+    int8=torch.float32,  # of all but the products
 )
 #: Whose models are exported for other runtimes.
 EXPORTABLE = ('timm:', 'mmpretrain:')
@@ -116,7 +119,9 @@ def parse_args() -> argparse.Namespace:
         metavar='DTYPE',
         help='of weights and images: float32, bfloat16, float16; on CUDA also '
         'tf32, which is float32 with '
-        'TensorFloat-32 in convolutions and products (default: float32)',
+        'TensorFloat-32 in convolutions and products (default: float32). With '
+        '--fuse on a CPU, bfloat16 and int8 are what the products of a '
+        'MobileMamba are deployed in; no other model has int8',
     )
     parser.add_argument(
         '--modes',
@@ -218,6 +223,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             '--processes goes with neither --device cuda nor --profile'
         )
+    if 'int8' in args.dtypes and (args.device != 'cpu' or not args.fuse):
+        parser.error('--dtypes int8 needs --fuse, and the CPU')
     if args.device == 'cpu':
         if 'tf32' in args.dtypes:
             parser.error('--dtypes tf32 is of CUDA: add --device cuda')
@@ -346,6 +353,8 @@ def make_contenders(
                         )
                     )
                 continue
+            if dtype == 'int8' and not has_mobilemamba(model):
+                continue
             for channels_last in layouts.get(args.channels_last, [False]):
                 suffix = ' channels_last' if channels_last else ''
                 for mode in args.modes:
@@ -361,6 +370,11 @@ def make_contenders(
         for c in track(contenders, 'warming up', disable=args.serve)
         if warm_up(c, args)
     ]
+
+
+def has_mobilemamba(model: nn.Module) -> bool:
+    """Whether a MobileMamba is a part of the model."""
+    return any(isinstance(m, MobileMamba) for m in model.modules())
 
 
 def serve_in_process(
@@ -391,9 +405,14 @@ def make_here(
     """A contender in this process: what runs it."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = copy.deepcopy(entry.model)
-    model = model.to(DTYPES[dtype], memory_format=layout)
+    torch_dtype = DTYPES[dtype]
+    packs = args.fuse and args.device == 'cpu' and dtype in deploy.DTYPES
+    if packs and has_mobilemamba(model):
+        deploy.pack_products(model, dtype)
+        torch_dtype = torch.float32
+    model = model.to(torch_dtype, memory_format=layout)
     images = torch.rand(batch_size, 3, *model.shape, device=args.device)
-    images = images.to(DTYPES[dtype], memory_format=layout)
+    images = images.to(torch_dtype, memory_format=layout)
     return make_call(model, images, mode, bool(args.profile)), None
 
 

@@ -2,7 +2,8 @@
 
 DST holds the whole model with its backbone in the form that
 ``switch_to_deploy()`` leads to. It loads where the config, or
-``--cfg-options``, has ``model.backbone.deploy=True``.
+``--cfg-options``, has ``model.backbone.deploy=True``, or the ``--dtype`` in
+place of ``True``.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
 import mmmamba
+from mmmamba.deploy import DTYPES
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -27,6 +29,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file path')
     parser.add_argument('src', help='checkpoint of the trained model')
     parser.add_argument('dst', help='checkpoint to write')
+    parser.add_argument(
+        '--dtype',
+        choices=DTYPES,
+        default='float32',
+        help='what the 1x1 convolutions multiply (default: float32); with '
+        'bfloat16 or int8 a smaller file',
+    )
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -52,18 +61,19 @@ def main() -> None:
             'trained one, and needs deploy=False'
         )
     checkpoint = load_checkpoint(model, args.src, map_location='cpu')
-    model.eval().backbone.switch_to_deploy()
+    model.eval().backbone.switch_to_deploy(args.dtype)
+    deploy = True if args.dtype == 'float32' else args.dtype
     meta = {
         **checkpoint.get('meta', {}),
         'mmmamba_version': mmmamba.__version__,
-        'deploy': True,
+        'deploy': deploy,
     }
     try:
         Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
         torch.save(dict(meta=meta, state_dict=model.state_dict()), args.dst)
     except OSError as error:
         raise UsageError(f'cannot write {args.dst}: {error}') from None
-    print(f'Wrote {args.dst}; it loads with model.backbone.deploy=True')
+    print(f'Wrote {args.dst}; it loads with model.backbone.deploy={deploy}')
 
 
 if __name__ == '__main__':

@@ -34,7 +34,7 @@ void check_depthwise_conv(Shapes& shapes, const In& in) {
 template <typename Shapes, typename In>
 void check_linear(Shapes& shapes, const In& in) {
   shapes.check("x", in.x, "... C>=1");
-  shapes.check("weight", in.weight, "C C_out");
+  shapes.check_weight("weight", in.weight, "C", "C_out");
   shapes.check("bias", in.bias, "C_out");
   shapes.check("residual", in.residual, "... C_out");
 }
@@ -42,9 +42,9 @@ void check_linear(Shapes& shapes, const In& in) {
 template <typename Shapes, typename In>
 void check_feed_forward(Shapes& shapes, const In& in) {
   shapes.check("x", in.x, "... C>=1");
-  shapes.check("weight1", in.weight1, "C hidden>=1");
+  shapes.check_weight("weight1", in.weight1, "C", "hidden>=1");
   shapes.check("bias1", in.bias1, "hidden");
-  shapes.check("weight2", in.weight2, "hidden C");
+  shapes.check_weight("weight2", in.weight2, "hidden", "C");
   shapes.check("bias2", in.bias2, "C");
   shapes.check("shortcut", in.shortcut, "... C");
 }
@@ -70,14 +70,15 @@ void check_block(Shapes& shapes, const Tensor& x,
   shapes.check("x", x, "B H>=1 W>=1 C>=16");
   shapes.check_kernel("conv1.weight", p.conv1.weight, "k1 k1 C", "k1");
   shapes.check("conv1.bias", p.conv1.bias, "C");
-  shapes.check("ffn1.weight1", p.ffn1.weight1, "C hidden1>=1");
+  shapes.check_weight("ffn1.weight1", p.ffn1.weight1, "C", "hidden1>=1");
   shapes.check("ffn1.bias1", p.ffn1.bias1, "hidden1");
-  shapes.check("ffn1.weight2", p.ffn1.weight2, "hidden1 C");
+  shapes.check_weight("ffn1.weight2", p.ffn1.weight2, "hidden1", "C");
   shapes.check("ffn1.bias2", p.ffn1.bias2, "C");
   const auto& ssm = p.ssm;
   shapes.check_kernel("ssm.conv_weight", ssm.conv_weight, "k k D>=16", "k");
   shapes.check("ssm.conv_bias", ssm.conv_bias, "D");
-  shapes.check("ssm.in_weight", ssm.in_weight, "G>=1 2*D");
+  shapes.check("ssm.out_bias", ssm.out_bias, "G>=1");
+  shapes.check_weight("ssm.in_weight", ssm.in_weight, "G", "2*D");
   shapes.check("ssm.in_bias", ssm.in_bias, "2*D");
   shapes.check("ssm.dt_weight", ssm.dt_weight, "2 R D");
   shapes.check("ssm.dt_bias", ssm.dt_bias, "2 D");
@@ -86,8 +87,7 @@ void check_block(Shapes& shapes, const Tensor& x,
   shapes.check("ssm.x_proj", ssm.x_proj, "D 2*R+4*N");
   shapes.check("ssm.norm_weight", ssm.norm_weight, "D");
   shapes.check("ssm.norm_bias", ssm.norm_bias, "D");
-  shapes.check("ssm.out_weight", ssm.out_weight, "D G");
-  shapes.check("ssm.out_bias", ssm.out_bias, "G");
+  shapes.check_weight("ssm.out_weight", ssm.out_weight, "D", "G");
   if (p.wavelet)
     shapes.check_kernel("wavelet", *p.wavelet, "4 kw kw G>=16", "kw");
   if (p.local) {
@@ -99,13 +99,13 @@ void check_block(Shapes& shapes, const Tensor& x,
   const auto used = shapes["G"] + shapes["M"];
   shapes.require(used <= shapes["C"], "ssm and local have ", used,
                  " channels, more than the ", shapes["C"], " of x");
-  shapes.check("proj.weight", p.proj.weight, "C C");
+  shapes.check_weight("proj.weight", p.proj.weight, "C", "C");
   shapes.check("proj.bias", p.proj.bias, "C");
   shapes.check_kernel("conv2.weight", p.conv2.weight, "k2 k2 C", "k2");
   shapes.check("conv2.bias", p.conv2.bias, "C");
-  shapes.check("ffn2.weight1", p.ffn2.weight1, "C hidden2>=1");
+  shapes.check_weight("ffn2.weight1", p.ffn2.weight1, "C", "hidden2>=1");
   shapes.check("ffn2.bias1", p.ffn2.bias1, "hidden2");
-  shapes.check("ffn2.weight2", p.ffn2.weight2, "hidden2 C");
+  shapes.check_weight("ffn2.weight2", p.ffn2.weight2, "hidden2", "C");
   shapes.check("ffn2.bias2", p.ffn2.bias2, "C");
 }
 

@@ -53,6 +53,13 @@ class ShapeRules {
                    " must have a size ", k, " of 1, 3, 5 or 7, got ", size);
   }
 
+  // The weight of a linear layer.
+  template <typename Tensor>
+  void check_weight(std::string_view name, const Tensor& t, std::string_view in,
+                    std::string_view out) {
+    self().check(name, t, std::string(in) + " " + std::string(out));
+  }
+
   // The value of a symbol, or 0 where no input had it.
   Size operator[](std::string_view symbol) const {
     const auto* value = find(symbol);
@@ -60,6 +67,11 @@ class ShapeRules {
   }
 
  protected:
+  // A symbol of the patterns that follow.
+  void define(std::string_view symbol, Size size) {
+    symbols_.emplace_back(symbol, std::move(size));
+  }
+
   template <typename Shape>
   void check_shape(std::string_view name, const Shape& shape,
                    std::string_view pattern) {

@@ -29,6 +29,24 @@ inline Tensor parameter(const OptionalTensor& t,
   return t->to(dtype).contiguous();
 }
 
+// Whether the weight of a linear layer has fewer bits than float32
+// (mmmamba/ops/packed_weight.py), and how many of its numbers are in four
+// bytes.
+inline bool is_packed(const Tensor& t) {
+  return t.scalar_type() == at::kShort || t.scalar_type() == at::kChar;
+}
+
+inline int64_t numbers_in_word(const Tensor& t) {
+  return t.scalar_type() == at::kShort  ? 2
+         : t.scalar_type() == at::kChar ? 4
+                                        : 1;
+}
+
+// The weight of a linear layer as kernels take it.
+inline Tensor weight_parameter(const Tensor& t) {
+  return is_packed(t) ? t.contiguous() : parameter(t);
+}
+
 // The dispatcher passes the inputs of an op one by one, as its Signature has
 // them. Function<Signature, f>::call passes them on to f as one struct.
 template <typename Signature, auto kFunction>

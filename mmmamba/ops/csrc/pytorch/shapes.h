@@ -16,12 +16,25 @@ class Shapes : public ShapeRules<Shapes, c10::SymInt> {
     TORCH_CHECK_TYPE(t.is_floating_point(), op_, ": ", name,
                      " must be floating point, got ", t.scalar_type());
     if (first_ == nullptr) first_ = &t;
-    require(t.device() == first_->device(), name, " is on ", t.device(),
-            ", and the first input on ", first_->device());
+    check_device(name, t);
   }
   void check(std::string_view name, const OptionalTensor& t,
              std::string_view pattern) {
     if (t) check(name, *t, pattern);
+  }
+
+  // One with fewer bits than float32 is packed (mmmamba/ops/packed_weight.py).
+  void check_weight(std::string_view name, const Tensor& t, std::string_view in,
+                    std::string_view out) {
+    if (!is_packed(t)) return ShapeRules::check_weight(name, t, in, out);
+    const int64_t numbers = numbers_in_word(t);
+    const std::string count = std::to_string(numbers);
+    const std::string rows = std::string(in) + "/" + count;  // rounded up
+    define(rows, ((*this)[in] + (numbers - 1)) / numbers);
+    check_shape(
+        name, t.sym_sizes(),
+        rows + (numbers == 4 ? "+2 " : " ") + std::string(out) + " " + count);
+    check_device(name, t);
   }
 
   template <typename... Message>
@@ -30,6 +43,11 @@ class Shapes : public ShapeRules<Shapes, c10::SymInt> {
   }
 
  private:
+  void check_device(std::string_view name, const Tensor& t) const {
+    require(t.device() == first_->device(), name, " is on ", t.device(),
+            ", and the first input on ", first_->device());
+  }
+
   const char* op_;
   const Tensor* first_ = nullptr;  // the input the others are compared with
 };

@@ -83,7 +83,7 @@ class Samples {
     runtime_.named("mmmamba::depthwise_conv", [&] { compute(args, runtime_); });
   }
 
-  gemm::Args product(const Map& x, int64_t in, const float* weight,
+  gemm::Args product(const Map& x, int64_t in, const gemm::Weight& weight,
                      const float* bias, int64_t out, float* y) const {
     gemm::Args args = {};
     args.in = in;
@@ -119,7 +119,8 @@ class Samples {
                    xz.data));
     conv(p.conv, as_const(xz), p.inner, x, Act::kSilu);
     const Map projected = take(projected_);
-    linear(product(x, p.inner, p.x_proj, nullptr, projected_, projected.data));
+    linear(
+        product(x, p.inner, {p.x_proj}, nullptr, projected_, projected.data));
     scan_gate::Args<float> args = {};
     args.batch = batch_;
     args.length = pixels_;
@@ -211,9 +212,15 @@ block::Conv conv_of(const Array& weight, const Array& bias) {
   return {weight[0], weight.data, bias.data};
 }
 
+// A weight with fewer bits is packed, its last axis the numbers of a word.
+gemm::Weight weight_of(const Array& weight) {
+  if (weight.axes == 2) return {weight.data};
+  return {weight.data, gemm::Precision(weight[2])};
+}
+
 block::FFN ffn_of(const FFNParameters<Array>& p) {
-  return {p.weight1[1], p.weight1.data, p.bias1.data, p.weight2.data,
-          p.bias2.data};
+  return {p.weight1[1], weight_of(p.weight1), weight_of(p.weight2),
+          p.bias1.data, p.bias2.data};
 }
 
 }  // namespace
@@ -247,8 +254,10 @@ block::Args block_args(const Array& x, const BlockParameters<Array>& p,
               s.conv_bias[0],
               s.dt_weight[1],
               s.A[1],
-              s.in_weight.data,
+              weight_of(s.in_weight),
+              weight_of(s.out_weight),
               s.in_bias.data,
+              s.out_bias.data,
               conv_of(s.conv_weight, s.conv_bias),
               s.x_proj.data,
               s.dt_weight.data,
@@ -256,16 +265,14 @@ block::Args block_args(const Array& x, const BlockParameters<Array>& p,
               s.A.data,
               s.D.data,
               s.norm_weight.data,
-              s.norm_bias.data,
-              s.out_weight.data,
-              s.out_bias.data};
+              s.norm_bias.data};
   args.wavelet.kernel = 1;
   if (p.wavelet) args.wavelet = {(*p.wavelet)[1], p.wavelet->data, nullptr};
   args.local.conv.kernel = 1;
   if (p.local)
     args.local = {p.local->bias[0], conv_of(p.local->weight, p.local->bias),
                   p.local->scale.data, p.local->shift.data};
-  args.proj_weight = p.proj.weight.data;
+  args.proj_weight = weight_of(p.proj.weight);
   args.proj_bias = p.proj.bias.data;
   args.conv2 = conv_of(p.conv2.weight, p.conv2.bias);
   args.ffn2 = ffn_of(p.ffn2);

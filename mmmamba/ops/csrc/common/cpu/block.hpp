@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "gemm.hpp"
+
 namespace mmmamba::block {
 
 // A depthwise convolution, (kernel, kernel, channels) and (channels).
@@ -13,16 +15,17 @@ struct Conv {
 
 struct FFN {
   int64_t hidden;
-  const float *weight1, *bias1, *weight2, *bias2;
+  gemm::Weight weight1, weight2;
+  const float *bias1, *bias2;
 };
 
 struct SSM {
   int64_t channels, inner, rank, d_state;
-  const float *in_weight, *in_bias;
+  gemm::Weight in_weight, out_weight;
+  const float *in_bias, *out_bias;
   Conv conv;
   // dt_weight is (2, rank, inner), A is (2 * inner, d_state).
   const float *x_proj, *dt_weight, *dt_bias, *A, *D, *norm_weight, *norm_bias;
-  const float *out_weight, *out_bias;
 };
 
 struct Local {
@@ -40,7 +43,8 @@ struct Args {
   SSM ssm;
   Conv wavelet;  // without bias; weight is null if it is absent
   Local local;
-  const float *proj_weight, *proj_bias;
+  gemm::Weight proj_weight;
+  const float* proj_bias;
   Conv conv2;
   FFN ffn2;
   float eps;

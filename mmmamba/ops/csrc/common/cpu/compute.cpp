@@ -26,11 +26,20 @@ void run(const TaskKernels<Args>& kernels, const Args& args,
   run(kernels.run, args, kernels.count_tasks(args), runtime);
 }
 
-const gemm::Kernels& gemm_kernels() {
+const gemm::Kernels& gemm_kernels(const gemm::Weight& weight) {
+#ifdef MMMAMBA_HAS_DOT_KERNELS
+  static const auto dot_products = avx512_dot::gemm::kernels();
+  const bool is_packed = weight.precision != gemm::Precision::kFloat;
+  if (is_packed && has_dot_products()) return dot_products;
+#endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(gemm::kernels);
 }
 
-const stem_conv::Kernels& stem_kernels() {
+const stem_conv::Kernels& stem_kernels(bool bfloat16) {
+#ifdef MMMAMBA_HAS_DOT_KERNELS
+  static const auto dot_products = avx512_dot::stem_conv::kernels();
+  if (bfloat16 && has_dot_products()) return dot_products;
+#endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(stem_conv::kernels);
 }
 
@@ -99,7 +108,7 @@ void compute(const scan::Args<T>& args, const Runtime& runtime) {
 }
 
 void compute(stem_conv::Args args, const Runtime& runtime) {
-  const auto& k = stem_kernels();
+  const auto& k = stem_kernels(args.bfloat16);
   std::vector<stem_conv::Layer> layers(args.layers, args.layers + args.depth);
   int64_t floats = 0, height = args.height;
   for (const auto& layer : layers) {
@@ -126,7 +135,7 @@ void compute(stem_conv::Args args, const Runtime& runtime) {
 }
 
 void compute(const gemm::Args& args, int64_t rows, const Runtime& runtime) {
-  const auto& k = gemm_kernels();
+  const auto& k = gemm_kernels(args.weight);
   const int64_t panels = k.count_panels(args.out);
   if (rows < kRowsOfThread * runtime.threads()) {
     runtime.parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
@@ -148,8 +157,9 @@ void compute(gemm::Args first, gemm::Args second, int64_t rows,
     compute(first, rows, runtime);
     compute(second, rows, runtime);
   } else {
+    const auto& k = gemm_kernels(first.weight);
     share_rows(rows, first.sample, runtime, [&](int64_t begin, int64_t end) {
-      gemm_kernels().feed_forward(first, second, begin, end);
+      k.feed_forward(first, second, begin, end);
     });
   }
 }

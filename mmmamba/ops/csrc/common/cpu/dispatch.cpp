@@ -22,4 +22,14 @@ InstructionSet instruction_set() {
   return InstructionSet::kPortable;
 }
 
+bool has_dot_products() {
+#ifdef MMMAMBA_HAS_DOT_KERNELS
+  return instruction_set() == InstructionSet::kAvx512 &&
+         __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
 }  // namespace mmmamba

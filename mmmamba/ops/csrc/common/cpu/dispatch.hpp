@@ -28,4 +28,7 @@ enum class InstructionSet { kPortable, kAvx2, kAvx512 };
 
 InstructionSet instruction_set();
 
+// Whether AVX-512 sums products of bfloat16 and of int8.
+bool has_dot_products();
+
 }  // namespace mmmamba

@@ -21,12 +21,24 @@ struct Matrix {
   }
 };
 
+// What a product multiplies, and how many of them are in a word of four bytes.
+// Sums and all else are float32.
+enum class Precision : int64_t { kFloat = 1, kBFloat16 = 2, kInt8 = 4 };
+
+// The weight of a layer, (in, out). With fewer bits than float32 it is packed
+// as mmmamba/ops/packed_weight.py says.
+struct Weight {
+  const float* data;
+  Precision precision = Precision::kFloat;
+};
+
 // y = act(x * weight + bias) + residual + shortcut, with x (rows, in).
 struct Args {
   int64_t in, out;
   int64_t sample;  // rows of a sample; those of two samples never meet
   Matrix<const float> x;
-  const float *weight, *bias;  // (in, out); (out), or null
+  Weight weight;
+  const float* bias;  // (out), or null
   bool relu;
   Matrix<const float> residual, shortcut;
   Matrix<float> y;
@@ -45,3 +57,4 @@ struct Kernels {
 }  // namespace mmmamba::gemm
 
 MMMAMBA_DECLARE_KERNELS(gemm, Kernels kernels())
+MMMAMBA_DECLARE_DOT_KERNELS(gemm, Kernels kernels())

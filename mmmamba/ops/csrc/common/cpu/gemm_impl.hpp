@@ -31,25 +31,55 @@ inline void for_parts(int64_t begin, int64_t end, int64_t rows, Work work) {
   for (; begin < end; begin += rows) work(begin, std::min(begin + rows, end));
 }
 
-// Elements of memory that a product of so many rows needs.
+// Words of a row of x.
+inline int64_t words(const Args& args) {
+  return ceil_div(args.in, static_cast<int64_t>(args.weight.precision));
+}
+
+// Elements of memory that a product of so many rows needs, with any precision.
 inline int64_t scratch_size(int64_t rows, int64_t in) {
-  return strassen_size(rows, in) + kNR;
+  return strassen_size(rows, in + 4) + 3 * kNR;
 }
 
 // What to prefetch before a product of so many rows.
 inline Prefetch first_panels(const Args& args, int64_t rows) {
-  const float* right = args.weight + half_columns(args.out);
-  return {{args.weight, strassen_pays(args, rows) ? right : nullptr},
-          args.out,
-          args.in};
+  const float* left = args.weight.data;
+  if (args.weight.precision != Precision::kFloat)
+    return {{left}, args.out, words(args)};
+  const float* right = left + half_columns(args.out);
+  return {
+      {left, strassen_pays(args, rows) ? right : nullptr}, args.out, args.in};
+}
+
+// The columns [first, last) of a product with fewer bits: rounds the rows of x.
+template <Precision kPrecision>
+inline void multiply_packed(const Args& args, int64_t begin, int64_t end,
+                            int64_t first, int64_t last, float* buffer,
+                            const Prefetch& next) {
+  Args product = args;
+  product.in = words(args);
+  const int64_t stride = product.in + kRowEnd<kPrecision>;
+  product.x = {buffer - begin * stride, stride};
+  for (int64_t row = begin; row < end; ++row, buffer += stride)
+    pack_row<kPrecision>(args.x.at(row, 0), args.in, buffer);
+  multiply_columns<kPrecision>(product, begin, end, first, last, buffer, next);
 }
 
 inline void multiply(const Args& args, int64_t begin, int64_t end,
-                     float* buffer, const Prefetch& next = {}) {
-  if (strassen_pays(args, end - begin))
-    strassen(args, begin, end, buffer, next);
-  else
-    multiply_columns(args, begin, end, 0, args.out, buffer, next);
+                     int64_t first, int64_t last, float* buffer,
+                     const Prefetch& next = {}) {
+  switch (args.weight.precision) {
+    case Precision::kBFloat16:
+      return multiply_packed<Precision::kBFloat16>(args, begin, end, first,
+                                                   last, buffer, next);
+    case Precision::kInt8:
+      return multiply_packed<Precision::kInt8>(args, begin, end, first, last,
+                                               buffer, next);
+    case Precision::kFloat:
+      if (last - first == args.out && strassen_pays(args, end - begin))
+        return strassen(args, begin, end, buffer, next);
+      multiply_columns(args, begin, end, first, last, buffer, next);
+  }
 }
 
 inline void linear(const Args& args, int64_t row_begin, int64_t row_end,
@@ -59,10 +89,7 @@ inline void linear(const Args& args, int64_t row_begin, int64_t row_end,
   const int64_t first = panel_begin * kNR;
   const int64_t last = std::min(panel_end * kNR, args.out);
   for_parts(row_begin, row_end, rows, [&](int64_t begin, int64_t end) {
-    if (last - first == args.out)
-      multiply(args, begin, end, buffer);
-    else
-      multiply_columns(args, begin, end, first, last, buffer);
+    multiply(args, begin, end, first, last, buffer);
   });
 }
 
@@ -77,8 +104,9 @@ inline void feed_forward(Args first, Args second, int64_t row_begin,
   for_parts(row_begin, row_end, rows, [&](int64_t begin, int64_t end) {
     first.y = {between - begin * hidden, hidden};
     second.x = {between - begin * hidden, hidden};
-    multiply(first, begin, end, buffer, first_panels(second, end - begin));
-    multiply(second, begin, end, buffer);
+    multiply(first, begin, end, 0, hidden, buffer,
+             first_panels(second, end - begin));
+    multiply(second, begin, end, 0, second.out, buffer);
   });
 }
 

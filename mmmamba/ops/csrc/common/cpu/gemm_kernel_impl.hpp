@@ -52,8 +52,8 @@ struct Prefetch {
 };
 
 // As accumulate(), and prefetches within the sums.
-template <int kRows, int kVectors>
-MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors>& tile,
+template <int kRows, int kVectors, Precision kPrecision>
+MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors, kPrecision>& tile,
                                       const float* x, int64_t x_stride,
                                       Columns weight, int64_t in,
                                       Prefetch& prefetch) {
@@ -81,10 +81,10 @@ inline void prefetch_tile(const Matrix<T>& matrix, int64_t row,
 }
 
 // Stores act(tile + bias + more) and what is added to it. `more` may be null.
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, Precision kPrecision>
 MMMAMBA_INLINE inline void epilogue(
     const Args& args, int64_t row, int64_t column, const float* bias,
-    const Tile<kRows, kVectors>& tile,
+    const Tile<kRows, kVectors, kPrecision>& tile,
     const Tile<kRows, kVectors>* more = nullptr) {
   const FloatVec least =
       broadcast(args.relu ? 0.0f : -std::numeric_limits<float>::infinity());
@@ -103,13 +103,41 @@ MMMAMBA_INLINE inline void epilogue(
   }
 }
 
+// The sums of int8 products as float32, by what is behind their rows and
+// columns.
 template <int kRows, int kVectors>
+MMMAMBA_INLINE inline Tile<kRows, kVectors> dequantize(
+    const Args& args, const Panel& panel, int64_t row,
+    const Tile<kRows, kVectors, Precision::kInt8>& sums) {
+  Tile<kRows, kVectors> tile;
+  const float* scale = panel.weight.data + args.in * panel.weight.stride;
+  const float* sum = scale + panel.weight.stride;
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    const FloatVec scales = load(scale + v * kLanes<float>),
+                   column_sums = load(sum + v * kLanes<float>);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const float* end = args.x.at(row + r, args.in);
+      tile.at[r][v] =
+          __builtin_convertvector(sums.at[r][v], FloatVec) * (end[0] * scales) +
+          end[1] * column_sums;
+    }
+  }
+  return tile;
+}
+
+template <Precision kPrecision, int kRows, int kVectors>
 inline void micro_kernel(const Args& args, const Panel& panel, int64_t row,
                          Prefetch& prefetch) {
-  Tile<kRows, kVectors> tile = {};
+  Tile<kRows, kVectors, kPrecision> tile = {};
   accumulate(tile, args.x.at(row, 0), args.x.stride, panel.weight, args.in,
              prefetch);
-  epilogue(args, row, panel.column, panel.bias, tile);
+  if constexpr (kPrecision == Precision::kInt8)
+    epilogue(args, row, panel.column, panel.bias,
+             dequantize(args, panel, row, tile));
+  else
+    epilogue(args, row, panel.column, panel.bias, tile);
 }
 
 // The epilogue of a tile whose last vector is not whole, from memory. A
@@ -128,7 +156,7 @@ __attribute__((noinline)) void edge_epilogue(const Args& args,
 }
 
 // Tiles of kRows rows, and of fewer for what remains.
-template <int kRows, int kVectors>
+template <Precision kPrecision, int kRows, int kVectors>
 inline void multiply_rows(const Args& args, const Panel& panel, int64_t row,
                           int64_t end, Prefetch& prefetch) {
   if (panel.width % kLanes<float> == 0) {
@@ -137,7 +165,7 @@ inline void multiply_rows(const Args& args, const Panel& panel, int64_t row,
       if (row + 2 * kRows <= end)
         for (const auto* added : {&args.residual, &args.shortcut})
           prefetch_tile<kRows, kVectors, 0>(*added, row + kRows, panel.column);
-      micro_kernel<kRows, kVectors>(args, panel, row, prefetch);
+      micro_kernel<kPrecision, kRows, kVectors>(args, panel, row, prefetch);
     }
   } else {
     constexpr int64_t kWidth = kVectors * kLanes<float>;
@@ -150,29 +178,31 @@ inline void multiply_rows(const Args& args, const Panel& panel, int64_t row,
     for (; row + kRows <= end; row += kRows) {
       product.x.data = args.x.at(row, 0);
       product.y = {tile, kWidth};
-      micro_kernel<kRows, kVectors>(product, local, 0, prefetch);
+      micro_kernel<kPrecision, kRows, kVectors>(product, local, 0, prefetch);
       edge_epilogue<kRows, kVectors>(args, panel, row, tile);
     }
   }
   if constexpr (kRows > 1)
     if (row < end)
-      multiply_rows<(kRows + 1) / 2, kVectors>(args, panel, row, end, prefetch);
+      multiply_rows<kPrecision, (kRows + 1) / 2, kVectors>(args, panel, row,
+                                                           end, prefetch);
 }
 
-template <int kVectors = kNRVectors>
+template <Precision kPrecision, int kVectors = kNRVectors>
 inline void multiply_panel(const Args& args, const Panel& panel, int64_t begin,
                            int64_t end, Prefetch& prefetch) {
   if constexpr (kVectors > 1)
     if (panel.width <= (kVectors - 1) * kLanes<float>)
-      return multiply_panel<kVectors - 1>(args, panel, begin, end, prefetch);
-  multiply_rows<kMR, kVectors>(args, panel, begin, end, prefetch);
+      return multiply_panel<kPrecision, kVectors - 1>(args, panel, begin, end,
+                                                      prefetch);
+  multiply_rows<kPrecision, kMR, kVectors>(args, panel, begin, end, prefetch);
 }
 
-// Packs the columns of a panel; zeros fill its last vector.
-inline Columns pack(const Panel& panel, int64_t in, float* target) {
+// Packs so many rows of a panel; zeros fill its last vector.
+inline Columns pack(const Panel& panel, int64_t rows, float* target) {
   const float* source = panel.weight.data;
   const Columns packed = {target, kNR};
-  for (int64_t i = 0; i < in; ++i) {
+  for (int64_t i = 0; i < rows; ++i) {
     if (panel.width == kNR) {
 #pragma GCC unroll 8
       for (int v = 0; v < kNRVectors; ++v)
@@ -189,24 +219,26 @@ inline Columns pack(const Panel& panel, int64_t in, float* target) {
 
 // The columns [begin, end) of a product, with room for a packed panel and its
 // bias. `next` is what to prefetch after the last of their panels.
+template <Precision kPrecision = Precision::kFloat>
 inline void multiply_columns(const Args& args, int64_t row_begin,
                              int64_t row_end, int64_t begin, int64_t end,
                              float* buffer, const Prefetch& next = {}) {
-  float* bias = buffer + args.in * kNR;
+  const int64_t weight_rows = args.in + kRowEnd<kPrecision>;
+  float* bias = buffer + weight_rows * kNR;
   const int64_t rows = row_end - row_begin;
   for (int64_t column = begin; column < end; column += kNR) {
     const int64_t width = std::min<int64_t>(kNR, end - column);
-    Panel panel = {column, width, {args.weight + column, args.out}, bias};
+    Panel panel = {column, width, {args.weight.data + column, args.out}, bias};
     std::fill(bias, bias + kNR, 0.0f);
     if (args.bias != nullptr) std::copy_n(args.bias + column, width, bias);
     // Always where its last vector would extend beyond the weight.
     if (rows >= kPackRows || width % kLanes<float>)
-      panel.weight = pack(panel, args.in, buffer);
+      panel.weight = pack(panel, weight_rows, buffer);
     Prefetch prefetch = next;
     if (column + kNR < end)
-      prefetch = {{args.weight + column + kNR}, args.out, args.in};
+      prefetch = {{args.weight.data + column + kNR}, args.out, args.in};
     prefetch.spread(ceil_div(rows, kMR), 1, args.in);
-    multiply_panel(args, panel, row_begin, row_end, prefetch);
+    multiply_panel<kPrecision>(args, panel, row_begin, row_end, prefetch);
   }
 }
 

@@ -79,7 +79,7 @@ struct PanelPair {
 inline PanelPair sum_panels(const Args& args, int64_t column, float* target) {
   const int64_t half = args.in / 2, out = args.out, size = half * kNR;
   const int64_t left = column, right = column + half_columns(out);
-  const float *w11 = args.weight + left, *w12 = args.weight + right;
+  const float *w11 = args.weight.data + left, *w12 = args.weight.data + right;
   const float *w21 = w11 + half * out, *w22 = w12 + half * out;
   const int64_t width = std::min<int64_t>(kNR, half_columns(out) - column);
   float* const packed = target;
@@ -204,10 +204,10 @@ inline void strassen(const Args& args, int64_t begin, int64_t end,
     pair.right_bias = args.bias ? args.bias + pair.right : zeros;
     Prefetch prefetch = next;
     if (column + kNR < half)
-      prefetch = {
-          {args.weight + pair.left + kNR, args.weight + pair.right + kNR},
-          args.out,
-          args.in};
+      prefetch = {{args.weight.data + pair.left + kNR,
+                   args.weight.data + pair.right + kNR},
+                  args.out,
+                  args.in};
     prefetch.spread(ceil_div(rows, kPairRows), 7, args.in / 2);
     strassen_panels(args, pair, begin, end, buffer, prefetch);
     for (const int64_t first : {pair.left, pair.right})

@@ -2,7 +2,7 @@
 // including file names.
 #pragma once
 
-#include "simd.hpp"
+#include "gemm_words_impl.hpp"
 
 namespace mmmamba::MMMAMBA_ISA {
 
@@ -12,15 +12,15 @@ constexpr int kMR = MMMAMBA_SIMD_BYTES == 64 ? 8 : 6;
 constexpr int kNRVectors = MMMAMBA_SIMD_BYTES == 64 ? 3 : 2;
 constexpr int kNR = kNRVectors * kLanes<float>;
 
-// Some columns of a weight.
+// Some columns of a weight, in words.
 struct Columns {
   const float* data;
   int64_t stride;  // between rows
 };
 
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, Precision kPrecision = Precision::kFloat>
 struct Tile {
-  FloatVec at[kRows][kVectors];
+  SumVec<kPrecision> at[kRows][kVectors];
 
   Tile& operator+=(const Tile& other) {
 #pragma GCC unroll 8
@@ -31,9 +31,9 @@ struct Tile {
   }
 };
 
-// tile += x * weight, over `in` elements of rows of x.
-template <int kRows, int kVectors>
-MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors>& tile,
+// tile += x * weight, over `in` words of rows of x.
+template <int kRows, int kVectors, Precision kPrecision>
+MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors, kPrecision>& tile,
                                       const float* x, int64_t x_stride,
                                       Columns weight, int64_t in) {
   for (int64_t i = 0; i < in; ++i, weight.data += weight.stride) {
@@ -43,9 +43,10 @@ MMMAMBA_INLINE inline void accumulate(Tile<kRows, kVectors>& tile,
       w[v] = load(weight.data + v * kLanes<float>);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const FloatVec element = broadcast(x[r * x_stride + i]);
+      const FloatVec word = broadcast_word<kPrecision>(x + r * x_stride + i);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) tile.at[r][v] += element * w[v];
+      for (int v = 0; v < kVectors; ++v)
+        multiply_add<kPrecision>(tile.at[r][v], word, w[v]);
     }
   }
 }

@@ -22,6 +22,17 @@
   __VA_ARGS__;                               \
   }
 
+// AVX-512 with sums of products of bfloat16 and of int8, which some families
+// have, too; GCC knows its instructions from version 10 on.
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+#define MMMAMBA_HAS_DOT_KERNELS 1
+#endif
+#define MMMAMBA_DECLARE_DOT_KERNELS(family, ...) \
+  namespace mmmamba::avx512_dot::family {        \
+  using namespace ::mmmamba::family;             \
+  __VA_ARGS__;                                   \
+  }
+
 namespace mmmamba {
 
 // The kernels of a family that cuts its work into tasks: run() runs the tasks

@@ -137,7 +137,7 @@ gemm::Args layer(const Array& x, const Array& weight, const Array& bias) {
   args.out = weight[1];
   args.sample = std::max<int64_t>(product(x.begin() + 1, x.end() - 1), 1);
   args.x = {x.data, args.in};
-  args.weight = weight.data;
+  args.weight = {weight.data};
   args.bias = bias.data;
   return args;
 }

@@ -3,11 +3,17 @@
 //
 // The including file defines MMMAMBA_ISA, the namespace of all this, and
 // MMMAMBA_SIMD_BYTES, the width of a register. Only the vector extension of GCC
-// and Clang is used, so that one source serves AVX-512, AVX2, SSE2 and NEON.
+// and Clang is used, so that one source serves AVX-512, AVX2, SSE2 and NEON;
+// and, with MMMAMBA_DOT_PRODUCTS, AVX-512's instructions for products of
+// bfloat16 and of int8.
 #pragma once
 
 #include "isa.hpp"
 #include "target.hpp"
+
+#ifndef MMMAMBA_DOT_PRODUCTS
+#define MMMAMBA_DOT_PRODUCTS 0
+#endif
 
 // For lambdas: in templates they do not inherit the target of the function
 // around them, so they must have no code of their own.
@@ -75,10 +81,14 @@ inline FloatVec load_float(const BFloat16* source) {
 
 // Rounds to the nearest, a tie to even.
 inline void store_float(BFloat16* target, FloatVec v) {
+#if MMMAMBA_DOT_PRODUCTS
+  const auto rounded = _mm512_cvtneps_pbh((__m512)v);
+#else
   UnsignedVec bits = (UnsignedVec)v;
   bits += 0x7FFF + (bits >> 16 & 1);
   bits = v == v ? bits >> 16 : UnsignedVec{} + 0x7FC0;  // NaN
   const ShortVec rounded = __builtin_convertvector(bits, ShortVec);
+#endif
   std::memcpy(target, &rounded, sizeof(rounded));
 }
 

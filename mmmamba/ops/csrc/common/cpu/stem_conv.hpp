@@ -22,6 +22,7 @@ struct Args {
   int64_t depth;
   float* y;       // (batch, y_height, y_width, out), contiguous
   int64_t bands;  // that the rows of each sample's result are cut into
+  bool bfloat16;  // may be the products, where there are instructions for that
 };
 
 struct Kernels {
@@ -36,3 +37,4 @@ struct Kernels {
 }  // namespace mmmamba::stem_conv
 
 MMMAMBA_DECLARE_KERNELS(stem_conv, Kernels kernels())
+MMMAMBA_DECLARE_DOT_KERNELS(stem_conv, Kernels kernels())

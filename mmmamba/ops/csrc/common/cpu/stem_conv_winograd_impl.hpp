@@ -9,7 +9,8 @@
 // In both dimensions that makes a tile of 2x2 outputs of 5x5 inputs. For each
 // of the inputs' five rows, the differences among them, a tile is five runs of
 // the channels: x0 - x2, x1, x2, x3, x4 - x2. So the first two and the last
-// two are one sum over twice the channels, with w0, w1 or with w1, w2.
+// two are one sum over twice the channels, with w0, w1 or with w1, w2. Where
+// there are instructions for it, inputs and weights are rounded to bfloat16.
 #pragma once
 
 #include "activation.hpp"
@@ -35,15 +36,24 @@ struct PanelChannels {
 
 // ------------------------------------------------------------ weight and input
 
+constexpr Precision kTilePrecision =
+    MMMAMBA_DOT_PRODUCTS ? Precision::kBFloat16 : Precision::kFloat;
+using TileInput = std::conditional_t<MMMAMBA_DOT_PRODUCTS, BFloat16, float>;
+
+// Words of a run of the channels; a zero fills the last one.
+inline int64_t run_words(int64_t in) {
+  return ceil_div(in, kNumbers<kTilePrecision>);
+}
+
 // Panels of the weight; none where channels of the input fill no vector.
 inline int64_t count_tile_panels(const Layer& layer) {
   return layer.in < kLanes<float> ? 0 : ceil_div(layer.out, kNR);
 }
 
-// The weight of a panel is (4, 4, in, kNR): of both dimensions w0, w1, w2
-// and w0 + w2.
+// The weight of a panel is (4, 4, in, kNR) in words: of both dimensions w0, w1,
+// w2 and w0 + w2.
 inline int64_t tile_weight_size(const Layer& layer) {
-  return 16 * layer.in * kNR;
+  return 16 * run_words(layer.in) * kNR;
 }
 
 inline void pack_tile_weight(const Layer& layer, int64_t panel, float* target) {
@@ -51,25 +61,35 @@ inline void pack_tile_weight(const Layer& layer, int64_t panel, float* target) {
   const int64_t size = layer.in * layer.out;
   for (int64_t k = 0; k < 16; ++k) {
     const int64_t row = k / 4, column = k % 4;
-    for (int64_t i = 0; i < layer.in; ++i, target += kNR) {
+    const auto tile_weight = [&](int64_t i, int64_t v) MMMAMBA_INLINE {
+      const float* w = layer.weight + i * layer.out + channels.at[v];
+      const auto along = [&](int64_t r) MMMAMBA_INLINE {
+        const float* line = w + 3 * r * size;
+        return column < 3 ? load(line + column * size)
+                          : load(line) + load(line + 2 * size);
+      };
+      return row < 3 ? along(row) : along(0) + along(2);
+    };
+    for (int64_t i = 0; i < layer.in; i += kNumbers<kTilePrecision>) {
       for (int64_t v = 0; v < channels.count; ++v) {
-        const float* w = layer.weight + i * layer.out + channels.at[v];
-        const auto along = [&](int64_t r) MMMAMBA_INLINE {
-          const float* line = w + 3 * r * size;
-          return column < 3 ? load(line + column * size)
-                            : load(line) + load(line + 2 * size);
-        };
-        store(target + v * kLanes<float>,
-              row < 3 ? along(row) : along(0) + along(2));
+        FloatVec word = tile_weight(i, v);
+        if constexpr (kTilePrecision == Precision::kBFloat16)
+          word = bfloat16_words(
+              word, i + 1 < layer.in ? tile_weight(i + 1, v) : FloatVec{});
+        store(target + v * kLanes<float>, word);
       }
+      target += kNR;
     }
   }
 }
 
-// The tiles' inputs for a pair of the output's rows, (5, tiles, 5, in).
+// The tiles' inputs for a pair of the output's rows, (5, tiles, 5, in) in
+// words.
 inline void transform_rows(const RingBuffer& input, int64_t pair, int64_t tiles,
-                           float* target) {
-  const int64_t in = input.channels, length = tiles * 5 * in;
+                           float* words) {
+  const int64_t in = input.channels;
+  const int64_t run = run_words(in) * kNumbers<kTilePrecision>;
+  auto* target = reinterpret_cast<TileInput*>(words);
   const float* x[5];
   for (int64_t k = 0; k < 5; ++k) x[k] = input.padded(4 * pair - 1 + k);
   for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -86,15 +106,18 @@ inline void transform_rows(const RingBuffer& input, int64_t pair, int64_t tiles,
         rows[4][j] = load(x[4] + from) - middle;
       });
       unroll<5>([&](auto k) MMMAMBA_INLINE {
-        float* y = target + k * length + tile * 5 * in + c;
+        TileInput* y = target + (k * tiles + tile) * 5 * run + c;
         const FloatVec middle = rows[k][2];
-        store(y, rows[k][0] - middle);
-        store(y + in, rows[k][1]);
-        store(y + 2 * in, middle);
-        store(y + 3 * in, rows[k][3]);
-        store(y + 4 * in, rows[k][4] - middle);
+        store_float(y, rows[k][0] - middle);
+        store_float(y + run, rows[k][1]);
+        store_float(y + 2 * run, middle);
+        store_float(y + 3 * run, rows[k][3]);
+        store_float(y + 4 * run, rows[k][4] - middle);
       });
     }
+    if (run == in) continue;
+    for (int64_t i = 0; i < 25; ++i)
+      target[(i / 5 * tiles + tile) * 5 * run + i % 5 * run + in] = {};
   }
 }
 
@@ -103,8 +126,8 @@ inline void transform_rows(const RingBuffer& input, int64_t pair, int64_t tiles,
 // Tile of kTiles neighbouring tiles in a row.
 template <int kTiles, int kVectors>
 struct WinogradTile {
-  using Sums = Tile<kTiles, kVectors>;
-  int64_t in, length;
+  using Sums = Tile<kTiles, kVectors, kTilePrecision>;
+  int64_t in, length;  // in words
   const float *x, *weight;
 
   // Adds what a row of the inputs gives to the left, to the right or to both
@@ -128,12 +151,11 @@ struct WinogradTile {
   }
 };
 
-template <int kTiles, int kVectors>
+template <int kTiles, int kVectors, typename Sums>
 MMMAMBA_INLINE inline void store_tiles(const Layer& layer,
                                        const PanelChannels& channels,
-                                       const Tile<kTiles, kVectors>& sums,
-                                       int64_t column, int64_t width,
-                                       float* y) {
+                                       const Sums& sums, int64_t column,
+                                       int64_t width, float* y) {
 #pragma GCC unroll 8
   for (int t = 0; t < kTiles; ++t) {
     if (column + 2 * t >= width) continue;
@@ -152,9 +174,10 @@ template <int kTiles, int kVectors>
 void tile_outputs(const Layer& layer, const PanelChannels& channels,
                   const float* weight, const float* x, int64_t length,
                   int64_t tile, int64_t width, float* const* rows) {
-  using Sums = Tile<kTiles, kVectors>;
-  const WinogradTile<kTiles, kVectors> tiles = {
-      layer.in, length, x + tile * 5 * layer.in, weight};
+  using Sums = Tile<kTiles, kVectors, kTilePrecision>;
+  const int64_t in = run_words(layer.in);
+  const WinogradTile<kTiles, kVectors> tiles = {in, length, x + tile * 5 * in,
+                                                weight};
   Sums shared = {};
   tiles.both(shared, 2);
   Sums left = shared, right = shared;
@@ -170,18 +193,20 @@ void tile_outputs(const Layer& layer, const PanelChannels& channels,
     sums += both;
     tiles.left(sums, first);
     tiles.left(sums, second);
-    store_tiles(layer, channels, sums, 2 * tile, width, rows[k]);
+    store_tiles<kTiles, kVectors>(layer, channels, sums, 2 * tile, width,
+                                  rows[k]);
     sums = right;
     sums += both;
     tiles.right(sums, first);
     tiles.right(sums, second);
-    store_tiles(layer, channels, sums, 2 * tile + 1, width, rows[k]);
+    store_tiles<kTiles, kVectors>(layer, channels, sums, 2 * tile + 1, width,
+                                  rows[k]);
   }
 }
 
 // Elements of the tiles' inputs for so many rows of an output.
 inline int64_t transformed_size(int64_t in, int64_t width, int64_t rows) {
-  return ceil_div(rows, 2) * 5 * ceil_div(width, 2) * 5 * in;
+  return ceil_div(rows, 2) * 5 * ceil_div(width, 2) * 5 * run_words(in);
 }
 
 // The rows [first, last) of the output, from an even one on.
@@ -192,7 +217,7 @@ void tile_rows(const Layer& layer, const RingBuffer& input, int64_t first,
       tile_outputs<kTiles, 1>, tile_outputs<kTiles, 2>,
       tile_outputs<kTiles, kNRVectors>};
   const int64_t width = ceil_div(input.width, 2), tiles = ceil_div(width, 2);
-  const int64_t length = tiles * 5 * layer.in;
+  const int64_t length = tiles * 5 * run_words(layer.in);
   for (int64_t i = first; i < last; i += 2)
     transform_rows(input, i / 2, tiles, buffer + (i - first) / 2 * 5 * length);
   for (int64_t panel = 0; panel * kNR < layer.out; ++panel) {

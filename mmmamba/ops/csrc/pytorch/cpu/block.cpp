@@ -9,10 +9,10 @@ void block(const Block& in, const Tensor& y) {
   std::vector<Tensor> kept_alive;
   std::vector<Array> parameters;
   const auto add = [&](const Tensor& t) {
-    kept_alive.push_back(parameter(t));
+    kept_alive.push_back(weight_parameter(t));
     const Tensor& kept = kept_alive.back();
     parameters.push_back(
-        {pointer(kept), kept.sizes().data(), kept.sizes().size()});
+        {weight_of(kept).data, kept.sizes().data(), kept.sizes().size()});
   };
   const auto add_all = [&](at::TensorList list) {
     for (const Tensor& t : list) add(t);

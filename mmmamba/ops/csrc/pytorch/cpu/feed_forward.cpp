@@ -8,17 +8,19 @@ using gemm::Matrix;
 void feed_forward(const FeedForward& in, const Tensor& y) {
   const Tensor x = rows("feed_forward", in.x),
                shortcut = rows("feed_forward", in.shortcut),
-               weight1 = parameter(in.weight1), bias1 = parameter(in.bias1),
-               weight2 = parameter(in.weight2), bias2 = parameter(in.bias2);
+               weight1 = weight_parameter(in.weight1),
+               bias1 = parameter(in.bias1),
+               weight2 = weight_parameter(in.weight2),
+               bias2 = parameter(in.bias2);
   gemm::Args first = {}, second = {};
-  first.in = second.out = weight1.size(0);
+  first.in = second.out = x.size(1);
   first.out = second.in = weight1.size(1);
   first.sample = second.sample = sample_rows(in.x);
   first.x = second.residual = view<Matrix<const float>>(x);
-  first.weight = pointer(weight1);
+  first.weight = weight_of(weight1);
   first.bias = pointer(bias1);
   first.relu = true;
-  second.weight = pointer(weight2);
+  second.weight = weight_of(weight2);
   second.bias = pointer(bias2);
   second.shortcut = view<Matrix<const float>>(shortcut);
   second.y = {pointer(y), second.out};

@@ -54,6 +54,11 @@ T* pointer(const Tensor& t) {
   return t.defined() ? t.data_ptr<T>() : nullptr;
 }
 
+inline gemm::Weight weight_of(const Tensor& t) {
+  return {static_cast<const float*>(t.data_ptr()),
+          gemm::Precision(numbers_in_word(t))};
+}
+
 // (B, ..., C) as rows; a copy only where they are not that far apart already.
 inline Tensor rows(const char* op, const OptionalTensor& x) {
   if (!x) return Tensor();

@@ -7,13 +7,13 @@ using gemm::Matrix;
 
 void linear(const Linear& in, const Tensor& y) {
   const Tensor x = rows("linear", in.x), residual = rows("linear", in.residual),
-               weight = parameter(in.weight), bias = parameter(in.bias);
+               weight = weight_parameter(in.weight), bias = parameter(in.bias);
   gemm::Args args = {};
-  args.in = weight.size(0);
+  args.in = x.size(1);
   args.out = weight.size(1);
   args.sample = sample_rows(in.x);
   args.x = view<Matrix<const float>>(x);
-  args.weight = pointer(weight);
+  args.weight = weight_of(weight);
   args.bias = pointer(bias);
   args.relu = in.relu;
   args.residual = view<Matrix<const float>>(residual);

@@ -10,9 +10,11 @@ void stem_conv(const StemConv& in, const Tensor& y) {
   std::vector<Tensor> kept_alive;
   std::vector<mmmamba::stem_conv::Layer> layers;
   int64_t channels = x.size(1);
+  bool bfloat16 = false;
   for (size_t i = 0; i < in.weights.size(); ++i) {
     const Tensor weight = parameter(in.weights[i]),
                  bias = parameter(in.biases[i]);
+    bfloat16 |= in.weights[i].scalar_type() == at::kBFloat16;
     kept_alive.insert(kept_alive.end(), {weight, bias});
     layers.push_back({channels, weight.size(3), pointer(weight), pointer(bias),
                       i + 1 < in.weights.size()});
@@ -30,6 +32,7 @@ void stem_conv(const StemConv& in, const Tensor& y) {
   args.layers = layers.data();
   args.depth = static_cast<int64_t>(layers.size());
   args.y = pointer(y);
+  args.bfloat16 = bfloat16;
   compute(args, PyTorch());
 }
 

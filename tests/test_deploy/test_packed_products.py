@@ -1,0 +1,146 @@
+"""Tests of networks that are deployed with fewer bits."""
+
+import copy
+
+import pytest
+import torch
+from golden import load_golden, published_state_dict, relative_error
+from mmengine.registry import HOOKS
+from test_deploy.test_switch_to_deploy import SETTINGS, make_tiny
+
+from mmmamba.backbones import MobileMamba
+from mmmamba.deploy import deploy_model, pack_products
+from mmmamba.ops import use_backend
+
+# The bounds that docs/deploy.md gives.
+BOUNDS = {'bfloat16': 5e-3, 'int8': 2e-2}
+
+
+def deployed(model: MobileMamba, dtype: str) -> MobileMamba:
+    model = copy.deepcopy(model)
+    model.switch_to_deploy(dtype)
+    return model
+
+
+def errors(found, expected) -> list[float]:
+    return [relative_error(*pair) for pair in zip(found, expected)]
+
+
+@pytest.mark.parametrize(
+    'name', ['t2_192x192', 's6_224x160_dist', 'b1_250x333']
+)
+@pytest.mark.parametrize('dtype', BOUNDS)
+@torch.no_grad()
+@pytest.mark.slow
+def test_golden(name, dtype):
+    arch = name.split('_')[0]
+    model = MobileMamba(arch).eval()
+    model.load_state_dict(published_state_dict(arch))
+    model.switch_to_deploy(dtype)
+    x, expected = load_golden(name)
+    outs = model(x)
+    expected = [expected[f'stage{i + 1}'] for i in range(3)]
+    assert max(errors(outs, expected)) <= BOUNDS[dtype]
+    assert all(out.dtype == torch.float32 for out in outs)
+
+
+@pytest.mark.parametrize('arch', SETTINGS, ids=str)
+@pytest.mark.parametrize('dtype', BOUNDS)
+@torch.no_grad()
+def test_every_setting(arch, dtype):
+    """The compiled network, and that in PyTorch; odd channels among them."""
+    model = make_tiny(arch)
+    x = torch.randn(2, 3, 65, 97)
+    expected = model(x)
+    fast = deployed(model, dtype)
+    found = errors(fast(x), expected)
+    with use_backend('torch'):
+        in_torch = errors(fast(x), expected)
+    for error in (*found, *in_torch):
+        assert 1e-5 < error <= 4 * BOUNDS[dtype]
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@torch.no_grad()
+def test_samples_stay_apart(dtype):
+    model = deployed(make_tiny(), dtype)
+    x = torch.randn(4, 3, 64, 96)
+    clean = model(x)
+    x[2, 1, 7, 9] = torch.nan
+    for out, expected in zip(model(x), clean):
+        assert out[2].isnan().any()
+        for sample in (0, 1, 3):
+            assert torch.equal(out[sample], expected[sample])
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@torch.no_grad()
+def test_state_dict(dtype):
+    """Smaller than in float32, and loaded into the same form alone."""
+    trained = make_tiny()
+    plain, model = deployed(trained, 'float32'), deployed(trained, dtype)
+
+    def size(state: dict) -> int:
+        return sum(t.numel() * t.element_size() for t in state.values())
+
+    assert size(model.state_dict()) < 0.75 * size(plain.state_dict())
+    other = MobileMamba(trained.arch, deploy=dtype)
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    for out, expected in zip(other(x), model(x)):
+        assert torch.equal(out, expected)
+    for wrong in ('float32', *(set(BOUNDS) - {dtype})):
+        other = MobileMamba(trained.arch, deploy=wrong)
+        with pytest.raises(RuntimeError, match='is deployed in'):
+            other.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match=f"deploy='{dtype}'"):
+        MobileMamba(trained.arch, deploy=True).load_state_dict(
+            model.state_dict()
+        )
+
+
+def test_other_dtypes_are_refused():
+    message = 'may be float32, bfloat16, int8, not'
+    model = make_tiny()
+    with pytest.raises(ValueError, match=message):
+        model.switch_to_deploy('float16')
+    assert not model.deploy
+    with pytest.raises(ValueError, match=message):
+        deploy_model(model, 'int4')
+    with pytest.raises(ValueError, match=message):
+        pack_products(model, 'uint8')
+    with pytest.raises(ValueError, match=message):
+        HOOKS.build(dict(type='SwitchToDeployHook', dtype='half'))
+
+
+@torch.no_grad()
+def test_a_whole_model_and_twice():
+    model = torch.nn.Sequential(make_tiny()).eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = deployed(model[0], 'int8')(x)
+    deploy_model(model, 'int8')
+    deploy_model(model, 'int8')  # what is packed is left alone
+    for out, other in zip(model(x), expected):
+        assert torch.equal(out, other)
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+@torch.no_grad()
+@pytest.mark.slow
+def test_compile_and_export(dtype):
+    model = deployed(make_tiny(), dtype)
+    x = torch.randn(2, 3, 64, 96)
+    expected = model(x)
+    compiled = torch.compile(model, fullgraph=True)(x)
+    exported = torch.export.export(model, (x,)).module()(x)
+    traced = torch.jit.trace(model, x)(x)
+    for outs in (compiled, exported, traced):
+        assert max(errors(outs, expected)) <= 5e-3
+
+
+@pytest.mark.parametrize('dtype', BOUNDS)
+def test_gradient_of_the_image(dtype):
+    model = deployed(make_tiny(), dtype)
+    x = torch.randn(1, 3, 64, 64, requires_grad=True)
+    (grad,) = torch.autograd.grad(model(x)[-1].square().mean(), x)
+    assert grad.isfinite().all() and grad.abs().max() > 0
