@@ -2,12 +2,19 @@
 
 from importlib.util import find_spec
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from mmmamba.ops import has_dot_products
 
 _INSTALL = (
     'pip install onedl-mmengine && '
     'pip install --no-build-isolation --no-cache-dir onedl-mmcv'
 )
+
+# Numbers of a weight from which on bfloat16 repays the change of dtype: those
+# of a 1x1 convolution of 256 channels. Measured on SSDLite and RetinaNet.
+_LARGE = 256 * 256
 
 
 def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
@@ -20,7 +27,10 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     Args:
         model (nn.Module): Any model in eval mode, with its weights loaded.
         dtype (str): What the 1x1 convolutions of a MobileMamba multiply, as
-            in its ``switch_to_deploy``. Defaults to ``'float32'``.
+            in its ``switch_to_deploy``. Unless it is ``'float32'``, other
+            convolutions that are large and not depthwise, as in heads,
+            compute in bfloat16, if the CPU has instructions for it. Defaults
+            to ``'float32'``.
 
     Returns:
         nn.Module: The same model.
@@ -57,7 +67,34 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
             )
     fuse_conv_bn(model)
     pack_products(model, dtype)
+    if dtype != 'float32' and has_dot_products():
+        _round_convolutions(model)
     return model.eval()
+
+
+def _round_convolutions(model: nn.Module) -> None:
+    """Let large convolutions compute in bfloat16; their maps stay float32."""
+    from mmcv.cnn.bricks.wrappers import Conv2d
+
+    for layer in model.modules():
+        # A convolution that computes in a way of its own stays as it is.
+        if (
+            type(layer).forward in (nn.Conv2d.forward, Conv2d.forward)
+            and layer.groups == 1
+            and layer.weight.numel() >= _LARGE
+            and layer.weight.dtype == torch.float32
+        ):
+            layer.bfloat16()
+            layer.register_forward_pre_hook(_to_bfloat16)
+            layer.register_forward_hook(_to_float32)
+
+
+def _to_bfloat16(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return inputs[0].bfloat16()
+
+
+def _to_float32(layer: nn.Module, inputs: tuple[Tensor], y: Tensor) -> Tensor:
+    return y.float()
 
 
 def _is_deployed(part: nn.Module) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from mmmamba.ops import is_packed, stage, stem_conv
+from mmmamba.ops import has_dot_products, is_packed, stage, stem_conv
 from mmmamba.ops.backend import inference_op_serves, kernels_serve
 from mmmamba.ops.packed_weight import PACKED_DTYPES
 
@@ -128,6 +129,12 @@ def pack_products(network: nn.Module, dtype: str) -> None:
     check_dtype(dtype)
     if dtype == 'float32':
         return
+    if not has_dot_products():
+        warnings.warn(
+            f'products of {dtype} are slow here, as the compiled ops or the '
+            "CPU's instructions for them are missing; float32 is faster",
+            stacklevel=2,
+        )
     for layer in network.modules():
         if isinstance(layer, Linear) and not is_packed(layer.weight):
             layer.pack(dtype)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
+from mmmamba.ops import is_packed
 from mmmamba.utils.onnx import trace
 
 from .custom_ops import VERSION, custom_nodes
@@ -72,12 +73,19 @@ def make_onnx(
         onnx.ModelProto: Checked, with constants folded and with the facts.
 
     Raises:
-        ExportError: If the opset is not tested, or a package is missing.
+        ExportError: If the opset is not tested, a package is missing, or the
+            backbone is deployed with fewer bits.
     """
     if opset not in OPSETS:
         raise ExportError(
             f'opset {opset} is not supported; it may be '
             f'{", ".join(map(str, OPSETS))}'
+        )
+    if any(is_packed(p) for p in graph.parameters()):
+        raise ExportError(
+            'the backbone is deployed in bfloat16 or int8, for which ONNX '
+            'Runtime and OpenVINO have no node of ours; export the checkpoint '
+            'that was trained'
         )
     onnx = need('onnx')
     optimizer = need('onnxscript.optimizer', 'onnxscript')

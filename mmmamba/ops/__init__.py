@@ -20,7 +20,12 @@ from .depthwise_conv import depthwise_conv
 from .feed_forward import feed_forward
 from .linear import linear
 from .mixer_conv import mixer_conv
-from .packed_weight import is_packed, pack_weight, unpack_weight
+from .packed_weight import (
+    has_dot_products,
+    is_packed,
+    pack_weight,
+    unpack_weight,
+)
 from .scan_gate import scan_gate
 from .selective_scan import selective_scan
 from .stage import stage
@@ -35,6 +40,7 @@ __all__ = [
     'depthwise_conv',
     'describe_backends',
     'feed_forward',
+    'has_dot_products',
     'is_packed',
     'linear',
     'mixer_conv',

@@ -188,6 +188,8 @@ def describe_backends() -> dict[str, str]:
                 if not instructions.startswith('AVX'):
                     instructions = 'for any CPU'
                 words[device] += f', {instructions}'
+                if torch.ops.mmmamba.has_dot_products():
+                    words[device] += ' with products of bfloat16 and int8'
             if _forced:
                 words[device] += f', forced by {_CHOSEN_BY}'
         elif _problem is not None:

@@ -9,12 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import backend_for
+
 #: The numbers that are side by side, and the dtype of a packed weight: an
 #: integer one, which ``Module.to(dtype)`` leaves alone.
 PACKED_DTYPES = {
     'bfloat16': (2, torch.int16),
     'int8': (4, torch.int8),
 }
+
+
+def has_dot_products() -> bool:
+    """Tell whether packed weights are fast here.
+
+    Returns:
+        bool: Whether the ops are compiled, and the CPU has AVX-512's
+        instructions for products of bfloat16 and of int8.
+    """
+    compiled = backend_for(torch.device('cpu')) == 'cpp'
+    return compiled and torch.ops.mmmamba.has_dot_products()
 
 
 def is_packed(weight: Tensor) -> bool:

@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import load_golden, published_state_dict, relative_error
 from mmengine.registry import HOOKS
 from test_deploy.test_switch_to_deploy import SETTINGS, make_tiny
+from torch import nn
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.deploy import deploy_model, pack_products
-from mmmamba.ops import use_backend
+from mmmamba.ops import has_dot_products, use_backend
 
 # The bounds that docs/deploy.md gives.
 BOUNDS = {'bfloat16': 5e-3, 'int8': 2e-2}
@@ -115,13 +117,53 @@ def test_other_dtypes_are_refused():
 
 @torch.no_grad()
 def test_a_whole_model_and_twice():
-    model = torch.nn.Sequential(make_tiny()).eval()
+    model = nn.Sequential(make_tiny()).eval()
     x = torch.randn(1, 3, 64, 64)
     expected = deployed(model[0], 'int8')(x)
     deploy_model(model, 'int8')
     deploy_model(model, 'int8')  # what is packed is left alone
     for out, other in zip(model(x), expected):
         assert torch.equal(out, other)
+
+
+class Standardized(nn.Conv2d):
+    """A convolution with a forward of its own."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight / self.weight.std(), self.bias)
+
+
+@torch.no_grad()
+def test_large_convolutions_of_heads(compiled):
+    """In bfloat16, between float32 maps, where the CPU has it."""
+    layers = [
+        nn.Conv2d(256, 256, 1),
+        nn.Conv2d(256, 256, 3, groups=256),
+        nn.Conv2d(256, 256, 1, groups=2),
+        nn.Conv2d(256, 255, 1),
+        Standardized(256, 256, 1),
+        nn.Conv2d(255, 257, 3),
+    ]
+    for layer in layers:
+        x = torch.randn(2, layer.in_channels, 5, 6)
+        expected = layer(x)
+        large = layer in (layers[0], layers[5]) and has_dot_products()
+        for _ in range(2):
+            deploy_model(layer.eval(), 'int8')
+            found = layer(x)
+            assert found.dtype == torch.float32
+            assert (layer.weight.dtype == torch.bfloat16) == large
+            error = relative_error(found, expected)
+            assert 0 < error < 1e-2 if large else error == 0
+    layer = deploy_model(nn.Conv2d(256, 256, 1).eval(), 'float32')
+    assert layer.weight.dtype == torch.float32
+
+
+def test_what_is_slow_is_said():
+    model = make_tiny()
+    model.switch_to_deploy()
+    with use_backend('torch'), pytest.warns(UserWarning, match='slow here'):
+        pack_products(model, 'int8')
 
 
 @pytest.mark.parametrize('dtype', BOUNDS)

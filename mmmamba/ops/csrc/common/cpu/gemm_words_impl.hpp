@@ -72,15 +72,29 @@ inline FloatVec bfloat16_words(FloatVec first, FloatVec second) {
                     __builtin_convertvector(upper, UnsignedVec) << 16);
 }
 
-// Calls work(vector, first) for the vectors of a row; zeros fill the last one.
+// Calls work(vector, first) for the vectors of a row. Copies of the first number
+// fill the last one: what they are multiplied with is 0.
 template <typename Work>
 inline void for_row(const float* x, int64_t count, Work work) {
   int64_t i = 0;
   for (; i + kLanes<float> <= count; i += kLanes<float>) work(load(x + i), i);
   if (i == count) return;
-  float rest[kLanes<float>] = {};
-  std::copy_n(x + i, count - i, rest);
+  float rest[kLanes<float>];
+  std::fill(std::copy_n(x + i, count - i, rest), rest + kLanes<float>, *x);
   work(load(rest), i);
+}
+
+// All lanes in one number, by an operation of two vectors or numbers.
+template <typename Join>
+inline float reduce(FloatVec v, Join join) {
+  typedef float Quad __attribute__((vector_size(16)));
+  constexpr int kQuads = kLanes<float> / 4;
+  Quad quads[kQuads];
+  std::memcpy(quads, &v, sizeof(v));
+#pragma GCC unroll 4
+  for (int i = 1; i < kQuads; ++i) quads[0] = join(quads[0], quads[i]);
+  const Quad q = quads[0];
+  return join(join(q[0], q[1]), join(q[2], q[3]));
 }
 
 // Rounds a row to bfloat16. Like pack_int8(), it may write a vector beyond it.
@@ -96,24 +110,17 @@ typedef uint8_t ByteVec __attribute__((vector_size(MMMAMBA_SIMD_BYTES / 4)));
 // Rounds a row to 256 steps from its least to its largest number. Where one of
 // them is not finite, nor is the scale.
 inline void pack_int8(const float* x, int64_t count, float* words) {
-  FloatVec least = broadcast(x[0]), most = least, wrong = {};
-  for_row(x, count, [&](FloatVec v, int64_t i) MMMAMBA_INLINE {
-    if (i + kLanes<float> > count) return;
-    least = v < least ? v : least;
-    most = v > most ? v : most;
-    wrong += v * 0.0f;
+  const auto less = [](auto a, auto b) MMMAMBA_INLINE { return a < b ? a : b; };
+  const auto more = [](auto a, auto b) MMMAMBA_INLINE { return a > b ? a : b; };
+  const auto sum = [](auto a, auto b) MMMAMBA_INLINE { return a + b; };
+  FloatVec least = broadcast(x[0]), most = least, nothing = {};
+  for_row(x, count, [&](FloatVec v, int64_t) MMMAMBA_INLINE {
+    least = less(v, least);
+    most = more(v, most);
+    nothing += v * 0.0f;  // or NaN
   });
-  float low = least[0], high = most[0], nothing = wrong[0];
-  for (int lane = 1; lane < kLanes<float>; ++lane) {
-    low = std::min(low, least[lane]);
-    high = std::max(high, most[lane]);
-    nothing += wrong[lane];
-  }
-  for (int64_t i = count / kLanes<float> * kLanes<float>; i < count; ++i) {
-    low = std::min(low, x[i]);
-    high = std::max(high, x[i]);
-    nothing += x[i] * 0.0f;
-  }
+  const float low = reduce(least, less), high = reduce(most, more);
+  const float none = reduce(nothing, sum);
   const float range = high - low, step = range / 255;
   const float inverse = range > 1e-30f ? 255 / range : 0;
   auto* target = reinterpret_cast<uint8_t*>(words);
@@ -124,8 +131,8 @@ inline void pack_int8(const float* x, int64_t count, float* words) {
     std::memcpy(target + i, &bytes, sizeof(bytes));
   });
   float* end = words + (count + 3) / 4;
-  end[0] = step + nothing;
-  end[1] = low + nothing;
+  end[0] = step + none;
+  end[1] = low + none;
 }
 
 template <Precision kPrecision>

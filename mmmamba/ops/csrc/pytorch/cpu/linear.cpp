@@ -1,3 +1,4 @@
+#include "../../common/cpu/dispatch.hpp"
 #include "launch.h"
 #include "ops.h"
 
@@ -22,5 +23,9 @@ void linear(const Linear& in, const Tensor& y) {
 }
 
 MMMAMBA_INFERENCE_OP_ON(CPU, linear, Linear)
+
+TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
+  m.def("has_dot_products() -> bool", TORCH_FN(has_dot_products));
+}
 
 }  // namespace mmmamba::cpu

@@ -147,6 +147,8 @@ void in_passes(Matrices m, bool relu) {
 }
 
 void linear(const Linear& in, const Tensor& result) {
+  TORCH_CHECK_TYPE(!is_packed(in.weight),
+                   "linear: weight is packed, which is for CPUs");
   const auto dtype = in.x.scalar_type();
   dispatch("linear", result, [&](auto) {
     Matrices m{rows_of(in.x, dtype), rows_of(in.weight, dtype),
