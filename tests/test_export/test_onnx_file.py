@@ -151,6 +151,14 @@ def test_a_deployed_backbone_is_refused():
         exported(model)
 
 
+def test_a_backbone_with_fewer_bits_is_refused():
+    model = Model().eval()
+    model.backbone.switch_to_deploy('int8')
+    graph, images = exported(model, custom_op='block')
+    with pytest.raises(ExportError, match='deployed in bfloat16 or int8'):
+        make_onnx(graph, images)
+
+
 def test_narrow_blocks_are_refused_by_name():
     model = Model(channels=(32, 48, 64)).eval()
     graph, images = exported(model, custom_op='block')

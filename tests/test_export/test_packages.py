@@ -29,10 +29,12 @@ print(model.get_metadata()['mmmamba'])
 """
 
 
-def make(height, width, batch=1, custom_op=None):
+def make(height, width, batch=1, custom_op=None, dtype=None):
     """A graph of a small backbone, and images for it."""
     torch.manual_seed(0)
     backbone = lively(MobileMamba(SMALL)).eval()
+    if dtype is not None:
+        backbone.switch_to_deploy(dtype)
     facts = Facts(arch='small', shape=[height, width])
     graph = make_graph(backbone, facts, (height, width), custom_op=custom_op)
     return graph, torch.randn(batch, 3, height, width)
@@ -55,9 +57,10 @@ def test_torchscript(tmp_path):
 
 
 @pytest.mark.compiler
-def test_package_of_pytorch(tmp_path, run_python, compiled):
+@pytest.mark.parametrize('dtype', [None, 'int8'])
+def test_package_of_pytorch(tmp_path, run_python, compiled, dtype):
     """Any batch, height and width, in a process without OpenMMLab."""
-    graph, images = make(97, 130, batch=2, custom_op='block')
+    graph, images = make(97, 130, 2, 'block', dtype)
     file = tmp_path / 'm.pt2'
     write(graph, images, file, 'pt2', dynamic=['batch', 'height', 'width'])
     images = torch.randn(3, 3, 128, 80)
