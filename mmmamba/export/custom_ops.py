@@ -77,8 +77,20 @@ def _bidirectional_scan(g, x, projected, dt_weight, dt_bias, A, D):
 
 
 def _stem_conv(g, x, weights, biases):
-    pairs = zip(_tensors(weights), _tensors(biases))
-    return _node(g, 'StemConv', x, *(t for pair in pairs for t in pair))
+    weights = _tensors(weights)
+    float32 = torch.onnx.TensorProtoDataType.FLOAT
+    rounded = [weight.type().dtype() == torch.bfloat16 for weight in weights]
+    weights = [
+        g.op('Cast', weight, to_i=float32) if is_rounded else weight
+        for weight, is_rounded in zip(weights, rounded)
+    ]
+    pairs = zip(weights, _tensors(biases))
+    return _node(
+        g,
+        'StemConv',
+        *(x, *(t for pair in pairs for t in pair)),
+        bfloat16_i=int(any(rounded)),
+    )
 
 
 def _depthwise_conv(g, x, weight, bias, stride, act):

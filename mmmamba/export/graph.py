@@ -129,6 +129,7 @@ def make_graph(
     *,
     backbone_only: bool = False,
     custom_op: str | None = None,
+    dtype: str = 'float32',
     logits: bool = False,
 ) -> Graph:
     """Bring a model into the form that is exported.
@@ -142,6 +143,8 @@ def make_graph(
             False.
         custom_op (str, optional): ``'scan'`` or ``'block'``, if a library of
             mmmamba is to run them. Defaults to None.
+        dtype (str): What the products of ``'block'`` multiply, as in
+            ``switch_to_deploy``. Defaults to ``'float32'``.
         logits (bool): Segmentors: whether to end in logits. Defaults to
             False.
 
@@ -154,7 +157,7 @@ def make_graph(
     model: Any = copy.deepcopy(trained).eval()
     if isinstance(model, MobileMamba):
         model = Features(model)
-    replace_backbones(model, custom_op)
+    replace_backbones(model, custom_op, dtype)
     replace_pools(model)
     fuse_conv_bn(model)
     model.requires_grad_(False)
@@ -224,12 +227,15 @@ def _body(model, shape, example, labels) -> tuple[str, nn.Module]:
     )
 
 
-def replace_backbones(model: nn.Module, custom_op: str | None) -> None:
+def replace_backbones(
+    model: nn.Module, custom_op: str | None, dtype: str
+) -> None:
     """Put the form for export in the place of each MobileMamba.
 
     Args:
         model (nn.Module): The model, changed in place.
         custom_op (str, optional): See :func:`make_graph`.
+        dtype (str): See :func:`make_graph`.
 
     Raises:
         ExportError: If there is none, or if it is deployed.
@@ -252,6 +258,6 @@ def replace_backbones(model: nn.Module, custom_op: str | None) -> None:
             )
         if custom_op == 'block':
             if not part.deploy:
-                part.switch_to_deploy()
+                part.switch_to_deploy(dtype)
             continue
         model.set_submodule(name, Network(part, custom_op == 'scan'))

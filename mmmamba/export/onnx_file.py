@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
-from mmmamba.ops import is_packed
 from mmmamba.utils.onnx import trace
 
 from .custom_ops import VERSION, custom_nodes
@@ -74,18 +73,17 @@ def make_onnx(
 
     Raises:
         ExportError: If the opset is not tested, a package is missing, or the
-            backbone is deployed with fewer bits.
+            backbone is deployed in bfloat16.
     """
     if opset not in OPSETS:
         raise ExportError(
             f'opset {opset} is not supported; it may be '
             f'{", ".join(map(str, OPSETS))}'
         )
-    if any(is_packed(p) for p in graph.parameters()):
+    if any(p.dtype == torch.int16 for p in graph.parameters()):
         raise ExportError(
-            'the backbone is deployed in bfloat16 or int8, for which ONNX '
-            'Runtime and OpenVINO have no node of ours; export the checkpoint '
-            'that was trained'
+            'the backbone is deployed in bfloat16, which our nodes do not '
+            'have; export the checkpoint that was trained, or int8'
         )
     onnx = need('onnx')
     optimizer = need('onnxscript.optimizer', 'onnxscript')

@@ -18,11 +18,18 @@ from torch import Tensor
 
 from mmmamba.deploy.libraries import openvino_extension, ort_library
 from mmmamba.deploy.runtimes import openvino_core_with_ops
+from mmmamba.ops import pack_weight
 
 pytestmark = pytest.mark.usefixtures('compiled')
 onnx = pytest.importorskip('onnx')
 
 NAME = 'stage1/the_node'
+ONNX_TYPES = {
+    torch.float32: 'FLOAT',
+    torch.int8: 'INT8',
+    torch.int16: 'INT16',
+    torch.float64: 'DOUBLE',
+}
 SIZES = [(1, 7, 9), (3, 12, 5), (3, 1, 1), (2, 33, 17)]
 
 
@@ -34,10 +41,9 @@ SIZES = [(1, 7, 9), (3, 12, 5), (3, 1, 1), (2, 33, 17)]
 def graph(op: str, inputs: list[Tensor | None], **attributes):
     """A model of one node, whose inputs have any sizes."""
 
-    def value(name: str, sizes: list | None = None):
-        return onnx.helper.make_tensor_value_info(
-            name, onnx.TensorProto.FLOAT, sizes
-        )
+    def value(name: str, sizes: list | None = None, dtype=torch.float32):
+        kind = getattr(onnx.TensorProto, ONNX_TYPES[dtype])
+        return onnx.helper.make_tensor_value_info(name, kind, sizes)
 
     names = ['' if t is None else f'x{i}' for i, t in enumerate(inputs)]
     while not names[-1]:
@@ -46,7 +52,7 @@ def graph(op: str, inputs: list[Tensor | None], **attributes):
         op, names, ['y'], name=NAME, domain='mmmamba', **attributes
     )
     present = [
-        value(name, [f'{name}_{axis}' for axis in range(t.dim())])
+        value(name, [f'{name}_{axis}' for axis in range(t.dim())], t.dtype)
         for name, t in zip(names, inputs)
         if name
     ]
@@ -244,6 +250,42 @@ def test_block(session, size, settings):
     check(found, op('block')(*arguments.values()))
 
 
+@pytest.mark.parametrize('rows', [(1,), (70,), (3, 9, 20)])
+def test_linear_in_int8(session, rows):
+    x, weight, bias, _ = cases.linear_inputs(1, 41, 283)
+    given = [torch.randn(*rows, 41), pack_weight(weight, 'int8'), bias, None]
+    found = session('Linear', given, relu=1)(given)
+    check(found, op('linear')(*given[:3], True, None))
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_block_in_int8(session, size):
+    """The linear layers but x_proj, as switch_to_deploy('int8') packs them."""
+    arguments, _, attributes = block_case(size)
+    for name, places in dict(
+        ffn1=(0, 2), ssm=(0, 11), proj=(0,), ffn2=(0, 2)
+    ).items():
+        for place in places:
+            weight = pack_weight(arguments[name][place], 'int8')
+            arguments[name][place] = weight
+    inputs = []
+    for name, value in arguments.items():
+        if name != 'eps':
+            inputs += value if isinstance(value, list) else [value]
+    found = session('Block', inputs, **attributes)(inputs)
+    check(found, op('block')(*arguments.values()))
+
+
+def test_stem_conv_in_bfloat16(session):
+    """The attribute does what bfloat16 weights do for the op."""
+    inputs, _ = cases.stem_case((2, 70, 51), 16, 31, 64, 50)
+    weights = [t.bfloat16() for t in inputs[1::2]]
+    expected = op('stem_conv')(inputs[0], weights, inputs[2::2])
+    inputs[1::2] = [t.float() for t in weights]
+    found = session('StemConv', inputs, bfloat16=1)(inputs)
+    check(found, expected)
+
+
 # ---------------------------------------------------------------------------
 # All nodes
 # ---------------------------------------------------------------------------
@@ -322,6 +364,35 @@ def test_bad_shapes(session, op, place, shape, named):
     message = rf'(?s)mmmamba\.{op} .*{NAME}.*: .*({named})(?!\w)'
     with pytest.raises(Exception, match=message):
         session(op, inputs, threads=ENOUGH_FOR_ERRORS)(inputs)
+
+
+def packed(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int8)
+
+
+@pytest.mark.parametrize(
+    'op, place, value, named',
+    [
+        ('Linear', 1, packed(11, 283, 4), 'weight must have shape'),
+        ('Linear', 1, packed(40, 283), 'weight must have shape'),
+        ('Linear', 2, packed(283), 'bias must be float32'),
+        ('Block', 7, packed(5, 240, 4), r'ssm\.in_weight must have shape'),
+        ('Block', 11, packed(120, 12), r'ssm\.x_proj must be float32'),
+    ],
+)
+def test_bad_packed_weights(session, op, place, value, named):
+    inputs = good(op)
+    inputs[place] = value
+    with pytest.raises(Exception, match=rf'(?s){NAME}.*: .*{named}'):
+        session(op, inputs, threads=ENOUGH_FOR_ERRORS)(inputs)
+
+
+@pytest.mark.parametrize('dtype', [torch.int16, torch.float64])
+def test_other_types_are_refused(session, dtype):
+    inputs = good('Linear')
+    inputs[1] = inputs[1].to(dtype)
+    with pytest.raises(Exception, match='packed weight'):
+        session('Linear', inputs, threads=ENOUGH_FOR_ERRORS)(inputs)
 
 
 @pytest.mark.parametrize(

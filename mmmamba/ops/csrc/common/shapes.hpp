@@ -67,9 +67,17 @@ class ShapeRules {
   }
 
  protected:
-  // A symbol of the patterns that follow.
-  void define(std::string_view symbol, Size size) {
-    symbols_.emplace_back(symbol, std::move(size));
+  // The weight of a linear layer with fewer bits, `numbers` in four bytes: see
+  // mmmamba/ops/packed_weight.py.
+  template <typename Shape>
+  void check_packed(std::string_view name, const Shape& shape, int64_t numbers,
+                    std::string_view in, std::string_view out) {
+    const std::string count = std::to_string(numbers);
+    const std::string rows = std::string(in) + "/" + count;  // rounded up
+    symbols_.emplace_back(rows, ((*this)[in] + (numbers - 1)) / numbers);
+    check_shape(
+        name, shape,
+        rows + (numbers == 4 ? "+2 " : " ") + std::string(out) + " " + count);
   }
 
   template <typename Shape>

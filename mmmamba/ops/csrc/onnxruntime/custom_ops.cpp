@@ -153,7 +153,7 @@ class Kernel {
     for (size_t i = 0; i < count && i < inputs.size(); ++i) {
       const OrtValue* value = nullptr;
       check(api_.KernelContext_GetInput(context, i, &value));
-      if (value != nullptr) inputs[i] = array(value, shapes[i]);
+      if (value != nullptr) inputs[i] = array(i, value, shapes[i]);
     }
     node_.check(node_, who_, inputs, attributes_);
     const auto shape = node_.result(inputs, attributes_);
@@ -210,17 +210,24 @@ class Kernel {
       throw NodeError(who_ + ": the attribute " + name + " has another type");
   }
 
-  Array array(const OrtValue* value, std::vector<int64_t>& shape) const {
+  Array array(size_t index, const OrtValue* value,
+              std::vector<int64_t>& shape) const {
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api_.GetTensorTypeAndShape(value, &info));
+    auto type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t axes = 0;
-    OrtStatus* status = api_.GetDimensionsCount(info, &axes);
+    OrtStatus* status = api_.GetTensorElementType(info, &type);
+    if (status == nullptr) status = api_.GetDimensionsCount(info, &axes);
     shape.resize(axes + 1);  // so that a scalar has a shape, too
     if (status == nullptr)
       status = api_.GetDimensions(info, shape.data(), axes);
     api_.ReleaseTensorTypeAndShapeInfo(info);
     check(status);
-    return {data(value), shape.data(), axes};
+    const bool is_int8 = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+    if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT && !is_int8)
+      throw NodeError(who_ + ": input " + std::to_string(index) +
+                      " must be float32, or a packed weight of int8");
+    return {data(value), shape.data(), axes, is_int8 ? 4 : 1};
   }
 
   float* data(const OrtValue* value) const {
@@ -255,7 +262,12 @@ CustomOp custom_op(const Node& node) {
   op.GetInputTypeCount = [](const OrtCustomOp* op) {
     return node_of(op).required.size();
   };
-  op.GetInputType = op.GetOutputType = [](const OrtCustomOp*, size_t) {
+  // Those behind x may be packed weights; the kernel looks at their types.
+  op.GetInputType = [](const OrtCustomOp*, size_t i) {
+    return i == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+                  : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  };
+  op.GetOutputType = [](const OrtCustomOp*, size_t) {
     return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   };
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };

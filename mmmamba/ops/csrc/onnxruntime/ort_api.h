@@ -23,7 +23,11 @@ struct OrtValue;
 
 enum OrtErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
 
-enum ONNXTensorElementDataType { ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1 };
+enum ONNXTensorElementDataType {
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED = 0,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 = 3,
+};
 
 enum OrtMemType { OrtMemTypeDefault = 0 };
 
@@ -40,7 +44,9 @@ struct OrtApi {
   OrtStatus* (*AddCustomOpDomain)(OrtSessionOptions*, OrtCustomOpDomain*);
   void* unused29[22];
   OrtStatus* (*GetTensorMutableData)(OrtValue*, void** data);
-  void* unused52[9];
+  void* unused52[8];
+  OrtStatus* (*GetTensorElementType)(const OrtTensorTypeAndShapeInfo*,
+                                     ONNXTensorElementDataType*);
   OrtStatus* (*GetDimensionsCount)(const OrtTensorTypeAndShapeInfo*, size_t*);
   OrtStatus* (*GetDimensions)(const OrtTensorTypeAndShapeInfo*, int64_t* sizes,
                               size_t count);
@@ -115,6 +121,7 @@ MMMAMBA_ORT_AT(OrtApi, CreateCustomOpDomain, 26);
 MMMAMBA_ORT_AT(OrtApi, CustomOpDomain_Add, 27);
 MMMAMBA_ORT_AT(OrtApi, AddCustomOpDomain, 28);
 MMMAMBA_ORT_AT(OrtApi, GetTensorMutableData, 51);
+MMMAMBA_ORT_AT(OrtApi, GetTensorElementType, 60);
 MMMAMBA_ORT_AT(OrtApi, GetDimensionsCount, 61);
 MMMAMBA_ORT_AT(OrtApi, GetDimensions, 62);
 MMMAMBA_ORT_AT(OrtApi, GetTensorTypeAndShape, 65);

@@ -67,8 +67,9 @@ class Operation : public ov::op::Op {
     bool known = true;
     for (const auto& input : inputs()) {
       const auto type = input.get_element_type();
-      NODE_VALIDATION_CHECK(this, type.compatible(ov::element::f32),
-                            "inputs must be f32, got ", type);
+      NODE_VALIDATION_CHECK(
+          this, type.compatible(ov::element::f32) || type == ov::element::i8,
+          "inputs must be f32, or packed weights of i8, got ", type);
       const auto& shape = input.get_partial_shape();
       if (shape.rank().is_dynamic())
         return set_output_type(0, ov::element::f32, result);
@@ -77,7 +78,9 @@ class Operation : public ov::op::Op {
       for (const auto& size : shape)
         sizes.back().push_back(size.is_static() ? size.get_length() : -1);
     }
-    const Inputs arrays = named(sizes, [](size_t) { return nullptr; });
+    const Inputs arrays = named(
+        sizes, [](size_t) { return nullptr; },
+        [&](size_t i) { return get_input_element_type(i); });
     if (known) check(arrays);
     const auto shape = node_.result(arrays, state_.attributes);
     result = std::vector<ov::Dimension>(shape.begin(), shape.end());
@@ -91,8 +94,10 @@ class Operation : public ov::op::Op {
     std::vector<std::vector<int64_t>> sizes;
     for (const auto& tensor : inputs)
       sizes.emplace_back(tensor.get_shape().begin(), tensor.get_shape().end());
-    const Inputs arrays =
-        named(sizes, [&](size_t i) { return inputs[i].data<const float>(); });
+    const Inputs arrays = named(
+        sizes,
+        [&](size_t i) { return static_cast<const float*>(inputs[i].data()); },
+        [&](size_t i) { return inputs[i].get_element_type(); });
     check(arrays);
     const auto shape = node_.result(arrays, state_.attributes);
     outputs[0].set_shape(ov::Shape(shape.begin(), shape.end()));
@@ -109,9 +114,9 @@ class Operation : public ov::op::Op {
 
  private:
   // The inputs that there are, in their places among all that there may be.
-  template <typename Data>
-  Inputs named(const std::vector<std::vector<int64_t>>& sizes,
-               const Data& data) const {
+  template <typename Data, typename Type>
+  Inputs named(const std::vector<std::vector<int64_t>>& sizes, const Data& data,
+               const Type& type) const {
     Inputs arrays(node_.required.size());
     size_t next = 0;
     for (size_t i = 0; i < arrays.size() && next < sizes.size(); ++i) {
@@ -119,7 +124,7 @@ class Operation : public ov::op::Op {
       static const int64_t scalar = 0;
       const auto& shape = sizes[next];
       arrays[i] = {data(next), shape.empty() ? &scalar : shape.data(),
-                   shape.size()};
+                   shape.size(), type(next) == ov::element::i8 ? 4 : 1};
       ++next;
     }
     return arrays;

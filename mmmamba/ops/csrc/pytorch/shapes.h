@@ -27,13 +27,7 @@ class Shapes : public ShapeRules<Shapes, c10::SymInt> {
   void check_weight(std::string_view name, const Tensor& t, std::string_view in,
                     std::string_view out) {
     if (!is_packed(t)) return ShapeRules::check_weight(name, t, in, out);
-    const int64_t numbers = numbers_in_word(t);
-    const std::string count = std::to_string(numbers);
-    const std::string rows = std::string(in) + "/" + count;  // rounded up
-    define(rows, ((*this)[in] + (numbers - 1)) / numbers);
-    check_shape(
-        name, t.sym_sizes(),
-        rows + (numbers == 4 ? "+2 " : " ") + std::string(out) + " " + count);
+    check_packed(name, t.sym_sizes(), numbers_in_word(t), in, out);
     check_device(name, t);
   }
 

@@ -1,4 +1,4 @@
-// A contiguous float32 tensor of any runtime, or none.
+// A contiguous float32 tensor of any runtime, a packed weight, or none.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@ struct Array {
   const float* data = nullptr;
   const int64_t* shape = nullptr;  // null if the tensor is absent
   size_t axes = 0;
+  int64_t numbers = 1;  // in four bytes; of a packed weight 2 or 4
 
   explicit operator bool() const { return shape != nullptr; }
 

@@ -212,12 +212,6 @@ block::Conv conv_of(const Array& weight, const Array& bias) {
   return {weight[0], weight.data, bias.data};
 }
 
-// A weight with fewer bits is packed, its last axis the numbers of a word.
-gemm::Weight weight_of(const Array& weight) {
-  if (weight.axes == 2) return {weight.data};
-  return {weight.data, gemm::Precision(weight[2])};
-}
-
 block::FFN ffn_of(const FFNParameters<Array>& p) {
   return {p.weight1[1], weight_of(p.weight1), weight_of(p.weight2),
           p.bias1.data, p.bias2.data};

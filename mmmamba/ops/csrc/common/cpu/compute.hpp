@@ -41,6 +41,10 @@ void compute(gemm::Args first, gemm::Args second, int64_t rows,
              const Runtime& runtime);
 void compute(const block::Args& args, const Runtime& runtime);
 
+inline gemm::Weight weight_of(const Array& weight) {
+  return {weight.data, gemm::Precision(weight.numbers)};
+}
+
 // The parameters of a block one after the other, absent ones too, by name.
 BlockParameters<Array> block_parameters(const Array* list);
 block::Args block_args(const Array& x, const BlockParameters<Array>& p,

@@ -72,8 +72,8 @@ inline FloatVec bfloat16_words(FloatVec first, FloatVec second) {
                     __builtin_convertvector(upper, UnsignedVec) << 16);
 }
 
-// Calls work(vector, first) for the vectors of a row. Copies of the first number
-// fill the last one: what they are multiplied with is 0.
+// Calls work(vector, first) for the vectors of a row. Copies of the first
+// number fill the last one: what they are multiplied with is 0.
 template <typename Work>
 inline void for_row(const float* x, int64_t count, Work work) {
   int64_t i = 0;

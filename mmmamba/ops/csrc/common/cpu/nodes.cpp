@@ -24,7 +24,16 @@ class Shapes : public ShapeRules<Shapes, int64_t> {
 
   void check(std::string_view name, const Array& array,
              std::string_view pattern) {
-    if (array) check_shape(name, array, pattern);
+    if (!array) return;
+    require(array.numbers == 1, name, " must be float32");
+    check_shape(name, array, pattern);
+  }
+
+  void check_weight(std::string_view name, const Array& array,
+                    std::string_view in, std::string_view out) {
+    if (array.numbers == 1)
+      return ShapeRules::check_weight(name, array, in, out);
+    check_packed(name, array, array.numbers, in, out);
   }
 
   template <typename... Message>
@@ -130,14 +139,15 @@ struct DepthwiseConv {
   }
 };
 
-// x as rows, and the layer that they pass.
-gemm::Args layer(const Array& x, const Array& weight, const Array& bias) {
+// x as rows, and a layer of so many inputs that they pass.
+gemm::Args layer(const Array& x, int64_t in, const Array& weight,
+                 const Array& bias) {
   gemm::Args args = {};
-  args.in = weight[0];
+  args.in = in;
   args.out = weight[1];
   args.sample = std::max<int64_t>(product(x.begin() + 1, x.end() - 1), 1);
   args.x = {x.data, args.in};
-  args.weight = {weight.data};
+  args.weight = weight_of(weight);
   args.bias = bias.data;
   return args;
 }
@@ -162,7 +172,7 @@ struct Linear {
   }
 
   void compute(float* y, const Runtime& runtime) const {
-    gemm::Args args = layer(x, weight, bias);
+    gemm::Args args = layer(x, x[x.axes - 1], weight, bias);
     args.relu = relu;
     args.residual = {residual.data, args.out};
     args.y = {y, args.out};
@@ -186,8 +196,8 @@ struct FeedForward {
   Shape result() const { return shape_of(x); }
 
   void compute(float* y, const Runtime& runtime) const {
-    gemm::Args first = layer(x, weight1, bias1);
-    gemm::Args second = layer(x, weight2, bias2);
+    gemm::Args first = layer(x, x[x.axes - 1], weight1, bias1);
+    gemm::Args second = layer(x, first.out, weight2, bias2);
     first.relu = true;
     second.residual = first.x;
     second.shortcut = {shortcut.data, second.out};
@@ -200,8 +210,10 @@ struct FeedForward {
 struct StemConv {
   const Array& x;
   std::vector<Array> weights, biases;
+  bool bfloat16;
 
-  StemConv(const Inputs& in, const Attributes&) : x(in[0]) {
+  StemConv(const Inputs& in, const Attributes& attributes)
+      : x(in[0]), bfloat16(attributes.bfloat16 != 0) {
     for (size_t i = 1; i < in.size(); i += 2) {
       weights.push_back(in[i]);
       biases.push_back(in[i + 1]);
@@ -234,6 +246,7 @@ struct StemConv {
     args.layers = layers.data();
     args.depth = static_cast<int64_t>(layers.size());
     args.y = y;
+    args.bfloat16 = bfloat16;
     mmmamba::compute(args, runtime);
   }
 };
@@ -301,7 +314,7 @@ bool Node::has(const std::string& attribute) const {
 const std::vector<Node>& nodes() {
   static const std::vector<Node> table = {
       node<BidirectionalScan>("BidirectionalScan", inputs(6, {5})),
-      node<StemConv>("StemConv", inputs(9, {})),
+      node<StemConv>("StemConv", inputs(9, {}), {"bfloat16"}),
       node<DepthwiseConv>("DepthwiseConv", inputs(3, {2}), {"stride", "act"}),
       node<Linear>("Linear", inputs(4, {2, 3}), {"relu"}),
       node<FeedForward>("FeedForward", inputs(6, {5})),

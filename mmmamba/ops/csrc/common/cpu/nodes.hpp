@@ -24,6 +24,7 @@ struct Attributes {
   int64_t stride = 1;
   std::string act = "none";
   int64_t relu = 0;
+  int64_t bfloat16 = 0;
   float eps = 1e-5f;
 
   // Calls visitor(name, value) for those that a node has.
@@ -32,6 +33,7 @@ struct Attributes {
     if (node.has("stride")) visitor("stride", stride);
     if (node.has("act")) visitor("act", act);
     if (node.has("relu")) visitor("relu", relu);
+    if (node.has("bfloat16")) visitor("bfloat16", bfloat16);
     if (node.has("eps")) visitor("eps", eps);
   }
 };

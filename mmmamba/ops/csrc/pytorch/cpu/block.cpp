@@ -11,8 +11,8 @@ void block(const Block& in, const Tensor& y) {
   const auto add = [&](const Tensor& t) {
     kept_alive.push_back(weight_parameter(t));
     const Tensor& kept = kept_alive.back();
-    parameters.push_back(
-        {weight_of(kept).data, kept.sizes().data(), kept.sizes().size()});
+    parameters.push_back({weight_of(kept).data, kept.sizes().data(),
+                          kept.sizes().size(), numbers_in_word(kept)});
   };
   const auto add_all = [&](at::TensorList list) {
     for (const Tensor& t : list) add(t);
