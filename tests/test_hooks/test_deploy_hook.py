@@ -33,6 +33,13 @@ def test_deploys_what_is_not_trained(stage, train_loop):
         assert isinstance(runner.model[2], nn.Identity)
 
 
+def test_fewer_bits():
+    runner = make_runner(None)
+    SwitchToDeployHook(dtype='int8').before_test(runner)
+    dtypes = {p.dtype for p in runner.model[0].parameters()}
+    assert torch.int8 in dtypes
+
+
 @pytest.mark.parametrize('stage', ['before_val', 'before_test'])
 def test_leaves_training_alone(stage):
     runner = make_runner(object.__new__(EpochBasedTrainLoop))

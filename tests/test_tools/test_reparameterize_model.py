@@ -56,6 +56,22 @@ def test_the_same_detector(checkpoint, run_tool, tmp_path):
             assert relative_error(out, plain) <= 1e-5
 
 
+@torch.no_grad()
+def test_a_detector_in_int8(checkpoint, run_tool, tmp_path):
+    model, path = checkpoint
+    target = tmp_path / 'int8.pth'
+    options = ['--dtype', 'int8', *ARGUMENTS]
+    assert run_tool(TOOL, CONFIG, path, target, *options) == 0
+    fast = build(**{'model.backbone.deploy': 'int8'}).eval()
+    meta = load_checkpoint(fast, str(target), strict=True)['meta']
+    assert meta['deploy'] == 'int8'
+    model.backbone.switch_to_deploy('int8')
+    x = torch.randn(1, 3, 320, 256)
+    for found, expected in zip(fast(x), model(x)):
+        for out, same in zip(found, expected):
+            assert torch.equal(out, same)
+
+
 @pytest.mark.parametrize(
     'source, target, options, message',
     [

@@ -119,6 +119,8 @@ def test_metrics_folded_norms_and_dumped_maps(folder, checkpoint):
     test = ['test.py', 'config.py', checkpoint, '--work-dir', 'work']
     plain = metrics(finish(start(folder, *test, '--out', 'maps')))
     assert plain == metrics(finish(start(folder, *test, '--fuse-conv-bn')))
+    int8 = metrics(finish(start(folder, *test, '--deploy-dtype', 'int8')))
+    assert int8 == pytest.approx(plain, abs=2)
 
     # The printed figures are those of the dumped maps.
     intersection, union, truth_area = np.zeros((3, 4))
