@@ -5,8 +5,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from mmmamba.ops import has_dot_products
-
 _INSTALL = (
     'pip install onedl-mmengine && '
     'pip install --no-build-isolation --no-cache-dir onedl-mmcv'
@@ -28,8 +26,8 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
         model (nn.Module): Any model in eval mode, with its weights loaded.
         dtype (str): What the 1x1 convolutions of a MobileMamba multiply, as
             in its ``switch_to_deploy``. Unless it is ``'float32'``, other
-            convolutions that are large and not depthwise, as in heads,
-            compute in bfloat16, if the CPU has instructions for it. Defaults
+            convolutions that are large and not grouped, as in heads, compute
+            in bfloat16, if the CPU has instructions for it. Defaults
             to ``'float32'``.
 
     Returns:
@@ -67,34 +65,57 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
             )
     fuse_conv_bn(model)
     pack_products(model, dtype)
-    if dtype != 'float32' and has_dot_products():
-        _round_convolutions(model)
+    if dtype != 'float32':
+        round_convolutions(model)
     return model.eval()
 
 
-def _round_convolutions(model: nn.Module) -> None:
-    """Let large convolutions compute in bfloat16; their maps stay float32."""
+class RoundedConv2d(nn.Conv2d):
+    """A convolution that computes in bfloat16, between float32 maps.
+
+    Its weight stays float32, as others may read it; ``rounded`` is what
+    multiplies.
+    """
+
+    rounded: Tensor
+
+    def _conv_forward(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        kinds = input.dtype, self.rounded.dtype
+        if kinds != (torch.float32, torch.bfloat16):  # after .half() and such
+            return super()._conv_forward(input, weight, bias)
+        bias = None if bias is None else bias.bfloat16()
+        y = super()._conv_forward(input.bfloat16(), self.rounded, bias)
+        return y.float()
+
+
+def round_convolutions(model: nn.Module) -> None:
+    """Let large convolutions compute in bfloat16, where that is fast.
+
+    Args:
+        model (nn.Module): Any model with its weights loaded, changed in
+            place. Depthwise and grouped convolutions, and those that compute
+            in a way of their own, stay as they are.
+    """
     from mmcv.cnn.bricks.wrappers import Conv2d
 
+    from .network import multiplies_fewer_bits
+
+    if not multiplies_fewer_bits(model):
+        return
     for layer in model.modules():
-        # A convolution that computes in a way of its own stays as it is.
         if (
-            type(layer).forward in (nn.Conv2d.forward, Conv2d.forward)
+            isinstance(layer, nn.Conv2d)
+            and type(layer) in (nn.Conv2d, Conv2d)
             and layer.groups == 1
-            and layer.weight.numel() >= _LARGE
             and layer.weight.dtype == torch.float32
+            and layer.weight.numel() >= _LARGE
         ):
-            layer.bfloat16()
-            layer.register_forward_pre_hook(_to_bfloat16)
-            layer.register_forward_hook(_to_float32)
-
-
-def _to_bfloat16(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-    return inputs[0].bfloat16()
-
-
-def _to_float32(layer: nn.Module, inputs: tuple[Tensor], y: Tensor) -> Tensor:
-    return y.float()
+            layer.__class__ = RoundedConv2d
+            layer.register_buffer(
+                'rounded', layer.weight.detach().bfloat16(), persistent=False
+            )
 
 
 def _is_deployed(part: nn.Module) -> bool:

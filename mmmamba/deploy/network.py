@@ -111,6 +111,19 @@ def check_dtype(dtype: str) -> None:
         )
 
 
+def multiplies_fewer_bits(model: nn.Module) -> bool:
+    """Tell whether products of bfloat16 and int8 are fast for a model.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        bool: Whether all of it is on a CPU that has instructions for them.
+    """
+    on_cpu = all(p.device.type == 'cpu' for p in model.parameters())
+    return on_cpu and has_dot_products()
+
+
 def pack_products(network: nn.Module, dtype: str) -> None:
     """Give the weights of convolutions fewer bits, in place.
 
@@ -124,20 +137,29 @@ def pack_products(network: nn.Module, dtype: str) -> None:
         dtype (str): ``'bfloat16'`` or ``'int8'``; ``'float32'`` does nothing.
 
     Raises:
-        ValueError: If the dtype is another one.
+        ValueError: If the dtype is another one, or the network is packed in
+            another one.
     """
     check_dtype(dtype)
     if dtype == 'float32':
         return
-    if not has_dot_products():
+    if not multiplies_fewer_bits(network):
         warnings.warn(
-            f'products of {dtype} are slow here, as the compiled ops or the '
-            "CPU's instructions for them are missing; float32 is faster",
+            f'products of {dtype} are slow here: they are for CPUs, and need '
+            "the compiled ops and the CPU's instructions for them; float32 is "
+            'faster',
             stacklevel=2,
         )
     for layer in network.modules():
         if isinstance(layer, Linear) and not is_packed(layer.weight):
             layer.pack(dtype)
+        elif isinstance(layer, Linear):
+            _, packed_dtype = PACKED_DTYPES[dtype]
+            if layer.weight.dtype != packed_dtype:
+                raise ValueError(
+                    f'the network is deployed with fewer bits already, and '
+                    f'not in {dtype}'
+                )
         elif isinstance(layer, Stem):
             for conv in list(layer)[1:]:
                 conv.weight.data = conv.weight.data.bfloat16()

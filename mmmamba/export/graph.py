@@ -9,6 +9,7 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.deploy import pack_products
 from mmmamba.deploy.export_layers import Network
 
 from .errors import ExportError
@@ -258,6 +259,10 @@ def replace_backbones(
             )
         if custom_op == 'block':
             if not part.deploy:
-                part.switch_to_deploy(dtype)
+                part.switch_to_deploy()
+            try:
+                pack_products(part, dtype)
+            except ValueError as error:  # it is packed in another dtype
+                raise ExportError(str(error)) from None
             continue
         model.set_submodule(name, Network(part, custom_op == 'scan'))

@@ -47,6 +47,7 @@ def linear(
         op = torch.ops.mmmamba.linear.default
         return op(x, weight, bias, relu, residual)
     if packed:
+        Shapes('linear').check(x=(x, '... C>=1'))
         unpacked = unpack_weight(weight, x.shape[-1]).to(x.dtype)
         x, weight = round_rows(x, weight), unpacked
     if not torch.jit.is_tracing():

@@ -18,6 +18,9 @@ PACKED_DTYPES = {
     'int8': (4, torch.int8),
 }
 
+# So many products of a uint8 and an int8 fit into the sum, an int32.
+_MOST_ROWS = 2**31 // (255 * 127)
+
 
 def has_dot_products() -> bool:
     """Tell whether packed weights are fast here.
@@ -50,12 +53,23 @@ def pack_weight(weight: Tensor, dtype: str) -> Tensor:
         column's step, and of the sum of its rounded numbers.
 
     Raises:
-        ValueError: If the dtype is another one.
+        ValueError: If the dtype or the shape is another one, or the sums of
+            int8 products may be larger than an int32.
     """
     if dtype not in PACKED_DTYPES:
         raise ValueError(
             f'weights are packed as {" or ".join(PACKED_DTYPES)}, not as '
             f'{dtype}'
+        )
+    if weight.dim() != 2 or len(weight) < 1:
+        raise ValueError(
+            f'a weight to pack must have shape (C>=1, C_out), got '
+            f'{tuple(weight.shape)}'
+        )
+    if dtype == 'int8' and len(weight) > _MOST_ROWS:
+        raise ValueError(
+            f'a weight of {len(weight)} rows is too long for int8, whose sums '
+            f'hold {_MOST_ROWS} products'
         )
     numbers, packed_dtype = PACKED_DTYPES[dtype]
     weight = F.pad(weight.float(), (0, 0, 0, -len(weight) % numbers))

@@ -91,8 +91,9 @@ def add_deploy_options(parser: argparse.ArgumentParser, same: str) -> None:
         '--deploy-dtype',
         choices=DTYPES,
         help='as --fuse-conv-bn, with 1x1 convolutions of the backbone that '
-        f'multiply bfloat16 or int8: nearly the same {same}, faster on CPUs '
-        'that have instructions for it',
+        'multiply bfloat16 or int8, and large convolutions of neck and head '
+        f'in bfloat16: nearly the same {same}, faster on CPUs that have '
+        'instructions for it',
     )
 
 

@@ -1,6 +1,7 @@
 """Tests of networks that are deployed with fewer bits."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.deploy import deploy_model, pack_products
+from mmmamba.deploy.model import RoundedConv2d
 from mmmamba.ops import has_dot_products, use_backend
 
 # The bounds that docs/deploy.md gives.
@@ -152,11 +154,30 @@ def test_large_convolutions_of_heads(compiled):
             deploy_model(layer.eval(), 'int8')
             found = layer(x)
             assert found.dtype == torch.float32
-            assert (layer.weight.dtype == torch.bfloat16) == large
+            assert isinstance(layer, RoundedConv2d) == large
+            assert layer.weight.dtype == torch.float32
             error = relative_error(found, expected)
             assert 0 < error < 1e-2 if large else error == 0
     layer = deploy_model(nn.Conv2d(256, 256, 1).eval(), 'float32')
-    assert layer.weight.dtype == torch.float32
+    assert type(layer) is nn.Conv2d
+
+
+@torch.no_grad()
+def test_a_rounded_convolution_is_one_as_before(compiled):
+    """Its weight may be shared, read, copied, saved; it may get a dtype."""
+    first, second = nn.Conv2d(256, 256, 1), nn.Conv2d(256, 256, 1)
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.ReLU(), second).eval()
+    x = torch.randn(1, 256, 4, 4)
+    expected, state = model(x), copy.deepcopy(model.state_dict())
+    deploy_model(model, 'bfloat16')
+    assert relative_error(model(x), expected) < 2e-2
+    assert relative_error(first(input=x), first(x)) == 0
+    assert state.keys() == model.state_dict().keys()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x), model(x))
+    assert relative_error(model.double()(x.double()), expected) < 1e-5
+    assert model.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_what_is_slow_is_said():
@@ -164,6 +185,11 @@ def test_what_is_slow_is_said():
     model.switch_to_deploy()
     with use_backend('torch'), pytest.warns(UserWarning, match='slow here'):
         pack_products(model, 'int8')
+    with pytest.raises(ValueError, match='already, and not in bfloat16'):
+        pack_products(model, 'bfloat16')
+    model = make_tiny().to('meta')
+    with pytest.warns(UserWarning, match='they are for CPUs'):
+        model.switch_to_deploy('int8')
 
 
 @pytest.mark.parametrize('dtype', BOUNDS)

@@ -32,7 +32,7 @@ class Model(nn.Module):
 def exported(model, size=(64, 96), batch=2, custom_op=None, **options):
     """The graph, and example images."""
     facts = Facts(shape=list(size), custom_ops=custom_op is not None)
-    graph = make_graph(model, facts, size, custom_op=custom_op)
+    graph = make_graph(model, facts, size, custom_op=custom_op, **options)
     return graph, torch.randn(batch, 3, *size)
 
 
@@ -149,6 +149,18 @@ def test_a_deployed_backbone_is_refused():
     model.backbone.switch_to_deploy()
     with pytest.raises(ExportError, match='deployed already'):
         exported(model)
+
+
+def test_int8_of_a_backbone_that_is_deployed():
+    """In float32 it gets fewer bits, in other ones it is refused."""
+    model = Model().eval()
+    model.backbone.switch_to_deploy()
+    graph, _ = exported(model, custom_op='block', dtype='int8')
+    assert torch.int8 in {p.dtype for p in graph.parameters()}
+    model = Model().eval()
+    model.backbone.switch_to_deploy('bfloat16')
+    with pytest.raises(ExportError, match='already, and not in int8'):
+        exported(model, custom_op='block', dtype='int8')
 
 
 def test_a_backbone_in_bfloat16_is_refused():

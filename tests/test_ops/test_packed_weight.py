@@ -72,6 +72,19 @@ def test_others_are_refused():
         packed = pack_weight(torch.randn(9, 4), dtype)
         with pytest.raises(ValueError, match='packed weight of 40 channels'):
             unpack_weight(packed, 40)
+        for shape in ((4,), (0, 4), (1, 1, 3, 4)):
+            with pytest.raises(ValueError, match='must have shape'):
+                pack_weight(torch.zeros(shape), dtype)
+    with pytest.raises(ValueError, match='hold 66311 products'):
+        pack_weight(torch.zeros(66312, 1), 'int8')
+
+
+def test_infinity_in_bfloat16():
+    """What fills the words of an odd number of channels is 0."""
+    weight = pack_weight(torch.ones(17, 20), 'bfloat16')
+    x = torch.ones(2, 17)
+    x[1, 0] = torch.inf
+    assert torch.equal(linear(x, weight)[1], torch.full((20,), torch.inf))
 
 
 @pytest.mark.parametrize('size', SIZES)

@@ -28,17 +28,21 @@ void run(const TaskKernels<Args>& kernels, const Args& args,
 
 const gemm::Kernels& gemm_kernels(const gemm::Weight& weight) {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
-  static const auto dot_products = avx512_dot::gemm::kernels();
   const bool is_packed = weight.precision != gemm::Precision::kFloat;
-  if (is_packed && has_dot_products()) return dot_products;
+  if (is_packed && has_dot_products()) {
+    static const auto dot_products = avx512_dot::gemm::kernels();
+    return dot_products;
+  }
 #endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(gemm::kernels);
 }
 
 const stem_conv::Kernels& stem_kernels(bool bfloat16) {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
-  static const auto dot_products = avx512_dot::stem_conv::kernels();
-  if (bfloat16 && has_dot_products()) return dot_products;
+  if (bfloat16 && has_dot_products()) {
+    static const auto dot_products = avx512_dot::stem_conv::kernels();
+    return dot_products;
+  }
 #endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(stem_conv::kernels);
 }

@@ -72,15 +72,14 @@ inline FloatVec bfloat16_words(FloatVec first, FloatVec second) {
                     __builtin_convertvector(upper, UnsignedVec) << 16);
 }
 
-// Calls work(vector, first) for the vectors of a row. Copies of the first
-// number fill the last one: what they are multiplied with is 0.
+// Calls work(vector, first) for the vectors of a row, the last one filled.
 template <typename Work>
-inline void for_row(const float* x, int64_t count, Work work) {
+inline void for_row(const float* x, int64_t count, float fill, Work work) {
   int64_t i = 0;
   for (; i + kLanes<float> <= count; i += kLanes<float>) work(load(x + i), i);
   if (i == count) return;
   float rest[kLanes<float>];
-  std::fill(std::copy_n(x + i, count - i, rest), rest + kLanes<float>, *x);
+  std::fill(std::copy_n(x + i, count - i, rest), rest + kLanes<float>, fill);
   work(load(rest), i);
 }
 
@@ -100,7 +99,7 @@ inline float reduce(FloatVec v, Join join) {
 // Rounds a row to bfloat16. Like pack_int8(), it may write a vector beyond it.
 inline void pack_bfloat16(const float* x, int64_t count, float* words) {
   auto* target = reinterpret_cast<BFloat16*>(words);
-  for_row(x, count, [&](FloatVec v, int64_t i) MMMAMBA_INLINE {
+  for_row(x, count, 0, [&](FloatVec v, int64_t i) MMMAMBA_INLINE {
     store_float(target + i, v);
   });
 }
@@ -108,13 +107,13 @@ inline void pack_bfloat16(const float* x, int64_t count, float* words) {
 typedef uint8_t ByteVec __attribute__((vector_size(MMMAMBA_SIMD_BYTES / 4)));
 
 // Rounds a row to 256 steps from its least to its largest number. Where one of
-// them is not finite, nor is the scale.
+// them, or their distance, is not finite, nor is the scale.
 inline void pack_int8(const float* x, int64_t count, float* words) {
   const auto less = [](auto a, auto b) MMMAMBA_INLINE { return a < b ? a : b; };
   const auto more = [](auto a, auto b) MMMAMBA_INLINE { return a > b ? a : b; };
   const auto sum = [](auto a, auto b) MMMAMBA_INLINE { return a + b; };
   FloatVec least = broadcast(x[0]), most = least, nothing = {};
-  for_row(x, count, [&](FloatVec v, int64_t) MMMAMBA_INLINE {
+  for_row(x, count, *x, [&](FloatVec v, int64_t) MMMAMBA_INLINE {
     least = less(v, least);
     most = more(v, most);
     nothing += v * 0.0f;  // or NaN
@@ -124,7 +123,7 @@ inline void pack_int8(const float* x, int64_t count, float* words) {
   const float range = high - low, step = range / 255;
   const float inverse = range > 1e-30f ? 255 / range : 0;
   auto* target = reinterpret_cast<uint8_t*>(words);
-  for_row(x, count, [&](FloatVec v, int64_t i) MMMAMBA_INLINE {
+  for_row(x, count, *x, [&](FloatVec v, int64_t i) MMMAMBA_INLINE {
     const IntVec steps =
         __builtin_convertvector((v - low) * inverse + 0.5f, IntVec);
     const ByteVec bytes = __builtin_convertvector(steps, ByteVec);
