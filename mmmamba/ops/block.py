@@ -59,6 +59,9 @@ class LocalParameters(NamedTuple):
 class BlockParameters(NamedTuple):
     """Parameters of a block, in the order of its layers.
 
+    The weights of linear layers but ``x_proj`` may be packed
+    (:func:`pack_weight`).
+
     Attributes:
         conv1 (LayerParameters): First depthwise convolution.
         ffn1 (FFNParameters): First FFN.

@@ -22,7 +22,9 @@ def stem_conv(
     Args:
         x (Tensor): Input, ``(B, C, H, W)`` of any strides, floating point.
         weights (Sequence[Tensor]): Of each convolution, ``(3, 3, C, C')``,
-            the next one's C being C'.
+            the next one's C being C'. If one of them is bfloat16 and ``x``
+            is float32, the compiled version for the CPU may round what it
+            multiplies to bfloat16, where C is 16 or more.
         biases (Sequence[Tensor]): Of each convolution, ``(C',)``.
 
     Returns:
