@@ -102,7 +102,7 @@ def round_convolutions(model: nn.Module) -> None:
 
     from .network import multiplies_fewer_bits
 
-    if not multiplies_fewer_bits(model):
+    if not multiplies_fewer_bits(model, 'bfloat16'):
         return
     for layer in model.modules():
         if (

@@ -111,17 +111,18 @@ def check_dtype(dtype: str) -> None:
         )
 
 
-def multiplies_fewer_bits(model: nn.Module) -> bool:
-    """Tell whether products of bfloat16 and int8 are fast for a model.
+def multiplies_fewer_bits(model: nn.Module, dtype: str) -> bool:
+    """Tell whether products with fewer bits are fast for a model.
 
     Args:
         model (nn.Module): Any model.
+        dtype (str): ``'bfloat16'`` or ``'int8'``.
 
     Returns:
         bool: Whether all of it is on a CPU that has instructions for them.
     """
     on_cpu = all(p.device.type == 'cpu' for p in model.parameters())
-    return on_cpu and has_dot_products()
+    return on_cpu and has_dot_products(dtype)
 
 
 def pack_products(network: nn.Module, dtype: str) -> None:
@@ -143,7 +144,7 @@ def pack_products(network: nn.Module, dtype: str) -> None:
     check_dtype(dtype)
     if dtype == 'float32':
         return
-    if not multiplies_fewer_bits(network):
+    if not multiplies_fewer_bits(network, dtype):
         warnings.warn(
             f'products of {dtype} are slow here: they are for CPUs, and need '
             "the compiled ops and the CPU's instructions for them; float32 is "

@@ -188,8 +188,11 @@ def describe_backends() -> dict[str, str]:
                 if not instructions.startswith('AVX'):
                     instructions = 'for any CPU'
                 words[device] += f', {instructions}'
-                if torch.ops.mmmamba.has_dot_products():
-                    words[device] += ' with products of bfloat16 and int8'
+                has_products = torch.ops.mmmamba.has_dot_products
+                dtypes = [d for d in ('bfloat16', 'int8') if has_products(d)]
+                if dtypes:
+                    products = ' and '.join(dtypes)
+                    words[device] += f' with products of {products}'
             if _forced:
                 words[device] += f', forced by {_CHOSEN_BY}'
         elif _problem is not None:

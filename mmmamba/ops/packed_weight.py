@@ -22,15 +22,18 @@ PACKED_DTYPES = {
 _MOST_ROWS = 2**31 // (255 * 127)
 
 
-def has_dot_products() -> bool:
+def has_dot_products(dtype: str) -> bool:
     """Tell whether packed weights are fast here.
+
+    Args:
+        dtype (str): ``'bfloat16'`` or ``'int8'``.
 
     Returns:
         bool: Whether the ops are compiled, and the CPU has AVX-512's
-        instructions for products of bfloat16 and of int8.
+        instructions for products of the dtype.
     """
     compiled = backend_for(torch.device('cpu')) == 'cpp'
-    return compiled and torch.ops.mmmamba.has_dot_products()
+    return compiled and torch.ops.mmmamba.has_dot_products(dtype)
 
 
 def is_packed(weight: Tensor) -> bool:

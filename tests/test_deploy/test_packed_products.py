@@ -149,7 +149,9 @@ def test_large_convolutions_of_heads(compiled):
     for layer in layers:
         x = torch.randn(2, layer.in_channels, 5, 6)
         expected = layer(x)
-        large = layer in (layers[0], layers[5]) and has_dot_products()
+        large = layer in (layers[0], layers[5]) and has_dot_products(
+            'bfloat16'
+        )
         for _ in range(2):
             deploy_model(layer.eval(), 'int8')
             found = layer(x)

@@ -28,10 +28,16 @@ void run(const TaskKernels<Args>& kernels, const Args& args,
 
 const gemm::Kernels& gemm_kernels(const gemm::Weight& weight) {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
-  const bool is_packed = weight.precision != gemm::Precision::kFloat;
-  if (is_packed && has_dot_products()) {
-    static const auto dot_products = avx512_dot::gemm::kernels();
-    return dot_products;
+  using gemm::Precision;
+  static const DotProducts products = dot_products();
+  if (weight.precision != Precision::kFloat &&
+      products == DotProducts::kBFloat16) {
+    static const auto kernels = avx512_dot::gemm::kernels();
+    return kernels;
+  }
+  if (weight.precision == Precision::kInt8 && products == DotProducts::kInt8) {
+    static const auto kernels = avx512_vnni::gemm::kernels();
+    return kernels;
   }
 #endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(gemm::kernels);
@@ -39,9 +45,9 @@ const gemm::Kernels& gemm_kernels(const gemm::Weight& weight) {
 
 const stem_conv::Kernels& stem_kernels(bool bfloat16) {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
-  if (bfloat16 && has_dot_products()) {
-    static const auto dot_products = avx512_dot::stem_conv::kernels();
-    return dot_products;
+  if (bfloat16 && dot_products() == DotProducts::kBFloat16) {
+    static const auto kernels = avx512_dot::stem_conv::kernels();
+    return kernels;
   }
 #endif
   return MMMAMBA_KERNELS_FOR_THIS_CPU(stem_conv::kernels);

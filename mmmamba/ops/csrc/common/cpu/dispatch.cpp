@@ -22,14 +22,17 @@ InstructionSet instruction_set() {
   return InstructionSet::kPortable;
 }
 
-bool has_dot_products() {
+DotProducts dot_products() {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
-  return instruction_set() == InstructionSet::kAvx512 &&
-         __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
+  const char* most = std::getenv("ONEDNN_MAX_CPU_ISA");
+  const std::string name = most ? most : "";
+  if (instruction_set() == InstructionSet::kAvx512 && name != "AVX512_CORE" &&
+      __builtin_cpu_supports("avx512vnni"))
+    return name != "AVX512_CORE_VNNI" && __builtin_cpu_supports("avx512bf16")
+               ? DotProducts::kBFloat16
+               : DotProducts::kInt8;
 #endif
+  return DotProducts::kNone;
 }
 
 }  // namespace mmmamba

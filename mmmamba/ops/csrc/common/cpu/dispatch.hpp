@@ -28,7 +28,10 @@ enum class InstructionSet { kPortable, kAvx2, kAvx512 };
 
 InstructionSet instruction_set();
 
-// Whether AVX-512 sums products of bfloat16 and of int8.
-bool has_dot_products();
+// The products that this CPU sums in one instruction of AVX-512; with bfloat16
+// also those of int8. Heeds ONEDNN_MAX_CPU_ISA, as PyTorch's convolutions do.
+enum class DotProducts { kNone, kInt8, kBFloat16 };
+
+DotProducts dot_products();
 
 }  // namespace mmmamba

@@ -57,4 +57,5 @@ struct Kernels {
 }  // namespace mmmamba::gemm
 
 MMMAMBA_DECLARE_KERNELS(gemm, Kernels kernels())
-MMMAMBA_DECLARE_DOT_KERNELS(gemm, Kernels kernels())
+MMMAMBA_DECLARE_KERNELS_IN(avx512_vnni, gemm, Kernels kernels())
+MMMAMBA_DECLARE_KERNELS_IN(avx512_dot, gemm, Kernels kernels())

@@ -35,7 +35,7 @@ MMMAMBA_INLINE inline void multiply_add(SumVec<kPrecision>& sum, FloatVec x,
   if constexpr (kPrecision == Precision::kFloat) {
     sum += x * w;
   } else if constexpr (kPrecision == Precision::kBFloat16) {
-#if MMMAMBA_DOT_PRODUCTS
+#if MMMAMBA_DOT_BFLOAT16
     sum = (FloatVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
 #else
     const UnsignedVec a = (UnsignedVec)x, b = (UnsignedVec)w;
@@ -43,7 +43,7 @@ MMMAMBA_INLINE inline void multiply_add(SumVec<kPrecision>& sum, FloatVec x,
     sum += (FloatVec)(a & 0xFFFF0000u) * (FloatVec)(b & 0xFFFF0000u);
 #endif
   } else {
-#if MMMAMBA_DOT_PRODUCTS
+#if MMMAMBA_DOT_INT8
     sum = (IntVec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
 #else
 #pragma GCC unroll 4

@@ -7,31 +7,25 @@
 
 #include <cstdint>
 
-// Declares what a family offers, in each of its namespaces.
-#define MMMAMBA_DECLARE_KERNELS(family, ...) \
-  namespace mmmamba::portable::family {      \
-  using namespace ::mmmamba::family;         \
-  __VA_ARGS__;                               \
-  }                                          \
-  namespace mmmamba::avx2::family {          \
-  using namespace ::mmmamba::family;         \
-  __VA_ARGS__;                               \
-  }                                          \
-  namespace mmmamba::avx512::family {        \
-  using namespace ::mmmamba::family;         \
-  __VA_ARGS__;                               \
+// Declares what a family offers, in the namespace of an instruction set.
+#define MMMAMBA_DECLARE_KERNELS_IN(isa, family, ...) \
+  namespace mmmamba::isa::family {                   \
+  using namespace ::mmmamba::family;                 \
+  __VA_ARGS__;                                       \
   }
 
-// AVX-512 with sums of products of bfloat16 and of int8, which some families
-// have, too; GCC knows its instructions from version 10 on.
+// The same in each that all families have.
+#define MMMAMBA_DECLARE_KERNELS(family, ...)                \
+  MMMAMBA_DECLARE_KERNELS_IN(portable, family, __VA_ARGS__) \
+  MMMAMBA_DECLARE_KERNELS_IN(avx2, family, __VA_ARGS__)     \
+  MMMAMBA_DECLARE_KERNELS_IN(avx512, family, __VA_ARGS__)
+
+// AVX-512 with sums of products of int8 (avx512_vnni), or of bfloat16 and int8
+// (avx512_dot), which some families have, too. GCC knows the instructions from
+// version 10 on.
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
 #define MMMAMBA_HAS_DOT_KERNELS 1
 #endif
-#define MMMAMBA_DECLARE_DOT_KERNELS(family, ...) \
-  namespace mmmamba::avx512_dot::family {        \
-  using namespace ::mmmamba::family;             \
-  __VA_ARGS__;                                   \
-  }
 
 namespace mmmamba {
 

@@ -4,15 +4,18 @@
 // The including file defines MMMAMBA_ISA, the namespace of all this, and
 // MMMAMBA_SIMD_BYTES, the width of a register. Only the vector extension of GCC
 // and Clang is used, so that one source serves AVX-512, AVX2, SSE2 and NEON;
-// and, with MMMAMBA_DOT_PRODUCTS, AVX-512's instructions for products of
-// bfloat16 and of int8.
+// and, with MMMAMBA_DOT_BFLOAT16 and MMMAMBA_DOT_INT8, AVX-512's instructions
+// for sums of such products.
 #pragma once
 
 #include "isa.hpp"
 #include "target.hpp"
 
-#ifndef MMMAMBA_DOT_PRODUCTS
-#define MMMAMBA_DOT_PRODUCTS 0
+#ifndef MMMAMBA_DOT_BFLOAT16
+#define MMMAMBA_DOT_BFLOAT16 0
+#endif
+#ifndef MMMAMBA_DOT_INT8
+#define MMMAMBA_DOT_INT8 0
 #endif
 
 // For lambdas: in templates they do not inherit the target of the function
@@ -81,7 +84,7 @@ inline FloatVec load_float(const BFloat16* source) {
 
 // Rounds to the nearest, a tie to even.
 inline void store_float(BFloat16* target, FloatVec v) {
-#if MMMAMBA_DOT_PRODUCTS
+#if MMMAMBA_DOT_BFLOAT16
   const auto rounded = _mm512_cvtneps_pbh((__m512)v);
 #else
   UnsignedVec bits = (UnsignedVec)v;

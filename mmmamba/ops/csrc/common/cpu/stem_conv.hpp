@@ -37,4 +37,4 @@ struct Kernels {
 }  // namespace mmmamba::stem_conv
 
 MMMAMBA_DECLARE_KERNELS(stem_conv, Kernels kernels())
-MMMAMBA_DECLARE_DOT_KERNELS(stem_conv, Kernels kernels())
+MMMAMBA_DECLARE_KERNELS_IN(avx512_dot, stem_conv, Kernels kernels())

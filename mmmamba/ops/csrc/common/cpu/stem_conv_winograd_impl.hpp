@@ -37,8 +37,8 @@ struct PanelChannels {
 // ------------------------------------------------------------ weight and input
 
 constexpr Precision kTilePrecision =
-    MMMAMBA_DOT_PRODUCTS ? Precision::kBFloat16 : Precision::kFloat;
-using TileInput = std::conditional_t<MMMAMBA_DOT_PRODUCTS, BFloat16, float>;
+    MMMAMBA_DOT_BFLOAT16 ? Precision::kBFloat16 : Precision::kFloat;
+using TileInput = std::conditional_t<MMMAMBA_DOT_BFLOAT16, BFloat16, float>;
 
 // Words of a run of the channels; a zero fills the last one.
 inline int64_t run_words(int64_t in) {

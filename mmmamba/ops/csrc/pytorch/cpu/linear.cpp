@@ -25,7 +25,11 @@ void linear(const Linear& in, const Tensor& y) {
 MMMAMBA_INFERENCE_OP_ON(CPU, linear, Linear)
 
 TORCH_LIBRARY_FRAGMENT(mmmamba, m) {
-  m.def("has_dot_products() -> bool", TORCH_FN(has_dot_products));
+  m.def("has_dot_products(str dtype) -> bool", [](c10::string_view dtype) {
+    const auto least =
+        dtype == "int8" ? DotProducts::kInt8 : DotProducts::kBFloat16;
+    return dot_products() >= least;
+  });
 }
 
 }  // namespace mmmamba::cpu
