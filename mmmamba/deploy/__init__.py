@@ -16,7 +16,6 @@ _MODULES = {
     'openvino_extension': 'libraries',
     'ort_library': 'libraries',
     'pack_products': 'network',
-    'round_convolutions': 'model',
 }
 __all__ = list(_MODULES)
 

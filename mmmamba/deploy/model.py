@@ -66,7 +66,7 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     fuse_conv_bn(model)
     pack_products(model, dtype)
     if dtype != 'float32':
-        round_convolutions(model)
+        _round_convolutions(model)
     return model.eval()
 
 
@@ -90,13 +90,11 @@ class RoundedConv2d(nn.Conv2d):
         return y.float()
 
 
-def round_convolutions(model: nn.Module) -> None:
+def _round_convolutions(model: nn.Module) -> None:
     """Let large convolutions compute in bfloat16, where that is fast.
 
-    Args:
-        model (nn.Module): Any model with its weights loaded, changed in
-            place. Depthwise and grouped convolutions, and those that compute
-            in a way of their own, stay as they are.
+    Grouped ones, and those that compute in a way of their own, stay as they
+    are.
     """
     from mmcv.cnn.bricks.wrappers import Conv2d
 

@@ -408,9 +408,7 @@ def make_here(
     torch_dtype = DTYPES[dtype]
     packs = args.fuse and args.device == 'cpu' and dtype in deploy.DTYPES
     if packs and has_mobilemamba(model):
-        deploy.pack_products(model, dtype)
-        if dtype != 'float32':
-            deploy.round_convolutions(model)
+        deploy.deploy_model(model, dtype)
         torch_dtype = torch.float32
     model = model.to(torch_dtype, memory_format=layout)
     images = torch.rand(batch_size, 3, *model.shape, device=args.device)

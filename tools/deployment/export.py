@@ -21,6 +21,7 @@ from mmmamba.export import (
 from mmmamba.export.check import Difference, compare
 from mmmamba.export.formats import SUFFIXES, check_packages, write
 from mmmamba.export.quantize import find_images
+from mmmamba.ops import is_packed
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -143,7 +144,7 @@ def main() -> None:
     facts.preprocessed = args.with_preprocess
     # PyTorch runs a package, and has the compiled ops.
     custom_op = 'block' if kind == 'pt2' else args.custom_op
-    packed = is_packed(args, kind)
+    packed = packs_int8(args, kind)
     facts.custom_ops = custom_op is not None
     graph = make_graph(
         model,
@@ -172,16 +173,12 @@ def main() -> None:
     if args.check:
         file = args.out / 'model.onnx' if kind == 'web' else args.out
         # A number that int8 rounds to the other step is no error.
-        exact = args.dtype == 'fp32' and not has_packed_weights(graph)
+        rounds = any(map(is_packed, graph.parameters()))
+        exact = args.dtype == 'fp32' and not rounds
         report(compare(graph, file, example), exact)
 
 
-def has_packed_weights(graph: torch.nn.Module) -> bool:
-    """Tell whether the graph multiplies fewer bits than float32's."""
-    return any(not p.is_floating_point() for p in graph.parameters())
-
-
-def is_packed(args: argparse.Namespace, kind: str) -> bool:
+def packs_int8(args: argparse.Namespace, kind: str) -> bool:
     """Tell whether our own ops multiply int8: none of them is calibrated."""
     ours = kind == 'pt2' or args.custom_op == 'block'
     return ours and args.dtype == 'int8'
@@ -249,7 +246,7 @@ def check_options(
         raise UsageError('--check cannot run Core ML files: macOS alone does')
     if kind == 'web':
         check_web(args)
-    if is_packed(args, kind):
+    if packs_int8(args, kind):
         if args.calibration is not None:
             raise UsageError(
                 'in blocks of ours int8 has nothing to calibrate: leave '

@@ -29,18 +29,15 @@ inline Tensor parameter(const OptionalTensor& t,
   return t->to(dtype).contiguous();
 }
 
-// Whether the weight of a linear layer has fewer bits than float32
-// (mmmamba/ops/packed_weight.py), and how many of its numbers are in four
-// bytes.
-inline bool is_packed(const Tensor& t) {
-  return t.scalar_type() == at::kShort || t.scalar_type() == at::kChar;
-}
-
+// How many numbers of the weight of a linear layer are in four bytes; with
+// several it is packed (mmmamba/ops/packed_weight.py).
 inline int64_t numbers_in_word(const Tensor& t) {
   return t.scalar_type() == at::kShort  ? 2
          : t.scalar_type() == at::kChar ? 4
                                         : 1;
 }
+
+inline bool is_packed(const Tensor& t) { return numbers_in_word(t) > 1; }
 
 // The weight of a linear layer as kernels take it.
 inline Tensor weight_parameter(const Tensor& t) {

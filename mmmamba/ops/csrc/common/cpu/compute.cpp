@@ -29,7 +29,7 @@ void run(const TaskKernels<Args>& kernels, const Args& args,
 const gemm::Kernels& gemm_kernels(const gemm::Weight& weight) {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
   using gemm::Precision;
-  static const DotProducts products = dot_products();
+  const DotProducts products = dot_products();
   if (weight.precision != Precision::kFloat &&
       products == DotProducts::kBFloat16) {
     static const auto kernels = avx512_dot::gemm::kernels();

@@ -22,7 +22,9 @@ InstructionSet instruction_set() {
   return InstructionSet::kPortable;
 }
 
-DotProducts dot_products() {
+namespace {
+
+DotProducts find_dot_products() {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
   const char* most = std::getenv("ONEDNN_MAX_CPU_ISA");
   const std::string name = most ? most : "";
@@ -33,6 +35,13 @@ DotProducts dot_products() {
                : DotProducts::kInt8;
 #endif
   return DotProducts::kNone;
+}
+
+}  // namespace
+
+DotProducts dot_products() {
+  static const DotProducts found = find_dot_products();
+  return found;
 }
 
 }  // namespace mmmamba

@@ -29,7 +29,8 @@ enum class InstructionSet { kPortable, kAvx2, kAvx512 };
 InstructionSet instruction_set();
 
 // The products that this CPU sums in one instruction of AVX-512; with bfloat16
-// also those of int8. Heeds ONEDNN_MAX_CPU_ISA, as PyTorch's convolutions do.
+// also those of int8. Heeds ONEDNN_MAX_CPU_ISA, as PyTorch's convolutions do;
+// looked up once.
 enum class DotProducts { kNone, kInt8, kBFloat16 };
 
 DotProducts dot_products();

@@ -151,11 +151,11 @@ struct WinogradTile {
   }
 };
 
-template <int kTiles, int kVectors, typename Sums>
-MMMAMBA_INLINE inline void store_tiles(const Layer& layer,
-                                       const PanelChannels& channels,
-                                       const Sums& sums, int64_t column,
-                                       int64_t width, float* y) {
+template <int kTiles, int kVectors>
+MMMAMBA_INLINE inline void store_tiles(
+    const Layer& layer, const PanelChannels& channels,
+    const Tile<kTiles, kVectors, kTilePrecision>& sums, int64_t column,
+    int64_t width, float* y) {
 #pragma GCC unroll 8
   for (int t = 0; t < kTiles; ++t) {
     if (column + 2 * t >= width) continue;
@@ -193,14 +193,12 @@ void tile_outputs(const Layer& layer, const PanelChannels& channels,
     sums += both;
     tiles.left(sums, first);
     tiles.left(sums, second);
-    store_tiles<kTiles, kVectors>(layer, channels, sums, 2 * tile, width,
-                                  rows[k]);
+    store_tiles(layer, channels, sums, 2 * tile, width, rows[k]);
     sums = right;
     sums += both;
     tiles.right(sums, first);
     tiles.right(sums, second);
-    store_tiles<kTiles, kVectors>(layer, channels, sums, 2 * tile + 1, width,
-                                  rows[k]);
+    store_tiles(layer, channels, sums, 2 * tile + 1, width, rows[k]);
   }
 }
 
