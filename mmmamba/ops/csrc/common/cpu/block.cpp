@@ -39,10 +39,11 @@ class Samples {
   void run() {
     const Map x = take(p_.channels), y = map(y_, p_.channels);
     conv(p_.conv1, map(input_, p_.channels), p_.channels, x);
-    ffn(p_.ffn1, x, nullptr);
+    ffn(p_.ffn1, x, nullptr,
+        {p_.ssm.channels, 2 * p_.ssm.inner, p_.ssm.in_weight});
     mixer(x);
     conv(p_.conv2, as_const(x), p_.channels, y);
-    ffn(p_.ffn2, y, input_);
+    ffn(p_.ffn2, y, input_, {});
   }
 
  private:
@@ -101,13 +102,15 @@ class Samples {
   }
 
   // In place.
-  void ffn(const block::FFN& p, const Map& x, const float* shortcut) const {
+  void ffn(const block::FFN& p, const Map& x, const float* shortcut,
+           const gemm::Next& next) const {
     const int64_t channels = p_.channels;
     auto first = product(x, channels, p.weight1, p.bias1, p.hidden, nullptr);
     auto second = product({}, p.hidden, p.weight2, p.bias2, channels, x.data);
     first.relu = true;
     second.residual = first.x;
     second.shortcut = {shortcut, channels};
+    second.next = next;
     runtime_.named("mmmamba::feed_forward",
                    [&] { compute(first, second, rows_, runtime_); });
   }
@@ -115,8 +118,10 @@ class Samples {
   Map ssm(const Map& input) {
     const auto& p = p_.ssm;
     const Map xz = take(2 * p.inner), x = take(p.inner);
-    linear(product(input, p.channels, p.in_weight, p.in_bias, 2 * p.inner,
-                   xz.data));
+    auto in = product(input, p.channels, p.in_weight, p.in_bias, 2 * p.inner,
+                      xz.data);
+    in.next = {p.inner, p.channels, p.out_weight};  // x_proj is small
+    linear(in);
     conv(p.conv, as_const(xz), p.inner, x, Act::kSilu);
     const Map projected = take(projected_);
     linear(
@@ -141,7 +146,10 @@ class Samples {
     args.scanned = args.y = {xz.data, xz.batch, xz.pixel};
     runtime_.named("mmmamba::scan_gate", [&] { compute(args, runtime_); });
     const Map y = take(p.channels);
-    linear(product(xz, p.inner, p.out_weight, p.out_bias, p.channels, y.data));
+    auto out =
+        product(xz, p.inner, p.out_weight, p.out_bias, p.channels, y.data);
+    out.next = {p_.channels, p_.channels, p_.proj_weight};
+    linear(out);
     return y;
   }
 
@@ -167,6 +175,7 @@ class Samples {
     auto proj = product(mixed, p_.channels, p_.proj_weight, p_.proj_bias,
                         p_.channels, x.data);
     proj.residual = {x.data, x.pixel};
+    proj.next = {p_.channels, p_.ffn2.hidden, p_.ffn2.weight1};
     linear(proj);
   }
 

@@ -148,8 +148,14 @@ void compute(const gemm::Args& args, int64_t rows, const Runtime& runtime) {
   const auto& k = gemm_kernels(args.weight);
   const int64_t panels = k.count_panels(args.out);
   if (rows < kRowsOfThread * runtime.threads()) {
+    const auto share = [&](int64_t panels) {
+      return (panels + runtime.threads() - 1) / runtime.threads();
+    };
+    const int64_t next_share = share(k.count_panels(args.next.out));
     runtime.parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
-      k.linear(args, 0, rows, begin, end);
+      gemm::Args columns = args;
+      columns.next.panel = begin / share(panels) * next_share;
+      k.linear(columns, 0, rows, begin, end);
     });
   } else {
     share_rows(rows, args.sample, runtime, [&](int64_t begin, int64_t end) {
@@ -164,6 +170,7 @@ void compute(gemm::Args first, gemm::Args second, int64_t rows,
     Scratch scratch{rows * first.out};
     first.y = {scratch.take(rows * first.out), first.out};
     second.x = {first.y.data, first.out};
+    first.next = {second.in, second.out, second.weight};
     compute(first, rows, runtime);
     compute(second, rows, runtime);
   } else {

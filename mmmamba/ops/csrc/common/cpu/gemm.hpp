@@ -32,6 +32,15 @@ struct Weight {
   Precision precision = Precision::kFloat;
 };
 
+// The product that follows. What a thread will read of its weight first is
+// prefetched towards the end of this one: a network's weights are in no near
+// cache when their turn comes.
+struct Next {
+  int64_t in, out;  // 0 if none follows
+  Weight weight;
+  int64_t panel;  // the thread's first
+};
+
 // y = act(x * weight + bias) + residual + shortcut, with x (rows, in).
 struct Args {
   int64_t in, out;
@@ -42,6 +51,7 @@ struct Args {
   bool relu;
   Matrix<const float> residual, shortcut;
   Matrix<float> y;
+  Next next;
 };
 
 // A panel is some neighbouring columns of the weight.

@@ -41,14 +41,21 @@ inline int64_t scratch_size(int64_t rows, int64_t in) {
   return strassen_size(rows, in + 4) + 3 * kNR;
 }
 
-// What to prefetch before a product of so many rows.
+// What to prefetch for the product that follows, of so many rows.
 inline Prefetch first_panels(const Args& args, int64_t rows) {
-  const float* left = args.weight.data;
-  if (args.weight.precision != Precision::kFloat)
-    return {{left}, args.out, words(args)};
-  const float* right = left + half_columns(args.out);
-  return {
-      {left, strassen_pays(args, rows) ? right : nullptr}, args.out, args.in};
+  const Next& next = args.next;
+  if (next.panel * kNR >= next.out) return {};
+  Args product = args;
+  product.in = next.in;
+  product.out = next.out;
+  product.weight = next.weight;
+  const float* left = next.weight.data + next.panel * kNR;
+  if (next.weight.precision != Precision::kFloat)
+    return {{left}, next.out, words(product)};
+  const float* right = left + half_columns(next.out);
+  return {{left, strassen_pays(product, rows) ? right : nullptr},
+          next.out,
+          next.in};
 }
 
 // The columns [first, last) of a product with fewer bits: rounds the rows of x.
@@ -66,8 +73,8 @@ inline void multiply_packed(const Args& args, int64_t begin, int64_t end,
 }
 
 inline void multiply(const Args& args, int64_t begin, int64_t end,
-                     int64_t first, int64_t last, float* buffer,
-                     const Prefetch& next = {}) {
+                     int64_t first, int64_t last, float* buffer) {
+  const Prefetch next = first_panels(args, end - begin);
   switch (args.weight.precision) {
     case Precision::kBFloat16:
       return multiply_packed<Precision::kBFloat16>(args, begin, end, first,
@@ -101,11 +108,11 @@ inline void feed_forward(Args first, Args second, int64_t row_begin,
   const int64_t size = scratch_size(rows, std::max(first.in, hidden));
   float* buffer = kept_scratch(size + rows * hidden);
   float* between = buffer + size;
+  first.next = {second.in, second.out, second.weight};
   for_parts(row_begin, row_end, rows, [&](int64_t begin, int64_t end) {
     first.y = {between - begin * hidden, hidden};
     second.x = {between - begin * hidden, hidden};
-    multiply(first, begin, end, 0, hidden, buffer,
-             first_panels(second, end - begin));
+    multiply(first, begin, end, 0, hidden, buffer);
     multiply(second, begin, end, 0, second.out, buffer);
   });
 }
