@@ -472,8 +472,10 @@ def measure(contenders: list[Contender], args: argparse.Namespace) -> None:
     for i in track(range(args.rounds), 'measuring'):
         for contender in contenders[:: -1 if i % 2 else 1]:
             if contender.worker is not None:
-                # Threads of the one before may still wait actively.
+                # Threads of the one before may still wait actively, and what
+                # this one needs has left the caches.
                 time.sleep(SECONDS)
+                contender.time(1)
             contender.seconds.append(contender.time(contender.repeats))
 
 
