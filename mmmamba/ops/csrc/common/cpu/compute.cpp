@@ -148,13 +148,11 @@ void compute(const gemm::Args& args, int64_t rows, const Runtime& runtime) {
   const auto& k = gemm_kernels(args.weight);
   const int64_t panels = k.count_panels(args.out);
   if (rows < kRowsOfThread * runtime.threads()) {
-    const auto share = [&](int64_t panels) {
-      return (panels + runtime.threads() - 1) / runtime.threads();
-    };
-    const int64_t next_share = share(k.count_panels(args.next.out));
+    const int64_t share = runtime.share(panels);
+    const int64_t next_share = runtime.share(k.count_panels(args.next.out));
     runtime.parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
       gemm::Args columns = args;
-      columns.next.panel = begin / share(panels) * next_share;
+      columns.next.panel = begin / share * next_share;
       k.linear(columns, 0, rows, begin, end);
     });
   } else {
@@ -166,11 +164,11 @@ void compute(const gemm::Args& args, int64_t rows, const Runtime& runtime) {
 
 void compute(gemm::Args first, gemm::Args second, int64_t rows,
              const Runtime& runtime) {
+  first.next = {second.in, second.out, second.weight};
   if (rows < kRowsOfThread * runtime.threads()) {
     Scratch scratch{rows * first.out};
     first.y = {scratch.take(rows * first.out), first.out};
     second.x = {first.y.data, first.out};
-    first.next = {second.in, second.out, second.weight};
     compute(first, rows, runtime);
     compute(second, rows, runtime);
   } else {

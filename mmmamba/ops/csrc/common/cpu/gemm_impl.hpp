@@ -108,7 +108,6 @@ inline void feed_forward(Args first, Args second, int64_t row_begin,
   const int64_t size = scratch_size(rows, std::max(first.in, hidden));
   float* buffer = kept_scratch(size + rows * hidden);
   float* between = buffer + size;
-  first.next = {second.in, second.out, second.weight};
   for_parts(row_begin, row_end, rows, [&](int64_t begin, int64_t end) {
     first.y = {between - begin * hidden, hidden};
     second.x = {between - begin * hidden, hidden};

@@ -15,17 +15,23 @@ class Runtime {
   // The threads that share the work of a call.
   int64_t threads() const { return threads_; }
 
+  // What parallel_for() gives a thread.
+  int64_t share(int64_t size, int64_t grain = 1) const {
+    const int64_t most = (size + grain - 1) / grain;
+    const int64_t shares = std::max<int64_t>(1, std::min(threads_, most));
+    return (size + shares - 1) / shares;
+  }
+
   // Calls work(begin, end) for equal shares of [0, size), one a thread, but
   // none smaller than the grain.
   template <typename Work>
   void parallel_for(int64_t size, int64_t grain, const Work& work) const {
     if (size <= 0) return;
-    const int64_t most = (size + grain - 1) / grain;
-    const int64_t shares = std::min(threads_, most);
-    if (shares <= 1) return work(0, size);
-    const int64_t share = (size + shares - 1) / shares;
+    const int64_t share = this->share(size, grain);
+    const int64_t shares = (size + share - 1) / share;
+    if (shares == 1) return work(0, size);
     const auto run_share = [&](int64_t i) {
-      if (i * share < size) work(i * share, std::min(size, (i + 1) * share));
+      work(i * share, std::min(size, (i + 1) * share));
     };
     run(shares, call<decltype(run_share)>, &run_share);
   }
