@@ -9,7 +9,6 @@ random.
 import argparse
 import contextlib
 import copy
-import csv
 import os
 import platform
 import sys
@@ -46,6 +45,8 @@ from mmmamba.utils.analysis.models import (
     build_model,
     fuse_model,
 )
+from mmmamba.utils.analysis.tables import write_csv
+from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import keep_to_cores, serve
 from mmmamba.utils.cli import UsageError, run_tool
 
@@ -468,15 +469,14 @@ def set_tf32(on: bool) -> None:
 
 
 def measure(contenders: list[Contender], args: argparse.Namespace) -> None:
-    """Let all contenders take turns, every other round backwards."""
-    for i in track(range(args.rounds), 'measuring'):
-        for contender in contenders[:: -1 if i % 2 else 1]:
-            if contender.worker is not None:
-                # Threads of the one before may still wait actively, and what
-                # this one needs has left the caches.
-                time.sleep(SECONDS)
-                contender.time(1)
-            contender.seconds.append(contender.time(contender.repeats))
+    """Let all contenders take turns."""
+    for contender in take_turns(contenders, args.rounds):
+        if contender.worker is not None:
+            # Threads of the one before may still wait actively, and what this
+            # one needs has left the caches.
+            time.sleep(SECONDS)
+            contender.time(1)
+        contender.seconds.append(contender.time(contender.repeats))
 
 
 def make_rows(
@@ -620,15 +620,6 @@ def report(title: str, rows: list[dict], reference: Entry) -> None:
         )
         table.add_row(*cells, end_section=bool(ends))
     Console(width=160).print(table)
-
-
-def write_csv(path: Path, rows: list[dict], machine: dict) -> None:
-    """The rows, each with what the figures depend on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, [*rows[0], *machine])
-        writer.writeheader()
-        writer.writerows(row | machine for row in rows)
 
 
 def plot(path: Path, rows: list[dict], entries: list[Entry]) -> None:
@@ -783,7 +774,7 @@ def compare(
         report(f'{args.device}, batch {batch_size}', rows, reference)
         all_rows += rows
         if args.csv:  # what is there if a later batch takes too long
-            write_csv(args.csv, all_rows, machine)
+            write_csv(args.csv, [row | machine for row in all_rows])
         if args.profile:
             for contender in contenders:
                 if contender.worker is None:

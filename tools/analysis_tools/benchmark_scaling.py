@@ -6,7 +6,6 @@ turns, and figures are medians. Models are deployed, weights random.
 """
 
 import argparse
-import csv
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +21,9 @@ from rich.table import Table
 
 from mmmamba.utils.analysis.exported import Worker
 from mmmamba.utils.analysis.models import NAME_HELP
+from mmmamba.utils.analysis.tables import write_csv
+from mmmamba.utils.analysis.turns import take_turns
+from mmmamba.utils.analysis.worker import usable_cores
 from mmmamba.utils.cli import UsageError, run_tool
 
 BENCHMARK = Path(__file__).with_name('benchmark.py')
@@ -84,13 +86,6 @@ def parse_args() -> argparse.Namespace:
     if min(*args.threads, *args.sizes, args.serve_size, args.rounds) < 1:
         parser.error('all numbers must be at least 1')
     return args
-
-
-def usable_cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):  # not on macOS and Windows
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 @contextmanager
@@ -160,15 +155,14 @@ class Contender:
 
 
 def compare(contenders: list[Contender], rounds: int) -> list[dict]:
-    """Let them take turns, every other round backwards; the rows."""
+    """Let them take turns; the rows."""
     with ExitStack() as stack:
         for contender in track(contenders, 'starting'):
             contender.start()
             for worker in contender.workers:
                 stack.callback(worker.stop)
-        for i in track(range(rounds), 'measuring'):
-            for contender in contenders[:: -1 if i % 2 else 1]:
-                contender.measure()
+        for contender in take_turns(contenders, rounds):
+            contender.measure()
     return [contender.row() for contender in contenders]
 
 
@@ -203,14 +197,6 @@ def lines_of(rows: list[dict]) -> Iterator[tuple[tuple[str, int], list[dict]]]:
             key,
             [row for row in rows if (row['model'], row['threads']) == key],
         )
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def plot(path: Path, scaling: list[dict], serving: list[dict]) -> None:

@@ -8,7 +8,6 @@ centred square; listed are its side in pixels and its area over the image's.
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from mmmamba.utils.analysis.models import (
     FeatureMap,
     build_feature_map,
 )
+from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.cli import UsageError, run_tool
 
 FRACTIONS = (0.2, 0.3, 0.5, 0.99)
@@ -278,14 +278,6 @@ def draw(path: Path, fields: list[list[np.ndarray]], rows: list[dict]) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
-
-
-def write_csv(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:

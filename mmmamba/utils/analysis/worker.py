@@ -11,15 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def usable_cores() -> list[int]:
+    """List the cores that this process may use.
+
+    Returns:
+        list[int]: Their numbers, in order.
+    """
+    if hasattr(os, 'sched_getaffinity'):  # not on macOS and Windows
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def keep_to_cores(threads: int) -> None:
     """Let this process use as many cores as it has threads.
 
     Args:
         threads (int): How many; the first ones of those it may use.
     """
-    if hasattr(os, 'sched_setaffinity'):  # not on macOS and Windows
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[:threads])
+    if hasattr(os, 'sched_setaffinity'):
+        os.sched_setaffinity(0, usable_cores()[:threads])
 
 
 def serve(time_calls: Callable[[int], float]) -> None:
