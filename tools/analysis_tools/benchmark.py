@@ -470,7 +470,8 @@ def set_tf32(on: bool) -> None:
 
 def measure(contenders: list[Contender], args: argparse.Namespace) -> None:
     """Let all contenders take turns."""
-    for contender in take_turns(contenders, args.rounds):
+    turns = take_turns(contenders, args.rounds)
+    for contender in track(turns, 'measuring'):
         if contender.worker is not None:
             # Threads of the one before may still wait actively, and what this
             # one needs has left the caches.

@@ -161,7 +161,7 @@ def compare(contenders: list[Contender], rounds: int) -> list[dict]:
             contender.start()
             for worker in contender.workers:
                 stack.callback(worker.stop)
-        for contender in take_turns(contenders, rounds):
+        for contender in track(take_turns(contenders, rounds), 'measuring'):
             contender.measure()
     return [contender.row() for contender in contenders]
 

@@ -1,15 +1,13 @@
 """The order in which contenders are measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
-
-from rich.progress import track
 
 T = TypeVar('T')
 
 
-def take_turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
-    """Go round by round, every other round backwards, and show progress.
+def take_turns(contenders: Sequence[T], rounds: int) -> list[T]:
+    """Go round by round, every other round backwards.
 
     Ratios then hold on a machine whose speed changes.
 
@@ -17,8 +15,9 @@ def take_turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
         contenders (Sequence): Who takes part.
         rounds (int): Turns of each.
 
-    Yields:
-        The contender whose turn it is.
+    Returns:
+        list: Whose turn it is, one after the other.
     """
-    for i in track(range(rounds), 'measuring'):
-        yield from contenders[:: -1 if i % 2 else 1]
+    return [
+        c for i in range(rounds) for c in contenders[:: -1 if i % 2 else 1]
+    ]
