@@ -72,6 +72,8 @@ def main() -> None:
     check_datasets(cfg, ('train', 'val'))
 
     prepare_cpu(cfg)
+    if cfg.launcher != 'none':
+        add_heartbeat(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     build(cfg).train()
@@ -143,6 +145,13 @@ def check_pretrained(cfg: Config) -> None:
             check_teacher(cfg.model)
         except FileNotFoundError as error:
             raise UsageError(str(error)) from None
+
+
+def add_heartbeat(cfg: Config) -> None:
+    """Let the machines of a run watch each other."""
+    hooks = cfg.get('default_hooks') or {}
+    heartbeat = {'type': 'HeartbeatHook', **hooks.get('heartbeat', {})}
+    cfg.default_hooks = {**hooks, 'heartbeat': heartbeat}
 
 
 def is_there(checkpoint: str) -> bool:

@@ -32,3 +32,5 @@ model = dict(
         pixel_decoder=dict(strides=[4, 8, 16, 32, 64]),
     ),
 )
+# Checkpoints are thousands of iterations apart: Ctrl-C saves one.
+custom_hooks = [dict(type='InterruptHook')]

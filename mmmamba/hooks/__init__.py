@@ -2,12 +2,14 @@
 
 from .channels_last_hook import ChannelsLastHook
 from .deploy_hook import SwitchToDeployHook
+from .heartbeat_hook import HeartbeatHook
 from .interrupt_hook import InterruptHook
 from .random_state_hook import RandomStateHook, seed_worker
 from .skip_non_finite_hook import NonFiniteError, SkipNonFiniteHook
 
 __all__ = [
     'ChannelsLastHook',
+    'HeartbeatHook',
     'InterruptHook',
     'NonFiniteError',
     'RandomStateHook',

@@ -212,6 +212,16 @@ custom_hooks = [
     assert not torch.equal(weights[name], averages[f'module.{name}'])
 
 
+def test_two_nodes(folder):
+    options = [*OPTIONS, 'default_hooks.heartbeat.interval=1']
+    nodes = [
+        launch(CONFIG, '--cfg-options', *options, rank=rank, nodes=2)
+        for rank in (0, 1)
+    ]
+    for node in nodes:
+        assert 'has not been heard of' not in finish(node)
+
+
 def test_two_nodes_of_which_one_dies(folder):
     """The other ends soon, says why, and is gone on with alone."""
     arguments = [CONFIG, '--cfg-options', *OPTIONS]
@@ -242,6 +252,38 @@ def test_two_nodes_of_which_one_dies(folder):
     # Eight images, one process of two images: four iterations.
     resumed = [x['iter'] for x in train_log(folder / 'work') if 'loss' in x]
     assert len(resumed) == 4
+
+
+@pytest.mark.parametrize(
+    ('rank', 'who'),
+    [(1, 'the process of rank 1'), (0, 'the machine 127.0.0.1')],
+)
+def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
+    """As without power: no connection is closed. Rank 0 keeps the store."""
+    heartbeat = [
+        f'default_hooks.heartbeat.{x}' for x in ('limit=5', 'interval=1')
+    ]
+    options = [*OPTIONS, *heartbeat, 'train_cfg.max_epochs=500']
+    nodes = [
+        launch(CONFIG, '--cfg-options', *options, rank=rank, nodes=2)
+        for rank in (0, 1)
+    ]
+    for line in nodes[0].stdout:
+        if re.search(r'Epoch\(train\) +\[ *3\]\[1/2\]', line):
+            break
+    else:
+        pytest.fail('the training has ended')
+    silent, other = nodes[rank], nodes[1 - rank]
+    processes = [silent, *psutil.Process(silent.pid).children(recursive=True)]
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    output, _ = other.communicate(timeout=60)
+    for process in processes:
+        process.kill()
+    silent.communicate(timeout=60)
+    assert other.returncode != 0
+    assert f'{who} has not been heard of for 5 seconds' in output
+    assert '--resume' in output
 
 
 @pytest.mark.parametrize(
