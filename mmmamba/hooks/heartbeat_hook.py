@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch.distributed import TCPStore
 
 #: What a process says last: it needs to be heard of no more.
-DONE = b'done'
+DONE = 'done'
 
 
 @HOOKS.register_module()
@@ -41,7 +41,7 @@ class HeartbeatHook(Hook):
         self.limit = limit
         self.interval = interval
         self._end = threading.Event()
-        self._threads = []
+        self._threads: list[threading.Thread] = []
 
     def before_train(self, runner: Runner) -> None:
         """Begin to count, and to watch the others.
@@ -102,7 +102,7 @@ class HeartbeatHook(Hook):
             heard = self._heard
             # In rounds, not in seconds, which pass while this is suspended.
             silent = [
-                rounds + 1 if before == now != DONE else 0
+                rounds + 1 if before == now != DONE.encode() else 0
                 for rounds, before, now in zip(silent, known, heard)
             ]
             known = heard
