@@ -212,12 +212,20 @@ custom_hooks = [
     assert not torch.equal(weights[name], averages[f'module.{name}'])
 
 
+def launch_two_nodes(*options) -> list[subprocess.Popen]:
+    arguments = [CONFIG, '--cfg-options', *OPTIONS, *options]
+    return [launch(*arguments, rank=rank, nodes=2) for rank in (0, 1)]
+
+
+def await_third_epoch(node: subprocess.Popen) -> None:
+    for line in node.stdout:
+        if re.search(r'Epoch\(train\) +\[ *3\]\[1/2\]', line):
+            return
+    pytest.fail('the training has ended')
+
+
 def test_two_nodes(folder):
-    options = [*OPTIONS, 'default_hooks.heartbeat.interval=1']
-    nodes = [
-        launch(CONFIG, '--cfg-options', *options, rank=rank, nodes=2)
-        for rank in (0, 1)
-    ]
+    nodes = launch_two_nodes('default_hooks.heartbeat.interval=1')
     for node in nodes:
         assert 'has not been heard of' not in finish(node)
 
@@ -225,15 +233,8 @@ def test_two_nodes(folder):
 def test_two_nodes_of_which_one_dies(folder):
     """The other ends soon, says why, and is gone on with alone."""
     arguments = [CONFIG, '--cfg-options', *OPTIONS]
-    nodes = [
-        launch(*arguments, 'train_cfg.max_epochs=500', rank=rank, nodes=2)
-        for rank in (0, 1)
-    ]
-    for line in nodes[0].stdout:
-        if re.search(r'Epoch\(train\) +\[ *3\]\[1/2\]', line):
-            break
-    else:
-        pytest.fail('the training has ended')
+    nodes = launch_two_nodes('train_cfg.max_epochs=500')
+    await_third_epoch(nodes[0])
     lost = psutil.Process(nodes[1].pid)
     for process in (lost, *lost.children(recursive=True)):
         process.kill()
@@ -263,16 +264,8 @@ def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
     heartbeat = [
         f'default_hooks.heartbeat.{x}' for x in ('limit=5', 'interval=1')
     ]
-    options = [*OPTIONS, *heartbeat, 'train_cfg.max_epochs=500']
-    nodes = [
-        launch(CONFIG, '--cfg-options', *options, rank=rank, nodes=2)
-        for rank in (0, 1)
-    ]
-    for line in nodes[0].stdout:
-        if re.search(r'Epoch\(train\) +\[ *3\]\[1/2\]', line):
-            break
-    else:
-        pytest.fail('the training has ended')
+    nodes = launch_two_nodes(*heartbeat, 'train_cfg.max_epochs=500')
+    await_third_epoch(nodes[0])
     silent, other = nodes[rank], nodes[1 - rank]
     processes = [silent, *psutil.Process(silent.pid).children(recursive=True)]
     for process in processes:
