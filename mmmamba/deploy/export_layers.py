@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ from .unrolled_scan import unrolled_scan
 if TYPE_CHECKING:
     from mmmamba import backbones, layers
     from mmmamba.layers import patch_merging
+
+# Positions of the largest map whose Haar transform is a product: its work
+# grows with their square.
+_MAX_MATRIX = 64
 
 
 def conv_of(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
@@ -300,6 +305,7 @@ class Wavelet(nn.Module):
         haar = wavelet.filter.detach()
         self.analysis = fold.frozen(haar * 2, haar)
         self.synthesis = fold.frozen(haar / 2, haar)
+        self.haar = haar[:4, 0].double().numpy()
         weight = wavelet.conv.weight.detach().double()
         weight = weight * wavelet.scale.detach().double()[0, :, :, None]
         self.conv = conv_of(
@@ -309,6 +315,8 @@ class Wavelet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, G, H, W)`` to the same shape."""
         height, width = int(x.shape[2]), int(x.shape[3])
+        if height * width <= _MAX_MATRIX:
+            return self.by_matrix(x, height, width)
         odd = height % 2 or width % 2
         if odd:
             x = F.pad(x, (0, width % 2, 0, height % 2))
@@ -317,6 +325,39 @@ class Wavelet(nn.Module):
             self.conv(x), self.synthesis, stride=2, groups=self.channels
         )
         return x[:, :, :height, :width] if odd else x
+
+    def by_matrix(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Transform by one product, which beats a convolution of 2x2."""
+        array = haar_matrix(self.haar, height, width)
+        matrix = torch.tensor(array, dtype=x.dtype)
+        back = torch.tensor(array.T.copy(), dtype=x.dtype)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        y = torch.matmul(x.reshape(-1, height * width), matrix)
+        y = self.conv(y.reshape(-1, 4 * self.channels, rows, columns))
+        y = torch.matmul(y.reshape(-1, 4 * rows * columns), back)
+        return y.reshape(-1, self.channels, height, width)
+
+
+def haar_matrix(haar: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Write the Haar transform of a map as a matrix.
+
+    Its transpose is the way back.
+
+    Args:
+        haar (np.ndarray): The four filters, ``(4, 2, 2)``.
+        height (int): Rows of the map; an odd one is padded by a row of zeros.
+        width (int): Its columns, likewise.
+
+    Returns:
+        np.ndarray: ``(H * W, 4 * h * w)``, h and w being the halves, rounded
+        up.
+    """
+    h, w = (height + 1) // 2, (width + 1) // 2
+    matrix = np.zeros((h, 2, w, 2, 4, h, w), haar.dtype)
+    rows, columns = np.indices((h, w))
+    matrix[rows, :, columns, :, :, rows, columns] = haar.transpose(1, 2, 0)
+    matrix = matrix.reshape(2 * h, 2 * w, -1)[:height, :width]
+    return matrix.reshape(height * width, -1)
 
 
 class Block(nn.Sequential):

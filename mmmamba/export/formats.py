@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,7 +171,9 @@ def save_openvino(model, file: Path, half: bool = False) -> None:
 
 
 def _torchscript(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        # Sizes are constants of the file, which docs/export.md says.
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
         traced = torch.jit.trace(graph, (example,), check_trace=False)
     facts = {'mmmamba.json': graph.facts.to_json()}
     torch.jit.save(traced, str(file), _extra_files=facts)

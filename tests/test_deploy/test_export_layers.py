@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.deploy.export_layers import Network
+from mmmamba.deploy.export_layers import Network, haar_matrix
+from mmmamba.layers.wavelet import haar_filters
 
 SMALL = dict(base='t2', channels=(80, 96, 112), depths=(1, 1, 1))
 
@@ -38,7 +39,7 @@ def lively(backbone):
         dict(ssm_ratio=1),
     ],
 )
-@pytest.mark.parametrize('size', [(64, 64), (97, 130)])
+@pytest.mark.parametrize('size', [(64, 64), (161, 130)])
 @torch.no_grad()
 def test_outputs_are_those_of_the_trained(options, size, by_op):
     torch.manual_seed(0)
@@ -54,3 +55,17 @@ def test_outputs_are_those_of_the_trained(options, size, by_op):
 def test_later_stages_are_left_out():
     backbone = MobileMamba(SMALL, out_indices=(0, 1)).eval()
     assert len(Network(backbone).stages) == 2
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (3, 4), (5, 7)])
+def test_matrix_is_the_haar_transform(size):
+    filters = haar_filters(1).double()
+    rows, columns = (n + n % 2 for n in size)
+    x = torch.randn(6, *size, dtype=torch.float64)
+    padded = torch.zeros(6, 1, rows, columns, dtype=torch.float64)
+    padded[:, 0, : size[0], : size[1]] = x
+    expected = torch.nn.functional.conv2d(padded, filters, stride=2)
+    matrix = torch.from_numpy(haar_matrix(filters[:, 0].numpy(), *size))
+    found = x.flatten(1) @ matrix
+    torch.testing.assert_close(found, expected.flatten(1))
+    torch.testing.assert_close(found @ matrix.T, x.flatten(1))

@@ -48,7 +48,7 @@ def check(graph, file, images):
 
 
 def test_torchscript(tmp_path):
-    graph, images = make(97, 130, batch=2)
+    graph, images = make(161, 130, batch=2)
     write(graph, images, tmp_path / 'm.pt', 'torchscript')
     check(graph, tmp_path / 'm.pt', images)
     facts = {'mmmamba.json': ''}
@@ -60,7 +60,7 @@ def test_torchscript(tmp_path):
 @pytest.mark.parametrize('dtype', [None, 'int8'])
 def test_package_of_pytorch(tmp_path, run_python, compiled, dtype):
     """Any batch, height and width, in a process without OpenMMLab."""
-    graph, images = make(97, 130, 2, 'block', dtype)
+    graph, images = make(161, 130, 2, 'block', dtype)
     file = tmp_path / 'm.pt2'
     write(graph, images, file, 'pt2', dynamic=['batch', 'height', 'width'])
     images = torch.randn(3, 3, 128, 80)
@@ -77,7 +77,7 @@ def test_package_of_pytorch(tmp_path, run_python, compiled, dtype):
 def test_executorch(tmp_path):
     """The Haar filters of the two ways must not be taken for one."""
     runtime = pytest.importorskip('executorch.runtime').Runtime.get()
-    graph, images = make(97, 130)
+    graph, images = make(161, 130)
     file = tmp_path / 'm.pte'
     write(graph, images, file, 'executorch')
     check(graph, file, images)
@@ -88,21 +88,21 @@ def test_executorch(tmp_path):
 def test_core_ml(tmp_path):
     """What macOS alone runs: the form of the file, and what it is made of."""
     coremltools = pytest.importorskip('coremltools')
-    graph, images = make(97, 130)
+    graph, images = make(161, 130)
     file = tmp_path / 'm.mlpackage'
     write(graph, images, file, 'coreml')
     model = coremltools.models.MLModel(str(file), skip_model_load=True)
     spec = model.get_spec()
     (image,) = spec.description.input
     assert image.name == 'images'
-    assert list(image.type.multiArrayType.shape) == [1, 3, 97, 130]
+    assert list(image.type.multiArrayType.shape) == [1, 3, 161, 130]
     names = [output.name for output in spec.description.output]
     assert names == ['stage1', 'stage2', 'stage3']
     assert json.loads(model.user_defined_metadata['mmmamba'])['arch']
     (function,) = spec.mlProgram.functions.values()
     (block,) = function.block_specializations.values()
     kinds = {operation.type for operation in block.operations}
-    assert {'conv', 'conv_transpose', 'exp'} <= kinds
+    assert {'conv', 'conv_transpose', 'linear', 'exp'} <= kinds
     assert not {'while_loop', 'cond'} & kinds
     program = exported_program(graph, images).run_decompositions({})
     with torch.no_grad():
