@@ -57,6 +57,7 @@ else
 env: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml setup.py tools/setup_env.sh
+	@rm -f $(VENV)/.mmmamba-*
 	@bash tools/setup_env.sh "$(PYTHON)" "$(VENV)" "$(TORCH)" "$(STACK)"
 	@touch $@
 endif

@@ -34,8 +34,7 @@ def built(tmp_path_factory):
     )
     run(['-c', program], sources)
     (sdist,) = folder.glob('*.tar.gz')
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter='data')
+    shutil.unpack_archive(sdist, folder)
     unpacked = sdist.with_name(sdist.name.removesuffix('.tar.gz'))
     program = (
         'from setuptools.build_meta import build_wheel; '

@@ -15,23 +15,23 @@ say() { printf '\n==> %s\n' "$*"; }
 fail() { printf '\nsetup_env.sh: error: %s\n' "$*" >&2; exit 1; }
 run() { "$PY" -m pip install --disable-pip-version-check --quiet "$@"; }
 
-# The ops are used, not just imported: a wheel built against another torch
-# imports mmcv and fails here.
+# The ops are used, not just imported: a wheel built against another torch, or
+# for another GPU, imports mmcv and fails here.
 mmcv_works() {
-    "$PY" - <<'EOF' 2>/dev/null
+    "$PY" - <<'EOF'
 import torch
 from mmcv.ops import nms
-nms(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([.5]), .5)
+device = 'cuda' if torch.cuda.is_available() else 'cpu'
+boxes = torch.tensor([[0., 0., 2., 2.]], device=device)
+nms(boxes, torch.tensor([.5], device=device), .5)
 EOF
 }
 
 check() {
     "$PY" - <<'EOF'
 import torch
-from mmcv.ops import nms
-import mmcv, mmdet, mmseg, mmpretrain, mmmamba
+import mmcv, mmdet, mmseg, mmmamba
 from mmmamba.ops import describe_backends
-nms(torch.tensor([[0., 0., 2., 2.]]), torch.tensor([.5]), .5)
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(f'OK: mmcv {mmcv.__version__} with its ops and mmmamba '
       f'{mmmamba.__version__} import (torch {torch.__version__}, {device})')
@@ -41,7 +41,7 @@ EOF
 
 if [ -z "$VENV" ]; then
     PY=$PYTHON
-    check || fail "the active environment ($(command -v "$PYTHON")) lacks the
+    mmcv_works && check || fail "the active environment ($(command -v "$PYTHON")) lacks the
 stack. Install it as README.md says, or leave VENV unset to get a new one."
     exit 0
 fi
@@ -53,11 +53,11 @@ Name another one: make PYTHON=python3.11"
 case $STACK in
     onedl)
         MMCV=onedl-mmcv==2.3.6 MMPRETRAIN=onedl-mmpretrain==1.3.6
-        EXTRAS=onedl,test,dev
+        EXTRAS=onedl,test,dev OTHER=mmengine
         ;;
     openmmlab)
         MMCV=mmcv==2.1.0 MMPRETRAIN=mmpretrain==1.2.0
-        EXTRAS=openmmlab,test
+        EXTRAS=openmmlab,test OTHER=onedl-mmengine
         ;;
     *) fail "STACK=$STACK is unknown: onedl or openmmlab" ;;
 esac
@@ -73,6 +73,11 @@ if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
         fail "$PYTHON cannot create environments. On Debian and Ubuntu:
 apt-get install python3-venv"
 fi
+# Both stacks have the same import names.
+if "$PY" -m pip show --quiet "$OTHER" 2>/dev/null; then
+    fail "$VENV holds the other stack ($OTHER). Name another folder:
+make env VENV=DIR STACK=$STACK"
+fi
 # setuptools 81 dropped pkg_resources, which building mmcv needs.
 run --upgrade pip 'setuptools>=77,<81' wheel ninja
 
@@ -84,8 +89,8 @@ run "torch===$TORCH" torchvision "$NUMPY"
     fail 'torchvision does not load with this torch'
 
 # A ready wheel, if pip finds one (PIP_FIND_LINKS).
-mmcv_works || run --only-binary :all: "$MMCV" 2>/dev/null || :
-if ! mmcv_works; then
+mmcv_works 2>/dev/null || run --only-binary :all: "$MMCV" 2>/dev/null || :
+if ! mmcv_works 2>/dev/null; then
     command -v "${CXX:-c++}" >/dev/null ||
         fail 'mmcv is built from source and needs a C++ compiler, for example
 apt-get install g++'
@@ -105,11 +110,11 @@ run --no-build-isolation -e ".[$EXTRAS]" "$MMPRETRAIN" "$NUMPY"
 if ! "$PY" -c 'import cv2' 2>/dev/null; then
     say 'No graphics libraries here: taking the headless OpenCV'
     version=$("$PY" -m pip show opencv-python-headless |
-        sed -n 's/^Version: //p')
+        sed -n 's/^Version: //p' || :)
     "$PY" -m pip uninstall --yes --quiet opencv-python
     run --force-reinstall --no-deps \
         "opencv-python-headless${version:+==$version}"
 fi
 
 say 'Check'
-check || fail 'the check failed; remove the environment and try again'
+mmcv_works && check || fail 'the check failed; remove the environment and try again'

@@ -20,6 +20,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
+from mmmamba.utils.roll_call import roll_call
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,17 +64,17 @@ def main() -> None:
                 'auto_scale_lr.base_batch_size in the config'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
     set_size(cfg, args)
-    check_schedule(cfg)
-    check_pretrained(cfg)
-    check_datasets(cfg, ('train', 'val'))
+    with roll_call():
+        if args.resume:
+            cfg.resume = True
+            cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
+        check_schedule(cfg)
+        check_pretrained(cfg)
+        check_datasets(cfg, ('train', 'val'))
 
     prepare_cpu(cfg)
-    if cfg.launcher != 'none':
-        add_heartbeat(cfg)
+    add_heartbeat(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     build(cfg).train()
@@ -88,6 +89,9 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
     latest = (
         find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
     )
+    if latest is not None and not Path(latest).is_file():
+        # The directory was moved, or is mounted elsewhere.
+        latest = str(Path(work_dir, Path(latest).name))
     if latest is None or not Path(latest).is_file():
         raise UsageError(
             f'--resume: nothing to resume in {work_dir}, which holds no '
@@ -148,10 +152,12 @@ def check_pretrained(cfg: Config) -> None:
 
 
 def add_heartbeat(cfg: Config) -> None:
-    """Let the machines of a run watch each other."""
-    hooks = cfg.get('default_hooks') or {}
-    heartbeat = {'type': 'HeartbeatHook', **hooks.get('heartbeat', {})}
-    cfg.default_hooks = {**hooks, 'heartbeat': heartbeat}
+    """Let the machines of a run watch each other, unless it is None."""
+    hooks = {'heartbeat': {}, **(cfg.get('default_hooks') or {})}
+    heartbeat = hooks.pop('heartbeat')
+    if heartbeat is not None:
+        hooks['heartbeat'] = {'type': 'HeartbeatHook', **heartbeat}
+    cfg.default_hooks = hooks
 
 
 def is_there(checkpoint: str) -> bool:

@@ -113,20 +113,18 @@ class SSM(nn.Module):
         self.d_inner = len(like)
         self.in_proj = folded(ssm.in_proj)
         self.dwconv = conv_of(like, fold.bias_of(ssm.dwconv), ssm.dwconv)
-        # (D, K * (R + 2N)): one product for all directions
-        self.x_proj = fold.frozen(
-            ssm.x_proj_weight.detach().flatten(0, 1).t(), like
-        )
-        # (K * R, K * D), of which a block belongs to each direction
-        self.dt_blocks = fold.frozen(ssm.dt_proj_weight.detach(), like)
-        self.dt_weight = fold.frozen(
-            torch.block_diag(*self.dt_blocks.transpose(1, 2)), like
-        )
-        self.dt_bias = fold.frozen(ssm.dt_proj_bias.detach().flatten(), like)
+        # Each with the directions first: (K, 1, D, R + 2N), (K, 1, R, D),
+        # (K, 1, 1, D) and (K, 1, 1, D, N).
+        x_proj = ssm.x_proj_weight.detach().transpose(1, 2)
+        dt_proj = ssm.dt_proj_weight.detach().transpose(1, 2)
         A = -ssm.A_log.detach().double().exp()
-        self.A = fold.frozen(
-            A.view(self.directions, self.d_inner, -1).transpose(1, 2), like
+        A = A.view(self.directions, 1, 1, self.d_inner, self.d_state)
+        self.x_proj = fold.frozen(x_proj[:, None], like)
+        self.dt_proj = fold.frozen(dt_proj[:, None], like)
+        self.dt_bias = fold.frozen(
+            ssm.dt_proj_bias.detach()[:, None, None], like
         )
+        self.A = fold.frozen(A, like)
         self.D = fold.frozen(ssm.D.detach().view(self.directions, -1), like)
         self.norm = nn.LayerNorm(self.d_inner, ssm.out_norm.eps)
         self.norm.load_state_dict(ssm.out_norm.state_dict())
@@ -151,48 +149,40 @@ class SSM(nn.Module):
 
     def scan(self, x: Tensor, height: int, width: int) -> Tensor:
         """Scan ``(B, L, D)`` in all directions, and sum."""
-        K, N, D = self.directions, self.d_state, self.d_inner
-        # Of each direction what its step sizes are made of, B and C.
-        projected = torch.matmul(x, self.x_proj).split(self.dt_rank + 2 * N, 2)
-        ordered = [in_order(projected[k], k, height, width) for k in range(K)]
-        parts = [p.split([self.dt_rank, N, N], 2) for p in ordered]
-        dt, B, C = (torch.cat(p, 2) for p in zip(*parts))
-        delta = softplus(torch.matmul(dt, self.dt_weight) + self.dt_bias)
-        delta = delta.reshape(-1, height * width, K, D)
-        xs = torch.cat([in_order(x, k, height, width) for k in range(K)], 2)
-        driven = delta * xs.reshape(-1, height * width, K, D)
-        B, C = (t.reshape(-1, height * width, K, N) for t in (B, C))
-        states = zip(self.A.unbind(1), B.split(1, 3), C.split(1, 3))
+        R, N, length = self.dt_rank, self.d_state, height * width
+        directions = range(self.directions)
+        # (K, B, L, D)
+        xs = torch.stack([in_order(x, k, height, width) for k in directions])
+        dt, B, C = torch.matmul(xs, self.x_proj).split([R, N, N], 3)
+        delta = softplus(torch.matmul(dt, self.dt_proj) + self.dt_bias)
+        driven = delta * xs
+        states = zip(self.A.unbind(4), B.split(1, 3), C.split(1, 3))
         ys = reduce(
             torch.add,
             (
-                unrolled_scan(delta * a, driven * b, height * width) * c
+                unrolled_scan(delta * a, driven * b, length) * c
                 for a, b, c in states
             ),
-        ).split(1, 2)
+        )
         total = x * self.D.sum(0)
-        for k in range(K):
-            y = ys[k].reshape(-1, height * width, D)
-            total = total + in_order(y, k, height, width, back=True)
+        for k in directions:
+            total = total + in_order(ys[k], k, height, width, back=True)
         return total
 
     def scan_by_op(self, x: Tensor, height: int, width: int) -> Tensor:
         """Do as :meth:`scan`, by the op that scans a pair of directions."""
-        rows = self.dt_rank + 2 * self.d_state
-        projected = torch.matmul(x, self.x_proj).split(2 * rows, 2)
         ys = []
         for k in range(0, self.directions, 2):
             pair = slice(k, k + 2)
-            xs, part = (
-                in_order(t, k, height, width) for t in (x, projected[k // 2])
-            )
-            part = part.transpose(1, 2)
+            xs = in_order(x, k, height, width)
+            # (2, B, L, R + 2N)
+            projected = torch.matmul(xs[None], self.x_proj[pair])
             y = bidirectional_scan(
                 xs.transpose(1, 2),
-                part.reshape(-1, 2, rows, height * width),
-                self.dt_blocks[pair],
-                self.dt_bias.view(self.directions, -1)[pair],
-                self.A[pair].transpose(1, 2).flatten(0, 1),
+                projected.permute(1, 0, 3, 2),
+                self.dt_proj[pair, 0].transpose(1, 2),
+                self.dt_bias[pair].flatten(1),
+                self.A[pair].flatten(0, 3),
                 self.D[pair].flatten(),
             )
             ys.append(in_order(y.transpose(1, 2), k, height, width, back=True))

@@ -18,37 +18,39 @@ def unrolled_scan(log_a: Tensor, b: Tensor, length: int) -> Tensor:
     r"""Solve :math:`h_t = \exp(\log a_t) h_{t-1} + b_t`, :math:`h_{-1} = 0`.
 
     Args:
-        log_a (Tensor): Logarithms of the decays, ``(B, L, K, D)``, 0 at most.
+        log_a (Tensor): Logarithms of the decays, ``(K, B, L, D)``, 0 at most.
         b (Tensor): What is added to the states, of the same shape.
         length (int): L, which an exporter must know.
 
     Returns:
-        Tensor: The states, ``(B, L, K, D)``.
+        Tensor: The states, ``(K, B, L, D)``.
     """
     a = torch.exp(log_a)
     if length <= _MAX_STEPS:
-        return torch.cat(_steps(a.split(1, 1), b.split(1, 1)), dim=1)
+        return torch.cat(_steps(a.split(1, 2), b.split(1, 2)), dim=2)
     size = chunk_size(length)
     missing = -length % size
     if missing:  # positions that are added behind change none before them
         a, b, log_a = (
-            torch.cat([t, torch.zeros_like(t[:, :missing])], dim=1)
+            torch.cat([t, torch.zeros_like(t[:, :, :missing])], dim=2)
             for t in (a, b, log_a)
         )
     chunks = (length + missing) // size
-    tail = b.shape[2:]
-    # The steps of a chunk, each for all chunks: (B, chunks, 1, K, D)
-    steps_a, steps_b = (
-        t.reshape(-1, chunks, size, *tail).split(1, 2) for t in (a, b)
-    )
-    last = _steps(steps_a, steps_b)[-1]
+    directions, channels = b.shape[0], b.shape[3]
+
+    def in_chunks(t: Tensor) -> Tensor:
+        return t.reshape(directions, -1, chunks, size, channels)
+
+    # The steps of a chunk, each for all chunks: (K, B, chunks, 1, D)
+    steps_a, steps_b = (in_chunks(t).split(1, 3) for t in (a, b))
+    last = _steps(steps_a, steps_b)[-1][:, :, :-1, 0]
     # The state with which a chunk starts is that at the end of the one before.
-    log_decay = log_a.reshape(-1, chunks, size, *tail).sum(2)
-    ends = unrolled_scan(log_decay[:, :-1], last[:, :-1, 0], chunks - 1)
-    start = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)[:, :, None]
-    h = torch.cat(_steps(steps_a, steps_b, start), dim=2)
-    h = h.reshape(-1, chunks * size, *tail)
-    return h[:, :length] if missing else h
+    log_decay = in_chunks(log_a).sum(3)[:, :, :-1]
+    ends = unrolled_scan(log_decay, last, chunks - 1)
+    start = torch.cat([torch.zeros_like(ends[:, :, :1]), ends], dim=2)
+    h = torch.cat(_steps(steps_a, steps_b, start[:, :, :, None]), dim=3)
+    h = h.reshape(directions, -1, chunks * size, channels)
+    return h[:, :, :length] if missing else h
 
 
 def chunk_size(length: int) -> int:

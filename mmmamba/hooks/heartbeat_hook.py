@@ -27,7 +27,7 @@ class HeartbeatHook(Hook):
     It does something only where ``torchrun`` starts a run on several
     machines. ``train.py`` adds it as ``default_hooks.heartbeat``; with
     ``--cfg-options default_hooks.heartbeat.limit=300`` the machines have more
-    time.
+    time, and with ``default_hooks.heartbeat=None`` nobody watches.
 
     Args:
         limit (int): For how many seconds a process may be silent. A process
@@ -35,9 +35,18 @@ class HeartbeatHook(Hook):
             reached, or when one call in C holds Python's lock for as long.
             Default: 45.
         interval (int): Seconds from one sign of life to the next. Default: 5.
+
+    Raises:
+        ValueError: If ``limit`` is less than three intervals: one round in
+            which nothing new is heard is nothing unusual.
     """
 
     def __init__(self, limit: int = 45, interval: int = 5) -> None:
+        if limit < 3 * interval:
+            raise ValueError(
+                'default_hooks.heartbeat: limit must be three times interval '
+                f'at least, and is {limit} with interval {interval}'
+            )
         self.limit = limit
         self.interval = interval
         self._end = threading.Event()

@@ -7,7 +7,12 @@ import threading
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import (
+    all_reduce,
+    barrier,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -20,8 +25,10 @@ class InterruptHook(Hook):
     Between its checkpoints, thousands of iterations apart, such a run would
     lose hours. On Ctrl-C or SIGTERM it finishes the iteration, saves, and
     stops; a second Ctrl-C stops it at once. ``--resume`` then goes on exactly
-    there. A run counted in epochs can only be resumed from the end of one, so
-    it stops at once and keeps the checkpoints it has.
+    there. ``torchrun`` gives its processes 30 seconds for it, or as many as
+    ``TORCH_ELASTIC_SHUTDOWN_TIMEOUT`` says. A run counted in epochs can only
+    be resumed from the end of one, so it stops at once and keeps the
+    checkpoints it has.
     """
 
     # After everything else of the iteration, CheckpointHook included.
@@ -62,6 +69,8 @@ class InterruptHook(Hook):
             # Where --resume looks, as CheckpointHook leaves it.
             path.with_name('last_checkpoint').write_text(str(path))
             runner.logger.info(f'Interrupted: saved {path}')
+        # A launcher that sees a process end kills the one that still saves.
+        barrier()
         self._restore()
         raise KeyboardInterrupt
 
@@ -90,11 +99,10 @@ class InterruptHook(Hook):
             self._restore()
             raise KeyboardInterrupt
         self._received = True
-        print(
-            'Interrupted: saving a checkpoint after this iteration; press '
-            'Ctrl-C again to stop at once, without it',
-            file=sys.stderr,
-        )
+        message = 'Interrupted: saving a checkpoint after this iteration'
+        if get_world_size() == 1:  # torchrun does not pass on a second one
+            message += '; press Ctrl-C again to stop at once, without it'
+        print(message, file=sys.stderr)
 
     def _restore(self) -> None:
         while self._previous:

@@ -11,19 +11,19 @@ LENGTHS = (1, 2, 3, 9, 13, 36, 37, 49, 63, 64, 65, 144, 1024, 4096)
 
 def loop(log_a, b):
     """The recurrence, step by step."""
-    a, h, states = log_a.exp(), torch.zeros_like(b[:, 0]), []
-    for t in range(b.shape[1]):
-        h = a[:, t] * h + b[:, t]
+    a, h, states = log_a.exp(), torch.zeros_like(b[:, :, 0]), []
+    for t in range(b.shape[2]):
+        h = a[:, :, t] * h + b[:, :, t]
         states.append(h)
-    return torch.stack(states, 1)
+    return torch.stack(states, 2)
 
 
 @pytest.mark.parametrize('length', LENGTHS)
 @pytest.mark.parametrize('decay', [1e-6, 1e-3, 1.0, 50.0])
 def test_states_are_those_of_a_loop(length, decay):
     torch.manual_seed(length)
-    log_a = -decay * torch.rand(2, length, 2, 5)
-    b = torch.randn(2, length, 2, 5)
+    log_a = -decay * torch.rand(2, 3, length, 5)
+    b = torch.randn(2, 3, length, 5)
     expected = loop(log_a.double(), b.double())
     found = unrolled_scan(log_a, b, length)
     error = (found - expected).abs().max() / expected.abs().max()

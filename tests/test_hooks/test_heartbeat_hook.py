@@ -43,6 +43,11 @@ def watch(monkeypatch, caplog):
     return watch
 
 
+def test_one_silent_round_is_nothing_unusual():
+    with pytest.raises(ValueError, match='limit must be three times interval'):
+        HeartbeatHook(limit=45, interval=20)
+
+
 def test_nobody_is_lost(watch):
     """Rank 1 is heard of each third round, and rank 2 has done its work."""
     own = [[b'%d' % i, b'%d' % (i // 3), b'done'] for i in range(20)]

@@ -85,6 +85,8 @@ def finish(process) -> str:
 def checkpoint(folder):
     """Train, interrupt in the midst, resume to the end."""
     train = ['train.py', 'config.py', '--work-dir', 'work', '--cfg-options']
+    # Which means nothing to a single machine, and is no error.
+    train.append('default_hooks.heartbeat.limit=300')
     endless = start(folder, *train, 'train_cfg.max_iters=100000')
     for line in endless.stdout:
         if re.search(r'Iter\(train\) +\[ *3/', line):
@@ -98,14 +100,18 @@ def checkpoint(folder):
     meta = torch.load(saved, weights_only=False)['meta']
     assert meta['iter'] == done
 
+    # As if the directory were on another machine, or in a container.
+    (folder / 'work').rename(folder / 'moved')
+    (folder / 'moved/last_checkpoint').write_text(f'/workspace/{saved.name}')
+    train[train.index('work')] = 'moved'
     last = done + 2
     output = finish(
         start(folder, *train, f'train_cfg.max_iters={last}', '--resume')
     )
-    assert re.search(f'Resume from .*work/{saved.name}', output)
+    assert re.search(f'Resume from .*moved/{saved.name}', output)
     trained = re.findall(r'Iter\(train\) +\[ *(\d+)/', output)
     assert [int(i) for i in trained] == [done + 1, done + 2]
-    return folder / f'work/iter_{last}.pth'
+    return folder / f'moved/iter_{last}.pth'
 
 
 def metrics(output: str) -> list[float]:

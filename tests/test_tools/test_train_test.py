@@ -194,6 +194,7 @@ custom_hooks = [
         'model.backbone.norm_cfg.type=SyncBN',
         'train_cfg.max_epochs=20',
         'train_cfg.val_interval=1',
+        'default_hooks.heartbeat=None',
     ]
     process = launch(config, '--amp', '--cfg-options', *options, gpus=2)
     output = finish(process)
@@ -228,6 +229,22 @@ def test_two_nodes(folder):
     nodes = launch_two_nodes('default_hooks.heartbeat.interval=1')
     for node in nodes:
         assert 'has not been heard of' not in finish(node)
+
+
+def test_two_nodes_of_which_one_lacks_the_data(folder):
+    """Both end at once, and say why."""
+    arguments = [CONFIG, '--cfg-options', *OPTIONS]
+    lacking = [*arguments, 'load_from=nowhere.pth']
+    nodes = [
+        launch(*options, rank=rank, nodes=2)
+        for rank, options in enumerate([arguments, lacking])
+    ]
+    said = 'error: rank 1 has ended: load_from: there is no checkpoint nowhere'
+    output, _ = nodes[0].communicate(timeout=60)
+    assert said in output
+    output, _ = nodes[1].communicate(timeout=60)
+    assert 'error: load_from: there is no checkpoint nowhere' in output
+    assert nodes[0].returncode and nodes[1].returncode
 
 
 def test_two_nodes_of_which_one_dies(folder):

@@ -10,13 +10,14 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import torch
+from torch.utils.cpp_extension import CUDA_HOME
 
 #: What setup_env.sh installs with the current stack.
 PACKAGE = 'onedl-mmcv==2.3.6'
@@ -52,6 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_compiler()
     folder = args.cache_dir / key(args.package)
     folder.mkdir(parents=True, exist_ok=True)
     wheel = next(folder.glob('*.whl'), None)
@@ -63,7 +65,7 @@ def main() -> None:
 
 def key(package: str) -> str:
     """What a wheel belongs to."""
-    kind = f'cuda{torch.version.cuda}' if has_cuda() else 'cpu'
+    kind = f'cuda{torch.version.cuda}-{gpus()}' if has_cuda() else 'cpu'
     python = f'cp{sys.version_info.major}{sys.version_info.minor}'
     version = torch.__version__.partition('+')[0]
     name = package.replace('==', '-')
@@ -73,6 +75,27 @@ def key(package: str) -> str:
 def has_cuda() -> bool:
     """Whether mmcv will be built with its CUDA ops."""
     return torch.cuda.is_available() or os.getenv('FORCE_CUDA', '0') == '1'
+
+
+def gpus() -> str:
+    """The kinds of GPU that PyTorch will compile for."""
+    listed = os.environ.get('TORCH_CUDA_ARCH_LIST')
+    if listed:
+        return re.sub(r'[^\w.+]+', '_', listed)
+    count = torch.cuda.device_count()
+    found = {torch.cuda.get_device_capability(i) for i in range(count)}
+    return '_'.join(f'{x}.{y}' for x, y in sorted(found)) or 'all'
+
+
+def check_compiler() -> None:
+    """Refuse early what mmcv's setup.py would fail at."""
+    if has_cuda() and torch.version.cuda and CUDA_HOME is None:
+        sys.exit(
+            'PyTorch sees a GPU, and the CUDA ops of mmcv are built by nvcc, '
+            f'which is not here. Install the CUDA toolkit {torch.version.cuda}'
+            ' and set CUDA_HOME, or do without the GPU, here and in all that '
+            'follows: export CUDA_VISIBLE_DEVICES='
+        )
 
 
 def default_jobs() -> int:
@@ -101,8 +124,7 @@ def get_sources(package: str, folder: Path) -> Path:
         check=True,
     )
     part = folder / 'part'
-    with tarfile.open(folder / f'{sources.name}.tar.gz') as archive:
-        archive.extractall(part, filter='data')
+    shutil.unpack_archive(folder / f'{sources.name}.tar.gz', part)
     setup = part / sources.name / 'setup.py'
     if torch_version() >= (2, 14):  # its headers are of C++20
         text = setup.read_text()
@@ -120,10 +142,11 @@ def torch_version() -> tuple[int, int]:
 
 def build(sources: Path, folder: Path, jobs: int) -> None:
     """Build the wheel; objects that are compiled already are kept."""
-    log = folder / 'build.log'
+    log, new = folder / 'build.log', folder / 'new'
+    shutil.rmtree(new, ignore_errors=True)  # of an interrupted build
     tell(f'{sources.name}: compiling with {jobs} jobs; log: {log}')
     process = subprocess.Popen(
-        [sys.executable, 'setup.py', 'bdist_wheel', '--dist-dir', folder],
+        [sys.executable, 'setup.py', 'bdist_wheel', '--dist-dir', new],
         cwd=sources,
         env={
             **os.environ,
@@ -153,6 +176,8 @@ def build(sources: Path, folder: Path, jobs: int) -> None:
     if code:
         tail = log.read_text(errors='replace').splitlines()[-30:]
         sys.exit('\n'.join([*tail, f'mmcv was not built; {log} has it all']))
+    for wheel in new.glob('*.whl'):  # whole
+        os.replace(wheel, folder / wheel.name)
 
 
 def tell(text: str, end: str = '\n') -> None:

@@ -7,9 +7,9 @@ its own, where the wheel is installed and its ops are run in the end.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -97,8 +97,7 @@ def build_sdist(python: Path, out: Path) -> Path:
 
 def unpack(sdist: Path, folder: Path) -> Path:
     """Unpack it; the folder of the sources."""
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter='data')
+    shutil.unpack_archive(sdist, folder)
     return folder / sdist.name.removesuffix('.tar.gz')
 
 
