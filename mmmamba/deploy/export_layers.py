@@ -111,7 +111,12 @@ class SSM(nn.Module):
         self.by_op = by_op and ssm.directions > 1
         self.d_state, self.dt_rank = ssm.d_state, ssm.dt_rank
         self.d_inner = len(like)
-        self.in_proj = folded(ssm.in_proj)
+        # Two convolutions, since runtimes copy what they split.
+        weight, bias = fold.conv_bn(ssm.in_proj)
+        self.in_x, self.in_z = (
+            conv_of(w, b, ssm.in_proj.conv)
+            for w, b in zip(weight.chunk(2), bias.chunk(2))
+        )
         self.dwconv = conv_of(like, fold.bias_of(ssm.dwconv), ssm.dwconv)
         # Each with the directions first: (K, 1, D, R + 2N), (K, 1, R, D),
         # (K, 1, 1, D) and (K, 1, 1, D, N).
@@ -139,8 +144,8 @@ class SSM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, G, H, W)`` to the same shape."""
         height, width = int(x.shape[2]), int(x.shape[3])
-        x, z = self.in_proj(x).chunk(2, dim=1)
-        x = F.silu(self.dwconv(x))
+        z = self.in_z(x)
+        x = F.silu(self.dwconv(self.in_x(x)))
         x = x.reshape(-1, self.d_inner, height * width).transpose(1, 2)
         scan = self.scan_by_op if self.by_op else self.scan
         y = layer_norm(scan(x, height, width), self.norm)
