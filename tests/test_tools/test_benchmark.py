@@ -265,3 +265,18 @@ def test_on_a_gpu(benchmark):
     assert code == 0
     assert len(rows) == 4 * (2 + 1)
     assert rows[0]['gpu']
+
+
+def test_a_model_that_memory_does_not_hold(benchmark, capsys, monkeypatch):
+    rand = torch.rand
+
+    def full(*size, **options):
+        if size[0] == 3:
+            raise torch.cuda.OutOfMemoryError
+        return rand(*size, **options)
+
+    monkeypatch.setattr(torch, 'rand', full)
+    code, rows = benchmark('mobilemamba:t2@64', '--batch-sizes', '2', '3')
+    assert code == 1  # nothing is left at batch 3
+    assert [r['batch'] for r in rows] == ['2']
+    assert 'does not run: no memory is left' in capsys.readouterr().out

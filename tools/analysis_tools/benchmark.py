@@ -360,9 +360,14 @@ def make_contenders(
                 suffix = ' channels_last' if channels_last else ''
                 for mode in args.modes:
                     make = serve_in_process if args.processes else make_here
-                    call, worker = make(
-                        entry, mode, dtype, channels_last, batch_size, args
-                    )
+                    name = f'{model.name}, {mode + suffix}, {dtype}'
+                    try:
+                        call, worker = make(
+                            entry, mode, dtype, channels_last, batch_size, args
+                        )
+                    except torch.cuda.OutOfMemoryError:
+                        print(f'{name} does not run: no memory is left')
+                        continue
                     contenders.append(
                         Contender(entry, mode + suffix, dtype, call, worker)
                     )

@@ -575,13 +575,18 @@ def main() -> None:
     )
     tables = {}
     for name in args.tables:
-        tables[name] = measures[name](args)
+        try:
+            tables[name] = measures[name](args)
+        except torch.cuda.OutOfMemoryError:
+            print(f'{name} does not run: no memory is left')
+            continue
         report(measures[name].__doc__, tables[name])
+        if args.csv:  # what there is so far, should the next one fail
+            write_csv(args.csv, tables)
     if args.plot:
         plot(tables['length'], args)
         print(f'Drawn to {args.plot}')
     if args.csv:
-        write_csv(args.csv, tables)
         print(f'Written to {args.csv}')
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PACKAGES = ('onedl-mmengine', 'mmcv-lite', 'timm', 'pytest', 'pytest-timeout')
+PACKAGES = ('onedl-mmengine', 'mmcv-lite', 'timm', 'pytest', 'ninja')
 #: What the machine has, or what something else here stands in for.
 LEFT_OUT = {
     *('torch', 'torchvision', 'triton', 'numpy', 'matplotlib'),
