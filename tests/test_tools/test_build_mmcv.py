@@ -70,7 +70,7 @@ def test_wheels_of_two_gpus_are_apart(tool, monkeypatch):
 
 def test_a_gpu_without_nvcc_is_refused_first(tool, monkeypatch):
     monkeypatch.setattr(tool, 'has_cuda', lambda: True)
-    monkeypatch.setattr(tool, 'CUDA_HOME', None)
+    monkeypatch.setattr('torch.utils.cpp_extension.CUDA_HOME', None)
     monkeypatch.setattr(tool.torch.version, 'cuda', '13.0')
     with pytest.raises(SystemExit, match=r'toolkit 13\.0'):
         tool.main()

@@ -435,16 +435,18 @@ def record_calls(arch: str, size: int, args: argparse.Namespace) -> dict:
         return call
 
     with contextlib.ExitStack() as stack:
-        # In one op, a block would not be timed by its layers.
+        # In one op, a block or a stage would not be timed by its layers.
         never = mock.Mock(return_value=False)
         for name in DEPLOYED_OPS:
             for module in CALLERS:
                 if hasattr(module, name):
                     call = recorder(name, getattr(module, name))
                     stack.enter_context(mock.patch.object(module, name, call))
-        for name in ('block_is_compiled', 'inference_op_serves'):
-            patch = mock.patch.object(mmmamba.deploy.layers, name, never)
-            stack.enter_context(patch)
+        for module, name in (
+            (mmmamba.deploy.layers, 'block_is_compiled'),
+            (mmmamba.deploy.network, 'inference_op_serves'),
+        ):
+            stack.enter_context(mock.patch.object(module, name, never))
         model(image.to(DTYPES[args.dtype]))
     return calls
 

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.cpp_extension import CUDA_HOME
 
 #: What setup_env.sh installs with the current stack.
 PACKAGE = 'onedl-mmcv==2.3.6'
@@ -89,7 +88,11 @@ def gpus() -> str:
 
 def check_compiler() -> None:
     """Refuse early what mmcv's setup.py would fail at."""
-    if has_cuda() and torch.version.cuda and CUDA_HOME is None:
+    if not (has_cuda() and torch.version.cuda):
+        return
+    from torch.utils import cpp_extension  # which warns without a GPU
+
+    if cpp_extension.CUDA_HOME is None:
         sys.exit(
             'PyTorch sees a GPU, and the CUDA ops of mmcv are built by nvcc, '
             f'which is not here. Install the CUDA toolkit {torch.version.cuda}'
