@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,9 +67,24 @@ def draw(
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple, text: str, size: int) -> None:
     """White letters on black."""
-    font = ImageFont.load_default(size)
+    font = _font(text, size)
     pen.rectangle(pen.textbbox(at, text, font), fill=(0, 0, 0))
     pen.text(at, text, (255, 255, 255), font)
+
+
+#: Fonts of the system for what Pillow's own has no letters for.
+_FONTS = (
+    *('NotoSansCJK-Regular.ttc', 'msyh.ttc', 'Arial Unicode.ttf'),
+    *('DejaVuSans.ttf', 'Arial.ttf'),
+)
+
+
+def _font(text: str, size: int):
+    """Choose a font that has the letters of a text, if there is one."""
+    for name in () if text.isascii() else _FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
 
 
 def _size(image: np.ndarray) -> int:

@@ -33,7 +33,8 @@ class ExportedModel:
     Raises:
         FileNotFoundError: If there is no such file.
         ImportError: If the runtime is not installed.
-        ValueError: If mmmamba did not write the file.
+        ValueError: If the runtime cannot read the file, or mmmamba did not
+            write it.
 
     Examples:
         >>> model = ExportedModel('detector.onnx')
@@ -50,8 +51,16 @@ class ExportedModel:
         self.file = Path(file)
         if not self.file.is_file():
             raise FileNotFoundError(f'there is no model {file}')
-        kind = 'openvino' if self.file.suffix == '.xml' else 'ort'
-        self._runtime = RUNTIMES[kind](self.file, threads, device)
+        kind = {'.xml': 'openvino', '.onnx': 'ort'}.get(self.file.suffix)
+        if kind is None:
+            raise ValueError(f'{file} is neither an .onnx nor an .xml file')
+        try:
+            self._runtime = RUNTIMES[kind](self.file, threads, device)
+        except (ImportError, OSError, ValueError):
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            reason = ' '.join(str(error).split())
+            raise ValueError(f'{file} cannot be loaded: {reason}') from error
         if self._runtime.facts is None:
             raise ValueError(
                 f'{file} tells nothing about its classes and images: it was '
@@ -97,7 +106,9 @@ class ExportedModel:
             ``(classes,)``; else the feature maps.
         """
         prepared, size = self.prepare(image)
-        outputs = self.run(prepared[None])
+        # A file for several images at once gets the same one several times.
+        batch = self._runtime.input_shape[0] or 1
+        outputs = self.run(np.repeat(prepared[None], batch, 0))
         outputs = {name: value[0] for name, value in outputs.items()}
         finish = {
             'detection': pixels.objects,

@@ -57,7 +57,7 @@ def prepare(
         tuple[np.ndarray, tuple[int, int]]: The input, and the size that the
         image has in it.
     """
-    height, width = facts.shape or image.shape[:2]
+    height, width = facts.shape or facts.resize.get('crop') or image.shape[:2]
     interpolation = facts.resize.get('interpolation', 'bilinear')
     if facts.task == 'classification':
         image = _crop(image, height, width, facts.resize)
@@ -89,16 +89,18 @@ def _fitting(
         return new
     factor = min(new[0] / old[0], new[1] / old[1])
     return (
-        min(int(old[0] * factor + 0.5), new[0]),
-        min(int(old[1] * factor + 0.5), new[1]),
+        max(1, min(int(old[0] * factor + 0.5), new[0])),
+        max(1, min(int(old[1] * factor + 0.5), new[1])),
     )
 
 
 def _crop(image: np.ndarray, height: int, width: int, how: dict) -> np.ndarray:
-    """Resize the shorter side, and take the centre."""
+    """Resize to a scale, or the shorter side, and take the centre."""
     edge = how.get('edge', min(height, width))
     old = image.shape[:2]
-    if old[0] < old[1]:
+    if 'scale' in how:
+        new = _fitting(old, tuple(how['scale']), how)
+    elif old[0] < old[1]:
         new = (edge, int(edge * old[1] / old[0]))
     else:
         new = (int(edge * old[0] / old[1]), edge)
@@ -142,17 +144,19 @@ def objects(
     found = outputs['labels'] >= 0
     # mmdet divides by the factors of the sizes.
     factor = np.array([size[1] / shape[1], size[0] / shape[0]] * 2, np.float32)
+    boxes = outputs['boxes'] / factor
+    # A box may reach into the padding, or lie in it.
+    height, width = shape
+    inside = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    found &= (inside[:, 2:] > inside[:, :2]).all(1)
     result = dict(
-        boxes=outputs['boxes'][found] / factor,
+        boxes=inside[found],
         scores=outputs['scores'][found],
         labels=outputs['labels'][found],
     )
-    if 'masks' in outputs:
+    if 'masks' in outputs:  # they fill the whole box
         result['masks'] = paste(
-            outputs['masks'][found],
-            result['boxes'],
-            shape,
-            facts.mask_threshold,
+            outputs['masks'][found], boxes[found], shape, facts.mask_threshold
         )
     return result
 
@@ -210,5 +214,7 @@ def label_map(
     logits = outputs['logits'][:, : size[0], : size[1]].transpose(1, 2, 0)
     logits = resize(np.ascontiguousarray(logits), shape[0], shape[1])
     if logits.ndim == 2 or logits.shape[2] == 1:
-        return dict(label_map=(logits.reshape(shape) > 0).astype(np.uint8))
-    return dict(label_map=logits.argmax(-1).astype(np.uint8))
+        scores = 1 / (1 + np.exp(-logits.reshape(shape)))
+        return dict(label_map=(scores > facts.threshold).astype(np.uint8))
+    dtype = np.uint8 if logits.shape[2] <= 256 else np.int32
+    return dict(label_map=logits.argmax(-1).astype(dtype))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +117,13 @@ class OpenVINO:
         self.request = core.compile_model(
             model, device.upper(), options
         ).create_infer_request()
+        self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """Run on a batch of images."""
-        results = self.request.infer({0: images})
-        return [results[i].copy() for i in range(len(results))]
+        with self._lock:  # its results lie in the request
+            results = self.request.infer({0: images})
+            return [results[i].copy() for i in range(len(results))]
 
 
 #: By the names that the tools give them.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from torch import nn
 
@@ -32,12 +35,18 @@ class Facts:
         preprocessed (bool): Whether the graph does all that, and takes
             ``(B, H, W, 3)`` uint8 images as OpenCV reads them.
         resize (dict): How an image gets the shape: ``keep_ratio``,
-            ``interpolation``, ``backend`` and, of classifiers, ``edge``, the
-            length of the shorter side before the crop.
+            ``interpolation``, ``backend``, ``pad_value`` (of BGR pixels) and,
+            of classifiers, before a crop ``edge``, the length of the shorter
+            side, or ``scale``, height and width, and the size of the
+            ``crop``.
         outputs (list[str]): Names.
         custom_ops (bool): Whether it needs mmmamba's library.
         align_corners (bool): Of segmentors: how logits are resized.
         mask_threshold (float): Of instance masks.
+        threshold (float): Of the scores of a segmentor with one channel, and
+            of a classifier with several labels.
+        multi_label (bool): Whether a classifier gives an image several
+            labels, with scores that do not sum to 1.
         version (str): Of mmmamba.
     """
 
@@ -56,6 +65,8 @@ class Facts:
     custom_ops: bool = False
     align_corners: bool = False
     mask_threshold: float = 0.5
+    threshold: float = 0.5
+    multi_label: bool = False
     version: str = __version__
 
     def to_json(self) -> str:
@@ -76,10 +87,11 @@ def gather_facts(model: nn.Module, cfg: Config) -> Facts:
     facts = Facts(config=Path(cfg.filename or '').stem)
     backbones = [m for m in model.modules() if isinstance(m, MobileMamba)]
     facts.arch = backbones[0].arch_name if backbones else ''
-    meta = getattr(model, 'dataset_meta', None) or {}
+    meta = getattr(model, 'dataset_meta', None)
+    meta = meta or getattr(model, '_dataset_meta', None) or {}  # mmpretrain
     facts.classes = list(meta.get('classes', []))
     palette = meta.get('palette')
-    if palette and not isinstance(palette, str):
+    if palette is not None and not isinstance(palette, str):
         facts.palette = [[int(v) for v in color] for color in palette]
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is not None:
@@ -96,13 +108,18 @@ def gather_facts(model: nn.Module, cfg: Config) -> Facts:
     return facts
 
 
+def pipeline_owner(cfg: Config) -> dict:
+    """Return the config of the data set of a test, without its wrappers."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
 def pipeline_of(cfg: Config) -> list[dict]:
     """Return the transforms that an image goes through in a test."""
     if 'test_dataloader' in cfg:
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        return dataset.get('pipeline', [])
+        return pipeline_owner(cfg).get('pipeline', [])
     return cfg.get('test_pipeline', [])
 
 
@@ -115,20 +132,55 @@ def kind_of(step: dict) -> str:
 def resizing(cfg: Config) -> dict:
     """Tell how the test pipeline gives an image its size."""
     found: dict = dict(keep_ratio=True, interpolation='bilinear')
+    classifies = cfg.get('default_scope') == 'mmpretrain'
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize':
             found['keep_ratio'] = step.get('keep_ratio', False)
+            if classifies and step.get('scale') is not None:
+                found['scale'] = pair(step['scale'])[::-1]
         elif kind == 'ResizeEdge':
             found['edge'] = step['scale']
-        elif kind == 'Pad' and isinstance(step.get('pad_val'), dict):
-            found['pad_value'] = list(step['pad_val'].get('img', (0, 0, 0)))
+        elif kind == 'CenterCrop':
+            found['crop'] = pair(step['crop_size'])
+        elif kind == 'Pad':
+            value = step.get('pad_val', 0)
+            value = value.get('img', 0) if isinstance(value, dict) else value
+            found['pad_value'] = list(np.broadcast_to(value, 3).tolist())
         else:
             continue
         for name in ('interpolation', 'backend'):
             if name in step:
                 found[name] = step[name]
     return found
+
+
+def pair(size: int | Sequence[int]) -> list[int]:
+    """Write a size as two numbers."""
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def resizing_to(how: dict, shape: Sequence[int]) -> dict:
+    """Adapt how a classifier's images are resized to another size.
+
+    Args:
+        how (dict): Of the config, see :class:`Facts`.
+        shape (Sequence[int]): Height and width that the network shall get.
+
+    Returns:
+        dict: With the same share of the image in the crop.
+    """
+    how = dict(how)
+    if 'crop' in how:
+        factor = min(shape) / min(how['crop'])
+        if 'edge' in how:
+            how['edge'] = round(how['edge'] * factor)
+        if 'scale' in how:
+            how['scale'] = [round(side * factor) for side in how['scale']]
+        how['crop'] = list(shape)
+    elif 'scale' in how:
+        how['scale'] = list(shape)
+    return how
 
 
 def image_shape(cfg: Config) -> tuple[int, int]:
@@ -139,7 +191,8 @@ def image_shape(cfg: Config) -> tuple[int, int]:
 
     Returns:
         tuple[int, int]: What the test pipeline resizes to; the size that the
-        image is cropped or padded to, if it is.
+        image is cropped or padded to, if it is. A segmentor takes each image
+        in its own proportions: the shape is then that of one of 4:3.
 
     Raises:
         ExportError: If the pipeline does not say it.
@@ -148,12 +201,14 @@ def image_shape(cfg: Config) -> tuple[int, int]:
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize' and step.get('scale') is not None:
-            scale = step['scale']
-            scale = (scale, scale) if isinstance(scale, int) else scale
+            scale = pair(step['scale'])
             shape = (scale[1], scale[0])
+            if cfg.get('default_scope') == 'mmseg' and step.get('keep_ratio'):
+                shorter = min(scale)
+                shape = (shorter, min(max(scale), math.ceil(shorter * 4 / 3)))
         elif kind == 'CenterCrop':
-            size = step['crop_size']
-            shape = (size, size) if isinstance(size, int) else tuple(size)
+            height, width = pair(step['crop_size'])
+            shape = (height, width)
         elif kind == 'Pad' and step.get('size'):
             shape = (step['size'][1], step['size'][0])
     if shape is None:

@@ -81,15 +81,22 @@ class Features(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A classifier that ends in the scores of the classes."""
+    """A classifier that ends in the scores of the classes.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model (nn.Module): mmpretrain's ``ImageClassifier``.
+        multi_label (bool): Whether an image may be of several classes.
+    """
+
+    def __init__(self, model: nn.Module, multi_label: bool) -> None:
         super().__init__()
         self.model = model
+        self.multi_label = multi_label
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B, classes)``, which sum to 1."""
-        return self.model(x, mode='tensor').softmax(-1)
+        """Return ``(B, classes)``, which sum to 1 if there is one label."""
+        logits = self.model(x, mode='tensor')
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
 
 class Segmentor(nn.Module):
@@ -185,6 +192,7 @@ def make_graph(
     facts.outputs = list(OUTPUTS[facts.task])
     if facts.task == 'segmentation':
         facts.align_corners = bool(model.decode_head.align_corners)
+        facts.threshold = float(model.decode_head.threshold or 0.5)
         if logits:
             facts.outputs = ['logits']
         # mmseg pads in a test only if its test_cfg says so
@@ -196,6 +204,9 @@ def make_graph(
         facts.mask_threshold = model.roi_head.test_cfg['mask_thr_binary']
     if facts.task == 'classification':
         divisor = 1
+        facts.multi_label = bool(body.multi_label)
+        if facts.multi_label and model.head.thr is not None:
+            facts.threshold = float(model.head.thr)
     return Graph(body, facts, divisor, pad_value).eval()
 
 
@@ -210,7 +221,10 @@ def _body(model, shape, example, labels) -> tuple[str, nn.Module]:
             )
         return 'segmentation', Segmentor(model, labels)
     if 'ImageClassifier' in kinds:
-        return 'classification', Classifier(model)
+        heads = {cls.__name__ for cls in type(model.head).__mro__}
+        return 'classification', Classifier(
+            model, 'MultiLabelClsHead' in heads
+        )
     if kinds & {'SingleStageDetector', 'TwoStageDetector'}:
         # Not at the top: mmdet may not be installed.
         from .detectors import SingleStage, TwoStage

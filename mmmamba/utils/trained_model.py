@@ -1,6 +1,10 @@
 """Building a model of any toolbox from its config and checkpoint."""
 
+import warnings
+
 from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmmamba.checkpoint import check_complete
@@ -41,6 +45,34 @@ def load_trained(
             f'the config is of {scope}; those of mmdet, mmseg and mmpretrain '
             'have models'
         )
-    model = build(cfg, checkpoint, device=device)
-    check_complete(model, checkpoint)
+    contents = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    meta = contents.get('meta') or {}
+    if 'dataset_meta' in meta or 'CLASSES' in meta:
+        model = build(cfg, checkpoint, device=device)
+        check_complete(model, checkpoint)
+    else:  # the toolboxes would guess the classes, or fail
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            model = build(cfg, None, device=device)
+        check_complete(model, checkpoint)
+        model.dataset_meta = metainfo_of_test(cfg)
     return model.eval()
+
+
+def metainfo_of_test(cfg: Config) -> dict:
+    """Tell what the data set of a test says of its classes.
+
+    Args:
+        cfg (Config): Of a detector, segmentor or classifier.
+
+    Returns:
+        dict: ``classes`` and ``palette``, as far as they are known.
+    """
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    return {
+        **(getattr(kind, 'METAINFO', None) or {}),
+        **(dataset.get('metainfo') or {}),
+    }

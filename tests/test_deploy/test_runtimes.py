@@ -1,6 +1,11 @@
 """ONNX Runtime and OpenVINO behind one face."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
+
+from mmmamba.deploy.runtimes import OpenVINO
 
 TWO_MODELS = """
 import gc, os, signal, sys, time
@@ -36,3 +41,20 @@ def test_ctrl_c_after_two_models_of_openvino(tmp_path, run_python):
     pytest.importorskip('openvino')
     result = run_python('-c', TWO_MODELS, tmp_path / 'model.xml')
     assert result.stdout == 'interrupted\n', (result.returncode, result.stderr)
+
+
+def test_threads_get_their_own_results_of_openvino(tmp_path):
+    openvino = pytest.importorskip('openvino')
+    from openvino import opset13
+
+    file = tmp_path / 'model.xml'
+    x = opset13.parameter([1, 3, 256, 256], np.float32)
+    openvino.save_model(openvino.Model([opset13.relu(x)], [x]), file)
+    model = OpenVINO(file, 1, 'cpu')
+
+    def run(value: int) -> bool:
+        images = np.full((1, 3, 256, 256), value, np.float32)
+        return all((model(images)[0] == value).all() for _ in range(50))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(run, (1, 2, 3)))

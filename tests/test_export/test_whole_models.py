@@ -265,6 +265,24 @@ def test_scores_are_those_of_the_classifier(config, tmp_path):
 
 
 @torch.no_grad()
+def test_scores_of_several_labels(tmp_path):
+    model, cfg = build('cls/mobilemamba_b1.py')
+    cfg.model.head = dict(
+        type='MultiLabelLinearClsHead',
+        num_classes=5,
+        in_channels=SMALL['channels'][-1],
+        thr=0.4,
+    )
+    model = lively(MODELS.build(cfg.model))
+    graph, images, exported = export(model, cfg, tmp_path)
+    assert exported.facts.multi_label
+    assert exported.facts.threshold == 0.4
+    expected = model(images, mode='tensor').sigmoid().numpy()
+    found = exported.run(images.numpy())['scores']
+    assert np.abs(found - expected).max() < 1e-5
+
+
+@torch.no_grad()
 def test_preprocessing_in_the_graph_is_that_outside(tmp_path):
     model, cfg = build('demo/fpn_mobilemamba_t2_camvid.py')
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)

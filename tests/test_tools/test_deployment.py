@@ -6,8 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmmamba.deploy import ExportedModel
+from mmmamba.export import gather_facts
+from mmmamba.utils.trained_model import load_trained
 
 pytest.importorskip('onnx', reason='exports are ONNX files')
 pytest.importorskip('onnxruntime', reason='it runs ONNX files')
@@ -69,6 +74,57 @@ def test_what_is_no_image_is_named(exported, photo, tmp_path, run_python):
     assert result.returncode == 1
     assert 'bad.jpg' in result.stderr
     assert (tmp_path / 'out' / photo.name).is_file()
+
+
+def test_predict_says_what_is_wrong_first(
+    exported, photo, tmp_path, run_python
+):
+    """Before an image is drawn."""
+    other = tmp_path / 'other' / photo.name
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes())
+    broken = tmp_path / 'broken.onnx'
+    broken.write_bytes(exported.read_bytes()[:5000])
+    weightless = tmp_path / 'm.xml'
+    weightless.write_text('<net/>')
+    for arguments, words in (
+        ([exported, photo, other], 'would both be drawn to'),
+        ([broken, photo], 'broken.onnx cannot be loaded'),
+        ([weightless, photo], 'm.xml cannot be loaded'),
+        ([photo, photo], 'neither an .onnx nor an .xml'),
+        ([exported, photo, '--out-dir', other], 'other'),
+    ):
+        result = run_python(TOOLS / 'predict.py', *arguments)
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert 'Traceback' not in result.stderr
+
+
+def test_a_checkpoint_without_classes_takes_those_of_the_config(
+    detector, tmp_path
+):
+    config, checkpoint = detector
+    bare = tmp_path / 'bare.pth'
+    weights = torch.load(checkpoint, weights_only=True)['state_dict']
+    torch.save(weights, bare)
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    model = load_trained(cfg, str(bare))
+    assert gather_facts(model, cfg).classes == ['RBC', 'WBC', 'Platelets']
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, weights[name])
+
+
+def test_a_file_of_other_classes_is_refused(
+    detector, exported, run_tool, capsys
+):
+    code = run_tool(
+        *('deployment/test.py', detector[0], exported, '--cfg-options'),
+        'test_dataloader.dataset.metainfo.classes=WBC,RBC,Platelets',
+    )
+    assert code == 1
+    said = 'knows the classes RBC, WBC, Platelets, and the test data have WBC'
+    assert said in capsys.readouterr().err
 
 
 def test_metric_is_that_of_the_toolbox(

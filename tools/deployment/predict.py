@@ -64,19 +64,20 @@ def main() -> int:
 
     try:
         images = find_images(args.image)
+        targets = name_drawings(images, args.out_dir)
         model = ExportedModel(args.model, args.threads)
+        args.out_dir.mkdir(parents=True, exist_ok=True)
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text('{}')
     except (OSError, ImportError, ValueError) as error:
         return fail(error)
     if model.facts.task == 'features':
         return fail(f'{args.model} ends in feature maps: nothing to draw')
-    args.out_dir.mkdir(parents=True, exist_ok=True)
     unreadable, found = [], {}
-    for path in track(images, 'Drawing', disable=len(images) == 1):
-        target = args.out_dir / path.name
-        if target.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.bmp'):
-            target = target.with_name(f'{path.name}.png')
-        if target.resolve() == path.resolve():
-            return fail(f'the drawing would overwrite {path}; see --out-dir')
+    for target, path in track(
+        targets.items(), 'Drawing', disable=len(images) == 1
+    ):
         try:
             image = read(path)
         except (OSError, SyntaxError, ValueError) as error:
@@ -116,6 +117,26 @@ def find_images(paths: list[Path]) -> list[Path]:
     return images
 
 
+def name_drawings(images: list[Path], folder: Path) -> dict[Path, Path]:
+    """The files to draw, and the image of each."""
+    targets: dict[Path, Path] = {}
+    for path in images:
+        target = folder / path.name
+        if target.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.bmp'):
+            target = target.with_name(f'{path.name}.png')
+        if target.resolve() == path.resolve():
+            raise ValueError(
+                f'the drawing would overwrite {path}; see --out-dir'
+            )
+        if target in targets:
+            raise ValueError(
+                f'{targets[target]} and {path} would both be drawn to '
+                f'{target}; draw them apart, see --out-dir'
+            )
+        targets[target] = path
+    return targets
+
+
 def read(path: Path) -> np.ndarray:
     """Read an image as BGR, turned as its EXIF data say."""
     try:
@@ -128,6 +149,9 @@ def read(path: Path) -> np.ndarray:
         if image is not None:
             return image
     with Image.open(path) as opened:
+        if opened.mode.startswith('I'):  # 16 bits, which Pillow would clip
+            pixels = np.asarray(ImageOps.exif_transpose(opened)) // 256
+            return np.stack([pixels.astype(np.uint8)] * 3, -1)
         rgb = ImageOps.exif_transpose(opened).convert('RGB')
     return np.ascontiguousarray(np.asarray(rgb)[..., ::-1])
 

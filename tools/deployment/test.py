@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from mmmamba.datasets import check_datasets
 from mmmamba.deploy import ExportedModel
-from mmmamba.export.facts import kind_of
+from mmmamba.export.facts import kind_of, pipeline_owner
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -56,8 +56,13 @@ class ExportedPredictor(BaseModel):
                 found['bboxes'] = found.pop('boxes')
                 sample.pred_instances = InstanceData(**found)
             else:
-                sample.set_pred_score(found['scores'])
-                sample.set_pred_label(found['scores'].argmax(keepdim=True))
+                scores, facts = found['scores'], self.model.facts
+                sample.set_pred_score(scores)
+                sample.set_pred_label(
+                    (scores > facts.threshold).nonzero().flatten()
+                    if facts.multi_label
+                    else scores.argmax(keepdim=True)
+                )
         return data['data_samples']
 
     def forward(self, *args, **kwargs):
@@ -86,10 +91,7 @@ def main() -> None:
     cfg = load_config(args)
     check_model(cfg, args.model)
     check_datasets(cfg, ('test',))
-    loader = cfg.test_dataloader
-    dataset = loader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = pipeline_owner(cfg)
     dataset.pipeline = [
         step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
     ]
@@ -112,6 +114,13 @@ def check_model(cfg: Config, file: Path) -> None:
         raise UsageError(
             f'{file} is for {facts.task}, and the config is of '
             f'{cfg.default_scope}'
+        )
+    dataset = pipeline_owner(cfg)
+    classes = list(dataset.get('metainfo', {}).get('classes', []))
+    if classes and facts.classes and classes != facts.classes:
+        raise UsageError(
+            f'{file} knows the classes {", ".join(facts.classes[:5])}, and '
+            f'the test data have {", ".join(classes[:5])}'
         )
 
 

@@ -6,8 +6,10 @@ function fitting(width, height, frame, keepRatio) {
   if (!keepRatio) return frame;
   const factor = Math.min(frame.width / width, frame.height / height);
   return {
-    width: Math.min(Math.floor(width * factor + 0.5), frame.width),
-    height: Math.min(Math.floor(height * factor + 0.5), frame.height),
+    width: Math.max(
+      1, Math.min(Math.floor(width * factor + 0.5), frame.width)),
+    height: Math.max(
+      1, Math.min(Math.floor(height * factor + 0.5), frame.height)),
   };
 }
 
@@ -84,6 +86,11 @@ export function objects(outputs, photo, size) {
     const label = Number(labels.data[i]);
     if (label < 0) continue;  // a row without an object
     const box = [0, 1, 2, 3].map(k => boxes.data[4 * i + k] * scale[k % 2]);
+    // A box may reach into the padding, or lie in it.
+    const limits = [photo.width, photo.height];
+    const [x1, y1, x2, y2] =
+      box.map((value, k) => Math.min(Math.max(value, 0), limits[k % 2]));
+    if (x2 <= x1 || y2 <= y1) continue;
     const mask = masks
       && masks.data.subarray(i * side * side, (i + 1) * side * side);
     found.push({ box, score: scores.data[i], label, mask, side });
