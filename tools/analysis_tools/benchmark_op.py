@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -133,7 +134,7 @@ class Scan:
         with use_backend('torch'):
             return bidirectional_scan(*self.inputs)
 
-    def composed(self) -> Tensor:
+    def composed(self, scan: Callable = general_scan) -> Tensor:
         """Copies, projection, the general op and the merge."""
         x, projected, dt_weight, dt_bias, A, D = self.inputs
         xs = torch.cat([x, x.flip(-1)], 1)
@@ -141,9 +142,22 @@ class Scan:
         dt, B, C = projected.split([dt_weight.shape[2], 1, 1], 2)
         delta = torch.einsum('bkrl,kdr->bkdl', dt, dt_weight.to(x.dtype))
         delta = delta.flatten(1, 2)
-        ys = general_scan(xs, delta, A, B, C, D, dt_bias.flatten(), True)
+        ys = scan(xs, delta, A, B, C, D, dt_bias.flatten(), True)
         y, reversed_y = ys.chunk(2, 1)
         return y + reversed_y.flip(-1)
+
+    def mamba_ssm(self) -> Tensor:
+        """The same with the scan of the package ``mamba_ssm``."""
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+        def scan(u, delta, A, B, C, D, bias, softplus) -> Tensor:
+            return selective_scan_fn(
+                *(u, delta, A, B, C, D),
+                delta_bias=bias,
+                delta_softplus=softplus,
+            )
+
+        return self.composed(scan)
 
     def step_by_step(self) -> Tensor:
         """The definition, one position at a time."""
@@ -287,11 +301,14 @@ def measure_shapes(args: argparse.Namespace) -> list[dict]:
 def measure_targets(args: argparse.Namespace) -> list[dict]:
     """D 320, L 1024: what the op is to be compared with."""
     scan = make_scan(args, 320, 1024, 10)
-    names = ['fused', 'composed', 'torch', 'step_by_step', 'softplus_and_exp']
+    trained = ['fused', 'composed', 'torch']
+    if args.device != 'cpu' and find_spec('mamba_ssm'):
+        trained.append('mamba_ssm')
+    names = [*trained, 'step_by_step', 'softplus_and_exp']
     if args.device != 'cpu':
         names.append('copy_forward')
     ahead = time_forward(args, scan, *names)
-    back = time_backward(args, scan, 'fused', 'composed', 'torch')
+    back = time_backward(args, scan, *trained)
     rows = []
     for name in names:
         rows.append(

@@ -163,12 +163,22 @@ def cuda_steps(out: Path) -> list[Step]:
                 ('networks_s6', 'mobilemamba:s6@224', f'{PEER}_m5@224'),
                 ('networks_t2', 'mobilemamba:t2@192', f'{PEER}_m2@224'),
                 ('networks_b4', 'mobilemamba:b4@512', f'{PEER}_m5@512'),
+                ('networks_t4', 'mobilemamba:t4@192', f'{PEER}_m4@224'),
+                ('networks_b1', 'mobilemamba:b1@256', 'timm:repvit_m1_1@224'),
             )
         ),
         csv_step(
             *(out, 'deployed', 'benchmark_op.py', '--device', 'cuda'),
             *('--batch-size', '256', '--dtype', 'bf16', '--rounds', '5'),
             *('--tables', 'deployed'),
+        ),
+        *(
+            csv_step(
+                *(out, f'scan_{batch}', 'benchmark_op.py', '--device', 'cuda'),
+                *('--batch-size', batch, '--rounds', '5'),
+                *('--tables', 'shapes'),
+            )
+            for batch in ('1', '256')
         ),
         sanitizer_step(out, 'memcheck'),
         sanitizer_step(out, 'racecheck'),
@@ -204,6 +214,10 @@ def cpu_steps(out: Path) -> list[Step]:
         csv_step(
             *(out, 'deployed', 'benchmark_op.py', '--rounds', '2'),
             *('--tables', 'deployed'),
+        ),
+        csv_step(
+            *(out, 'compiled', 'benchmark.py', 'mobilemamba:t2@64', '--fuse'),
+            *('--modes', 'eager', 'compiled', '--rounds', '2'),
         ),
         detector_step(out),
     ]
