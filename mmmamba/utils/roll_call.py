@@ -17,7 +17,8 @@ def roll_call() -> Iterator[None]:
     the others, which would wait for it for half an hour.
 
     It does something only where ``torchrun`` starts a run on several
-    machines: their launchers keep a key-value store, and one alone notices
+    machines and keeps their key-value store, as ``dist_train.sh`` has it do:
+    else there is none before the processes join. One machine alone notices
     by itself.
 
     Yields:
@@ -28,7 +29,8 @@ def roll_call() -> Iterator[None]:
     """
     world_size = int(os.environ.get('WORLD_SIZE', 1))
     on_this_machine = int(os.environ.get('LOCAL_WORLD_SIZE', world_size))
-    if world_size == on_this_machine:
+    has_store = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+    if world_size == on_this_machine or not has_store:
         yield
         return
     store = TCPStore(
