@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from torch.distributed import TCPStore
+from mmmamba.hooks.heartbeat_hook import on_several_machines, open_store
 
 from .cli import UsageError
 
@@ -28,16 +28,11 @@ def roll_call() -> Iterator[None]:
         UsageError: If the checks of another process have failed.
     """
     world_size = int(os.environ.get('WORLD_SIZE', 1))
-    on_this_machine = int(os.environ.get('LOCAL_WORLD_SIZE', world_size))
     has_store = os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
-    if world_size == on_this_machine or not has_store:
+    if not (on_several_machines(world_size) and has_store):
         yield
         return
-    store = TCPStore(
-        os.environ['MASTER_ADDR'],
-        int(os.environ['MASTER_PORT']),
-        is_master=False,
-    )
+    store = open_store()
     keys = [f'mmmamba/roll_call/{rank}' for rank in range(world_size)]
     own = keys[int(os.environ['RANK'])]
     try:

@@ -65,6 +65,13 @@ def test_the_store_is_lost(watch):
     assert 'the machine first has not been heard of for 30 s' in said
 
 
+def test_the_store_is_lost_while_another_is_late(watch):
+    """Rank 1 had one round less than this process, which is rank 0."""
+    late = [[b'0', b'5', b'5'], [b'1', b'5', b'6']]
+    said = watch(*late, *([b'1', b'5', b'6'] for _ in range(3)))
+    assert 'the machine first has not been heard of for 30 s' in said
+
+
 def test_one_machine_needs_no_heartbeat(monkeypatch):
     hook = HeartbeatHook()
     hook.before_train(runner=None)  # one process
