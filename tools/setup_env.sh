@@ -17,31 +17,28 @@ run() { "$PY" -m pip install --disable-pip-version-check --quiet "$@"; }
 
 # The ops are used, not just imported: a wheel built against another torch, or
 # for another GPU, imports mmcv and fails here.
-mmcv_works() {
-    "$PY" - <<'EOF'
+USE_MMCV="
 import torch
 from mmcv.ops import nms
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 boxes = torch.tensor([[0., 0., 2., 2.]], device=device)
 nms(boxes, torch.tensor([.5], device=device), .5)
-EOF
-}
+"
+mmcv_works() { "$PY" -c "$USE_MMCV" 2>/dev/null; }
 
 check() {
-    "$PY" - <<'EOF'
-import torch
+    "$PY" -c "$USE_MMCV
 import mmcv, mmdet, mmseg, mmmamba
 from mmmamba.ops import describe_backends
-device = 'cuda' if torch.cuda.is_available() else 'cpu'
 print(f'OK: mmcv {mmcv.__version__} with its ops and mmmamba '
       f'{mmmamba.__version__} import (torch {torch.__version__}, {device})')
 print(f'Selective scan: {describe_backends()[device]}')
-EOF
+"
 }
 
 if [ -z "$VENV" ]; then
     PY=$PYTHON
-    mmcv_works && check || fail "the active environment ($(command -v "$PYTHON")) lacks the
+    check || fail "the active environment ($(command -v "$PYTHON")) lacks the
 stack. Install it as README.md says, or leave VENV unset to get a new one."
     exit 0
 fi
@@ -89,8 +86,8 @@ run "torch===$TORCH" torchvision "$NUMPY"
     fail 'torchvision does not load with this torch'
 
 # A ready wheel, if pip finds one (PIP_FIND_LINKS).
-mmcv_works 2>/dev/null || run --only-binary :all: "$MMCV" 2>/dev/null || :
-if ! mmcv_works 2>/dev/null; then
+mmcv_works || run --only-binary :all: "$MMCV" 2>/dev/null || :
+if ! mmcv_works; then
     command -v "${CXX:-c++}" >/dev/null ||
         fail 'mmcv is built from source and needs a C++ compiler, for example
 apt-get install g++'
@@ -117,4 +114,4 @@ if ! "$PY" -c 'import cv2' 2>/dev/null; then
 fi
 
 say 'Check'
-mmcv_works && check || fail 'the check failed; remove the environment and try again'
+check || fail 'the check failed; remove the environment and try again'

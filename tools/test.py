@@ -22,6 +22,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
+from mmmamba.utils.dataset_config import unwrapped
 from mmmamba.utils.pictures import add_max_size, draw_fast
 
 
@@ -132,9 +133,7 @@ def draw_results(cfg: Config, scope: str, args: argparse.Namespace) -> None:
 
 def use_tta(cfg: Config, scope: str) -> None:
     """Wrap the model for test-time augmentation: the config's, or flips."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = unwrapped(cfg.test_dataloader.dataset)
     default_models = dict(
         mmdet=dict(
             type='DetTTAModel',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,7 +68,7 @@ def draw(
 
 def _write(pen: ImageDraw.ImageDraw, at: tuple, text: str, size: int) -> None:
     """White letters on black."""
-    font = _font(text, size)
+    font = _font(text.isascii(), size)
     pen.rectangle(pen.textbbox(at, text, font), fill=(0, 0, 0))
     pen.text(at, text, (255, 255, 255), font)
 
@@ -79,9 +80,10 @@ _FONTS = (
 )
 
 
-def _font(text: str, size: int):
-    """Choose a font that has the letters of a text, if there is one."""
-    for name in () if text.isascii() else _FONTS:
+@functools.cache  # a font is looked for in all folders of the system
+def _font(ascii_letters: bool, size: int):
+    """Choose a font that has more than ASCII's letters, if it must."""
+    for name in () if ascii_letters else _FONTS:
         with contextlib.suppress(OSError):
             return ImageFont.truetype(name, size)
     return ImageFont.load_default(size)

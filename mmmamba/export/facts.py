@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
+from mmmamba.utils.dataset_config import unwrapped
 from mmmamba.version import __version__
 
 from .errors import ExportError
@@ -108,18 +110,10 @@ def gather_facts(model: nn.Module, cfg: Config) -> Facts:
     return facts
 
 
-def pipeline_owner(cfg: Config) -> dict:
-    """Return the config of the data set of a test, without its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def pipeline_of(cfg: Config) -> list[dict]:
     """Return the transforms that an image goes through in a test."""
     if 'test_dataloader' in cfg:
-        return pipeline_owner(cfg).get('pipeline', [])
+        return unwrapped(cfg.test_dataloader.dataset).get('pipeline', [])
     return cfg.get('test_pipeline', [])
 
 
@@ -138,26 +132,22 @@ def resizing(cfg: Config) -> dict:
         if kind == 'Resize':
             found['keep_ratio'] = step.get('keep_ratio', False)
             if classifies and step.get('scale') is not None:
-                found['scale'] = pair(step['scale'])[::-1]
+                width, height = to_2tuple(step['scale'])
+                found['scale'] = [height, width]
         elif kind == 'ResizeEdge':
             found['edge'] = step['scale']
         elif kind == 'CenterCrop':
-            found['crop'] = pair(step['crop_size'])
+            found['crop'] = list(to_2tuple(step['crop_size']))
         elif kind == 'Pad':
             value = step.get('pad_val', 0)
             value = value.get('img', 0) if isinstance(value, dict) else value
-            found['pad_value'] = list(np.broadcast_to(value, 3).tolist())
+            found['pad_value'] = np.broadcast_to(value, 3).tolist()
         else:
             continue
         for name in ('interpolation', 'backend'):
             if name in step:
                 found[name] = step[name]
     return found
-
-
-def pair(size: int | Sequence[int]) -> list[int]:
-    """Write a size as two numbers."""
-    return [size, size] if isinstance(size, int) else list(size)
 
 
 def resizing_to(how: dict, shape: Sequence[int]) -> dict:
@@ -201,13 +191,13 @@ def image_shape(cfg: Config) -> tuple[int, int]:
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize' and step.get('scale') is not None:
-            scale = pair(step['scale'])
+            scale = to_2tuple(step['scale'])
             shape = (scale[1], scale[0])
             if cfg.get('default_scope') == 'mmseg' and step.get('keep_ratio'):
                 shorter = min(scale)
                 shape = (shorter, min(max(scale), math.ceil(shorter * 4 / 3)))
         elif kind == 'CenterCrop':
-            height, width = pair(step['crop_size'])
+            height, width = to_2tuple(step['crop_size'])
             shape = (height, width)
         elif kind == 'Pad' and step.get('size'):
             shape = (step['size'][1], step['size'][0])

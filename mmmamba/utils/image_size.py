@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
+from .dataset_config import unwrapped
+
 
 def set_image_size(
     cfg: Config, size: int | None = None, crop_ratio: float | None = None
@@ -52,8 +54,6 @@ def set_image_size(
 
 def _steps(loader: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     """The transforms of a data loader, by the name of their type."""
-    dataset = loader.get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = unwrapped(loader.get('dataset', {}))
     for step in dataset.get('pipeline', []):
         yield str(step.type).split('.')[-1], step

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmmamba.checkpoint import check_complete
 from mmmamba.utils.cli import UsageError
+from mmmamba.utils.dataset_config import unwrapped
 
 
 def load_trained(
@@ -68,9 +69,7 @@ def metainfo_of_test(cfg: Config) -> dict:
     Returns:
         dict: ``classes`` and ``palette``, as far as they are known.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = unwrapped(cfg.get('test_dataloader', {}).get('dataset', {}))
     kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
     return {
         **(getattr(kind, 'METAINFO', None) or {}),

@@ -34,7 +34,6 @@ def test_the_best_are_compared_where_none_is_good():
 def test_objects_of_nearly_equal_scores_may_change_places():
     good = outputs([0.9, 0.8, 0.7])
     swapped = {name: value[:, [1, 0, 2]] for name, value in good.items()}
-    swapped['scores'] = good['scores']
     good['scores'] = good['scores'] * 0 + np.float32(0.8)
     swapped['scores'] = good['scores']
     assert all(passed(good, swapped))

@@ -40,11 +40,15 @@ def check(monkeypatch, out, *options):
     return json.loads((out / 'report.json').read_text())
 
 
+def failed_check(monkeypatch, out, *options):
+    with pytest.raises(SystemExit):
+        check(monkeypatch, out, *options)
+    return json.loads((out / 'report.json').read_text())
+
+
 def test_a_failure_stops_nothing(steps, monkeypatch, tmp_path):
     steps('raise SystemExit("broken")', 'print("well")')
-    with pytest.raises(SystemExit):
-        check(monkeypatch, tmp_path)
-    report = json.loads((tmp_path / 'report.json').read_text())
+    report = failed_check(monkeypatch, tmp_path)
     found = [step['status'] for step in report['steps']]
     assert found == ['failed, see step0.log', 'passed']
     assert 'broken' in (tmp_path / 'step0.log').read_text()
@@ -54,9 +58,8 @@ def test_a_failure_stops_nothing(steps, monkeypatch, tmp_path):
 def test_it_ends_in_time(steps, monkeypatch, tmp_path):
     endless = 'import time\nwhile True: time.sleep(1)'
     steps(endless, endless, endless, minutes=1 / 30)
-    with pytest.raises(SystemExit):  # the first did not end in its own time
-        check(monkeypatch, tmp_path, '--minutes', '0.05')
-    report = json.loads((tmp_path / 'report.json').read_text())
+    # The first did not end in its own time.
+    report = failed_check(monkeypatch, tmp_path, '--minutes', '0.05')
     found = [step['status'] for step in report['steps']]
     assert found == ['failed: out of time, see step0.log'] + 2 * [
         'not run: no time was left'
@@ -65,18 +68,14 @@ def test_it_ends_in_time(steps, monkeypatch, tmp_path):
 
 def test_nothing_runs_without_the_ops(steps, monkeypatch, tmp_path):
     steps('raise SystemExit("no ops")', '')[0].needed = True
-    with pytest.raises(SystemExit):
-        check(monkeypatch, tmp_path, '--steps', 'step1')
-    report = json.loads((tmp_path / 'report.json').read_text())
+    report = failed_check(monkeypatch, tmp_path, '--steps', 'step1')
     assert report['steps'][1]['status'] == 'not run: step0 has not passed'
 
 
 def test_results_of_an_earlier_run_are_not_taken(steps, monkeypatch, tmp_path):
     (tmp_path / 'step0.csv').write_text('table,method\ntargets,fused\n')
     steps('raise SystemExit("broken")')
-    with pytest.raises(SystemExit):
-        check(monkeypatch, tmp_path)
-    report = json.loads((tmp_path / 'report.json').read_text())
+    report = failed_check(monkeypatch, tmp_path)
     assert report['steps'][0]['tables'] == {}
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from mmmamba.datasets import Report, inspect_datasets
 from mmmamba.datasets.loaded import Summary
 from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
+from mmmamba.utils.dataset_config import unwrapped
 
 SPLITS = ('train', 'val', 'test')
 COLOURS = dict(error='bold red', warning='yellow', info='cyan')
@@ -90,9 +91,7 @@ def draw(cfg: Config, report: Report, folder: Path) -> None:
     draw_histograms(report.splits, folder / 'histograms.png')
     broken = {f.split for f in report.findings if f.severity == 'error'}
     for split in report.splits.keys() - broken:
-        dataset = cfg[f'{split}_dataloader'].dataset
-        while 'dataset' in dataset:  # of a wrapper such as RepeatDataset
-            dataset = dataset.dataset
+        dataset = unwrapped(cfg[f'{split}_dataloader'].dataset)
         steps = [step['type'] for step in dataset.get('pipeline', ())]
         if 'LoadAnnotations' in steps:
             draw_samples(cfg, dataset, folder / f'{split}.png')

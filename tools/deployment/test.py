@@ -16,13 +16,14 @@ from mmengine.structures import InstanceData, PixelData
 
 from mmmamba.datasets import check_datasets
 from mmmamba.deploy import ExportedModel
-from mmmamba.export.facts import kind_of, pipeline_owner
+from mmmamba.export.facts import kind_of
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
     load_config,
     run_tool,
 )
+from mmmamba.utils.dataset_config import unwrapped
 
 #: Transforms that the file does itself.
 LEFT_OUT = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', 'RandomFlip')
@@ -91,7 +92,7 @@ def main() -> None:
     cfg = load_config(args)
     check_model(cfg, args.model)
     check_datasets(cfg, ('test',))
-    dataset = pipeline_owner(cfg)
+    dataset = unwrapped(cfg.test_dataloader.dataset)
     dataset.pipeline = [
         step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
     ]
@@ -115,7 +116,7 @@ def check_model(cfg: Config, file: Path) -> None:
             f'{file} is for {facts.task}, and the config is of '
             f'{cfg.default_scope}'
         )
-    dataset = pipeline_owner(cfg)
+    dataset = unwrapped(cfg.test_dataloader.dataset)
     classes = list(dataset.get('metainfo', {}).get('classes', []))
     if classes and facts.classes and classes != facts.classes:
         raise UsageError(
