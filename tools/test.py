@@ -82,7 +82,7 @@ def main() -> None:
     if args.tta:
         use_tta(cfg, scope)
     dtype = deploy_dtype(args)
-    if dtype:  # a checkpoint's own weights are the average's
+    if dtype or args.tta:  # a checkpoint's own weights are the average's
         cfg.custom_hooks = [
             hook
             for hook in cfg.get('custom_hooks') or []
@@ -122,7 +122,7 @@ def draw_results(cfg: Config, scope: str, args: argparse.Namespace) -> None:
         )
     hook.update(show=args.show, wait_time=args.wait_time)
     if scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=args.show_dir)
+        hook.update(enable=True, interval=1, out_dir=args.show_dir)
     else:
         hook.draw = True
     if scope == 'mmdet' and args.show_dir:

@@ -1,13 +1,18 @@
 """Train a detector, segmentor or classifier."""
 
 import argparse
+import contextlib
 import logging
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import (
+    CheckpointLoader,
+    Runner,
+    find_latest_checkpoint,
+)
 
 from mmmamba.backbones.arch import base_name
 from mmmamba.datasets import check_datasets
@@ -15,6 +20,7 @@ from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
     add_size_options,
+    find_config,
     load_config,
     run_tool,
     set_size,
@@ -85,6 +91,13 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
     if resume != 'auto':
         if not Path(resume).is_file():
             raise UsageError(f'--resume: there is no checkpoint {resume}')
+        held = CheckpointLoader.load_checkpoint(resume, 'cpu')
+        if not {'meta', 'optimizer'} <= set(held):
+            raise UsageError(
+                f'--resume: {resume} has weights alone, and no state of a '
+                'training. To start from them: --cfg-options '
+                f'load_from={resume}'
+            )
         return resume
     latest = (
         find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
@@ -145,6 +158,10 @@ def check_pretrained(cfg: Config) -> None:
     if cfg.model.type == 'DistilledClassifier':
         from mmmamba.classifiers import check_teacher
 
+        teacher = cfg.model.get('teacher_config')
+        if isinstance(teacher, str):
+            with contextlib.suppress(UsageError):  # said below, as a teacher's
+                cfg.model.teacher_config = find_config(teacher)
         try:
             check_teacher(cfg.model)
         except FileNotFoundError as error:

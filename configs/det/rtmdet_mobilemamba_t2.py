@@ -34,4 +34,6 @@ model = dict(
     ],
     bbox_head=dict(anchor_generator=dict(strides=[8, 16, 32, 64])),
 )
+# Eight GPUs of 32 images; RTMDet's own config inherits 16 here.
+auto_scale_lr = dict(base_batch_size=256)
 analysis_shape = (640, 640)

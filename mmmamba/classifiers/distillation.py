@@ -101,7 +101,9 @@ class DistilledClassifier(ImageClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.teacher = Teacher(teacher_config, teacher_ckpt, teacher_size)
-        self.distill_loss = MODELS.build(distill_loss)
+        # Options set one of them alone, such as its temperature.
+        loss = {'type': 'DistillationLoss', **distill_loss}
+        self.distill_loss = MODELS.build(loss)
 
     def init_weights(self) -> None:
         """Initialize the student and load the teacher, as training begins.

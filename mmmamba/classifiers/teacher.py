@@ -3,7 +3,7 @@
 import importlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,8 @@ class Teacher:
         config (dict | str): Config of an mmpretrain model, such as
             ``dict(type='TimmClassifier', model_name='tresnet_v2_l')``, or an
             mmpretrain config file. Images are normalized as its
-            ``data_preprocessor`` says, in units of 0 to 255.
+            ``data_preprocessor`` says, in units of 0 to 255; a timm model
+            without one as timm did.
         checkpoint (str, optional): Its weights, of mmpretrain or, for a
             ``TimmClassifier``, of timm. Defaults to None, for a config with
             ``pretrained=True`` or an ``init_cfg``.
@@ -105,6 +106,8 @@ class Teacher:
             if preprocessor is not None:
                 config.setdefault('data_preprocessor', preprocessor)
         model = MODELS.build(config)
+        if 'data_preprocessor' not in config and hasattr(model, 'model'):
+            model.data_preprocessor = timm_preprocessor(model.model)
         if self.checkpoint is None:
             model.init_weights()
         else:
@@ -144,6 +147,26 @@ class Teacher:
         if not getattr(preprocessor, 'to_rgb', True):
             images = images.flip(1)
         return self.model(images, mode='tensor')
+
+
+def timm_preprocessor(network: nn.Module) -> nn.Module:
+    """Normalize as timm did when it trained a network.
+
+    Args:
+        network (nn.Module): Of timm.
+
+    Returns:
+        nn.Module: mmpretrain's preprocessor.
+    """
+    trained = cast('dict[str, Any]', network.default_cfg)
+    return MODELS.build(
+        dict(
+            type='ClsDataPreprocessor',
+            mean=[255 * value for value in trained['mean']],
+            std=[255 * value for value in trained['std']],
+            to_rgb=True,
+        )
+    )
 
 
 def load_weights(model: nn.Module, path: str) -> None:

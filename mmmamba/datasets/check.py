@@ -20,7 +20,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
-from .coco import read_coco, right_coco
+from .coco import as_id, read_coco, right_coco
 from .findings import DatasetError, Finding, listing, raise_errors
 from .images import ImageSize, decode_all, read_size
 from .label_maps import check_labels, count_labels
@@ -309,12 +309,12 @@ class _Look:
     ) -> None:
         """Count the objects of categories that the config does not name."""
         unnamed = {
-            str(category['id']): str(category['name'])
+            as_id(category['id']): str(category['name'])
             for category in content['categories']
             if str(category['name']) not in classes
         }
         lost = sum(
-            str(a.get('category_id')) in unnamed
+            as_id(a.get('category_id')) in unnamed
             for a in content['annotations']
         )
         if unnamed and classes:

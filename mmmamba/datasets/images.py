@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import cv2
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from rich.progress import Progress
 
 #: What OpenCV reads, in lower case.
@@ -18,7 +19,10 @@ SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF')
 # EXIF: the values of the tag Orientation that exchange width and height.
 _ORIENTATION = 0x0112
+# OpenCV turns such an image unless it is told not to; a TIFF always, and a
+# WebP never.
 _TURNED = (5, 6, 7, 8)
+_TIFF_SIZE = (256, 257)  # the tags of width and height
 
 _T = TypeVar('_T')
 
@@ -72,8 +76,13 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
         if not os.path.getsize(path):
             return 'the file is empty'
         with open_image(path) as image:
+            # Before the tag, whose reader swallows the errors of a PNG.
+            if decode and image.format != 'TIFF':
+                image.load()
             orientation = _orientation(image)
             width, height = image.size
+            if isinstance(image, TiffImageFile):  # whose size may be turned
+                width, height = (image.tag_v2[tag] for tag in _TIFF_SIZE)
             if decode:
                 image.load()
     except FileNotFoundError:
@@ -89,12 +98,17 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
         if 'truncated' in str(error):
             return 'truncated: the end of the file is missing'
         return f'not an image that can be read ({type(error).__name__})'
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV would crash
+        return 'its name is not UTF-8; rename it'
     if decode and not cv2.haveImageReader(str(path)):
         return f'{image.format}, which OpenCV does not read; save it as JPEG'
-    turned = orientation in _TURNED
+    turned = orientation in _TURNED and image.format != 'WEBP'
     if turned:
         width, height = height, width
-    return ImageSize(width, height, turned)
+    # Of a TIFF nobody sees the stored pixels.
+    return ImageSize(width, height, turned and image.format != 'TIFF')
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -218,6 +232,8 @@ class Folder:
         for start in range(len(parts)):
             candidate = '/'.join(parts[start:])
             for spelling in (candidate, unquote(candidate)):
+                if spelling in self._present:
+                    return spelling
                 found = self._lower.get(spelling.lower())
                 if found:
                     return found

@@ -1,5 +1,6 @@
 """Deployment of a whole detector, segmentor or classifier."""
 
+import copy
 from importlib.util import find_spec
 
 import torch
@@ -45,7 +46,6 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
             f'{", ".join(missing)}. Run: {_INSTALL}'
         )
     # Not at the top: the deployed layers beside this need PyTorch alone.
-    from mmcv.cnn import fuse_conv_bn
     from mmengine.logging import print_log
 
     from .network import check_dtype, pack_products
@@ -63,11 +63,31 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
                 f'Deployed {name or "the model"} ({type(part).__name__})',
                 logger='current',
             )
-    fuse_conv_bn(model)
+    fold_norms(model)
     pack_products(model, dtype)
     if dtype != 'float32':
         _round_convolutions(model)
     return model.eval()
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Fold batch norms into the convolutions before them, in place.
+
+    The levels of a head may share a convolution and have a norm each, as
+    RTMDet's do: then each level gets a convolution of its own.
+
+    Args:
+        model (nn.Module): Any model in eval mode.
+    """
+    from mmcv.cnn import ConvModule, fuse_conv_bn
+
+    seen = set()
+    for part in model.modules():
+        if isinstance(part, ConvModule) and part.with_norm:
+            if part.conv in seen:
+                part.conv = copy.deepcopy(part.conv)
+            seen.add(part.conv)
+    fuse_conv_bn(model)
 
 
 class RoundedConv2d(nn.Conv2d):

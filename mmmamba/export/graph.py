@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.deploy import pack_products
 from mmmamba.deploy.export_layers import Network
+from mmmamba.deploy.model import fold_norms
 
 from .errors import ExportError
 from .facts import Facts
@@ -167,7 +167,7 @@ def make_graph(
         model = Features(model)
     replace_backbones(model, custom_op, dtype)
     replace_pools(model)
-    fuse_conv_bn(model)
+    fold_norms(model)
     model.requires_grad_(False)
     preprocessor = getattr(model, 'data_preprocessor', None)
     divisor = getattr(preprocessor, 'pad_size_divisor', 1)

@@ -41,7 +41,8 @@ def load_for_runner(
     checkpoint = load_from_local(filename, map_location)
     if 'state_dict' in checkpoint:
         return checkpoint
-    if {'net', 'net_E'} & set(checkpoint) or is_published(checkpoint):
+    containers = {'net', 'net_E', 'model'}
+    if containers & set(checkpoint) or is_published(checkpoint):
         return {'state_dict': unwrap_state_dict(checkpoint)}
     return checkpoint
 

@@ -223,11 +223,15 @@ def check_checkpoint(name: str) -> None:
 
 
 def _make_way(cfg: Config, options: dict) -> None:
-    """Let ``init_cfg.checkpoint=PATH`` set what the config has as None."""
+    """Let ``init_cfg.checkpoint=PATH`` set what the config lacks."""
     for key in options:
         node = cfg
         for name in key.split('.')[:-1]:
-            if not isinstance(node, (Config, dict)) or name not in node:
+            if not isinstance(node, (Config, dict)):
+                break
+            if name == 'init_cfg' and node.get(name) is None:
+                node[name] = dict(type='Pretrained')
+            if name not in node:
                 break
             if node[name] is None:
                 node[name] = {}

@@ -1,6 +1,7 @@
 """Reading photos of any format, and drawing on them at a modest size."""
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -39,10 +40,11 @@ def read_image(file: str | Path) -> np.ndarray:
         raise PictureError(error.strerror) from None
     if not data.size:
         raise PictureError('the file is empty')
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:  # of some formats, such as one that is too large
-        image = None
+    image = None
+    if data[8:12].tobytes() != b'WEBP':  # OpenCV leaves those unturned
+        # It raises for some formats, such as one that is too large.
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if image is not None:
         return image
     try:

@@ -162,7 +162,7 @@ def write_config(
 _base_ = {_quote(Path(place).as_posix())}
 work_dir = {_quote(work_dir)}
 
-data_root = '{{{{ fileDirname }}}}/'  # the folder of this file
+data_root = "{{{{ fileDirname }}}}/"  # the folder of this file
 metainfo = {_metainfo(found)}
 num_classes = {len(found.classes)}
 image_size = {image_size}  # {_size_comment(found, image_size)}

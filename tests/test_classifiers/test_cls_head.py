@@ -33,6 +33,7 @@ def classifier(arch: str, two_heads: bool = False):
         ('t2_192x192', None),
         ('t2_192x192', 'net'),
         ('t2_192x192', 'net_E'),
+        ('t2_192x192', 'model'),
         ('b1_256x256', 'state_dict'),
         ('s6_224x160_dist', None),
     ],

@@ -206,3 +206,30 @@ def test_a_teacher_of_timm(build, tmp_path):
     with torch.no_grad():
         expected = network(images / 255)
     assert relative_error(model.teacher(images), expected) < 1e-5
+
+
+def test_a_teacher_of_timm_without_a_preprocessor(build, tmp_path):
+    timm = pytest.importorskip('timm')
+    network = timm.create_model('resnet10t', num_classes=3).eval()
+    torch.save(network.state_dict(), tmp_path / 'teacher.pth')
+    model = build(
+        type='DistilledClassifier',
+        teacher_config=dict(
+            type='mmpretrain.TimmClassifier',
+            model_name='resnet10t',
+            num_classes=3,
+        ),
+        teacher_ckpt=str(tmp_path / 'teacher.pth'),
+        teacher_size=64,
+        distill_loss=dict(temperature=2.0),  # as --cfg-options sets it
+    )
+    model.init_weights()
+    assert model.distill_loss.temperature == 2
+    images = torch.rand(1, 3, 64, 64)
+    figures = network.default_cfg
+    mean, std = (
+        torch.tensor(figures[name]).view(-1, 1, 1) for name in ('mean', 'std')
+    )
+    with torch.no_grad():
+        expected = network((images - mean) / std)
+    assert relative_error(model.teacher(255 * images), expected) < 1e-5

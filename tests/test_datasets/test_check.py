@@ -805,3 +805,17 @@ def test_strips_that_resizing_leaves_nothing_of(
         else:
             check_datasets(segmentation, ('train',))
         width += 1
+
+
+@pytest.mark.parametrize('kind', [str, float])
+def test_objects_of_a_category_without_class_are_counted(case, kind):
+    """Ids of pandas are floats, those of the categories are not."""
+    case.train['categories'].append(dict(id=9, name='extra'))
+    case.train['annotations'][0]['category_id'] = 9
+    for annotation in case.train['annotations']:
+        annotation['category_id'] = kind(annotation['category_id'])
+    (case.root / 'train.json').write_text(json.dumps(case.train))
+    case.cfg.train_dataloader.dataset.type = 'CustomCocoDataset'
+    report = check.inspect_datasets(case.cfg, ('train',))
+    (found,) = (f for f in report.findings if f.kind == 'unused_category')
+    assert (found.severity, found.count) == ('warning', 1)

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ pytest.importorskip('mmmamba.datasets.detection')
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmmamba.datasets import DatasetError  # noqa: E402
+from mmmamba.datasets.images import Folder, decode  # noqa: E402
 
 pytestmark = pytest.mark.slow
 CLASSES = ('cat', 'dog', 'bird')
@@ -235,3 +238,44 @@ def test_pixels_are_loaded_as_annotated(tmp_path, orientation):
     loaded = data.build()[0]
     assert loaded['img_shape'] == loaded['ori_shape'] == (40, 60)
     assert np.array_equal(loaded['img'][..., ::-1], pixels)
+
+
+@pytest.mark.parametrize('kind', ['png', 'tiff', 'webp'])
+def test_the_size_is_that_of_the_loaded_pixels(tmp_path, kind):
+    """OpenCV turns all of them but WebP."""
+    file = tmp_path / f'a.{kind}'
+    image = Image.new('RGB', (60, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(file, exif=exif)
+    data = np.fromfile(file, np.uint8)
+    size = decode(file)
+    for shape, flag in (
+        ((size.height, size.width), cv2.IMREAD_COLOR),
+        (size.stored[::-1], cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION),
+    ):
+        assert cv2.imdecode(data, flag).shape[:2] == shape
+
+
+def test_a_damaged_png_is_found(tmp_path):
+    file = tmp_path / 'a.png'
+    pixels = np.random.RandomState(0).randint(255, size=(40, 60, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+    assert 'not an image that can be read' in decode(file)
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.jpg'))
+    Image.new('RGB', (60, 40)).save(file)
+    assert decode(file) == 'its name is not UTF-8; rename it'
+
+
+def test_names_that_differ_in_case(tmp_path):
+    for name in ('aB.jpg', 'ab.jpg'):
+        (tmp_path / name).write_bytes(b'')
+    folder = Folder(tmp_path)
+    for name in ('aB.jpg', 'ab.jpg'):
+        assert folder.find(f'images/{name}') == name

@@ -545,6 +545,47 @@ def test_yolo_image_without_labels_is_background(image):
     assert [len(s.instances) for s in read(image).samples] == [1, 0]
 
 
+def test_yolo_labels_of_one_split_are_not_those_of_another(tmp_path):
+    """Names may be the same; val's image is background."""
+    for split in ('train', 'val'):
+        (tmp_path / split / 'images').mkdir(parents=True)
+        (tmp_path / split / 'labels').mkdir()
+        for name in 'ab':
+            file = tmp_path / split / 'images' / f'{name}.jpg'
+            Image.new('RGB', (100, 80)).save(file)
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]')
+    for file in ('train/labels/a', 'train/labels/b', 'val/labels/a'):
+        (tmp_path / f'{file}.txt').write_text('0 .5 .5 .1 .1')
+    found = read(tmp_path)
+    assert not found.notes
+    assert [len(s.instances) for s in found.samples] == [1, 1, 1, 0]
+
+
+def test_voc_file_of_one_split_is_not_that_of_another(tmp_path):
+    for split, names in dict(train='a', val='ab').items():
+        (tmp_path / split).mkdir()
+        for name in names:
+            Image.new('RGB', (100, 80)).save(tmp_path / split / f'{name}.jpg')
+        for name in 'ab':
+            (tmp_path / split / f'{name}.xml').write_text(
+                '<annotation><object><name>cat</name><bndbox><xmin>1</xmin>'
+                '<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>'
+                '</annotation>'
+            )
+    found = read(tmp_path)
+    assert found.notes == {'image not found': ['train/b.xml']}
+    assert [len(s.instances) for s in found.samples] == [1, 1, 1]
+
+
+def test_xml_of_an_unknown_encoding(tmp_path):
+    formats.write_voc(formats.pictures(2), tmp_path)
+    (tmp_path / 'Annotations/odd.xml').write_text(
+        '<?xml version="1.0" encoding="foo"?><annotation/>'
+    )
+    notes = read(tmp_path).notes
+    assert notes['broken annotation file'] == ['Annotations/odd.xml']
+
+
 def labelme_file(root, *shapes, **size):
     content = dict(shapes=shapes, imagePath='a.jpg', **size)
     (root / 'a.json').write_text(json.dumps(content))
@@ -697,6 +738,15 @@ def label_studio_file(root, *values, **task):
         **task,
     )
     (root / 'export.json').write_text(json.dumps([task]))
+
+
+def test_label_studio_region_of_two_labels(image):
+    box = dict(x=5, y=5, width=20, height=10, rectanglelabels=['cat', 'dog'])
+    label_studio_file(image, box)
+    found = read(image)
+    assert [i.label for s in found.samples for i in s.instances] == ['cat']
+    (where,) = found.notes['further label of an object']
+    assert where.endswith(': dog')
 
 
 def test_label_studio_shapes(image):

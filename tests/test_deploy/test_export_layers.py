@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.deploy.export_layers import Network, haar_matrix
@@ -17,7 +18,7 @@ def lively(backbone):
         if 'x_proj' in name:
             nn.init.normal_(parameter, std=0.5)
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm):  # SyncBN, too
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.4, 0.9)

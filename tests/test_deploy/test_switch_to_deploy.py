@@ -12,7 +12,7 @@ from golden import (
     randomize,
     relative_error,
 )
-from mmcv.cnn import fuse_conv_bn
+from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -372,3 +372,21 @@ def test_whole_classifier():
     assert not [m for m in model.modules() if 'Norm' in type(m).__name__]
     assert relative_error(model(x), before) <= 1e-5
     deploy_model(model)  # what is deployed is left alone
+
+
+@torch.no_grad()
+def test_levels_that_share_a_convolution_but_no_norm():
+    """As those of RTMDet's head."""
+    levels = nn.ModuleList(
+        ConvModule(8, 8, 3, norm_cfg=dict(type='SyncBN')) for _ in range(3)
+    )
+    for level in levels:
+        level.conv = levels[0].conv
+        nn.init.uniform_(level.norm.running_mean, -0.2, 0.2)
+        nn.init.uniform_(level.norm.running_var, 0.5, 1.5)
+    x = torch.randn(2, 8, 9, 7)
+    before = [level(x) for level in levels.eval()]
+    deploy_model(levels)
+    for level, expected in zip(levels, before):
+        assert isinstance(level.norm, nn.Identity)
+        assert relative_error(level(x), expected) <= 1e-6

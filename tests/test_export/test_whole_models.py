@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 #: The factor of the head's weights with which scores are spread, by method.
-FACTORS = dict(retinanet=1, atss=6, ssdlite=8, faster=40, mask=40, rtmdet=1)
+FACTORS = dict(retinanet=1, atss=6, ssdlite=8, faster=40, mask=40, rtmdet=2)
 DINO = 'det/dino_mobilemamba_b1.py'
 MASK2FORMER = 'seg/mask2former_mobilemamba_b4.py'
 

@@ -98,3 +98,14 @@ def test_refusals(
     files = tmp_path / source, tmp_path / target
     assert run_tool(TOOL, CONFIG, *files, *ARGUMENTS, *options) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model(checkpoint, run_tool, capsys, tmp_path):
+    """Its head would stay as random as it was built."""
+    model, path = checkpoint
+    weights = model.backbone.state_dict(prefix='backbone.')
+    torch.save(dict(state_dict=weights), path)
+    target = tmp_path / 'deployed.pth'
+    assert run_tool(TOOL, CONFIG, path, target, *ARGUMENTS) == 1
+    assert 'tensors are missing' in capsys.readouterr().err
+    assert not target.exists()

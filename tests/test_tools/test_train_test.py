@@ -302,6 +302,7 @@ def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
         (['configs/none.py'], 'there is no config configs/none.py'),
         ([CONFIG, '--resume'], 'nothing to resume in work'),
         ([CONFIG, '--resume', 'x.pth'], 'there is no checkpoint x.pth'),
+        ([CONFIG, '--resume', 'weights.pth'], 'weights.pth has weights alone'),
         (
             [
                 CONFIG,
@@ -332,6 +333,7 @@ def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
     ids=lambda value: value if isinstance(value, str) else '',
 )
 def test_train_refuses_early(folder, run_tool, capsys, arguments, message):
+    torch.save({'state_dict': {}}, folder / 'weights.pth')
     assert run_tool('train.py', '--work-dir', 'work', *arguments) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -23,6 +23,16 @@ def test_options_below_a_setting_that_is_none(tmp_path):
     assert (cfg.model.neck, cfg.model.head.x) == (1, 2)
 
 
+@pytest.mark.parametrize('given', ['init_cfg=None', ''])
+def test_a_checkpoint_alone_is_enough(tmp_path, given):
+    file = tmp_path / 'config.py'
+    file.write_text(f'model = dict(backbone=dict({given}))')
+    options = {'model.backbone.init_cfg.checkpoint': 'a.pth'}
+    cfg = load_config(Namespace(config=str(file), cfg_options=options))
+    expected = dict(type='Pretrained', checkpoint='a.pth')
+    assert cfg.model.backbone.init_cfg == expected
+
+
 def test_a_pattern_that_fits_no_checkpoint(tmp_path):
     """As printed by prepare.py; the shell leaves it as it is."""
     pattern = str(tmp_path / 'best_*.pth')

@@ -55,10 +55,11 @@ def test_formats(name, kind, tmp_path):
     assert max(b, g) < 60
 
 
-def test_photo_is_turned_as_it_says(tmp_path):
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'WEBP'])
+def test_photo_is_turned_as_it_says(kind, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    Image.new('RGB', (32, 16)).save(tmp_path / 'a', 'JPEG', exif=exif)
+    Image.new('RGB', (32, 16)).save(tmp_path / 'a', kind, exif=exif)
     assert read_image(tmp_path / 'a').shape == (32, 16, 3)
 
 

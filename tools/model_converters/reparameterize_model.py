@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
 import mmmamba
+from mmmamba.checkpoint.fit import check_complete
 from mmmamba.deploy import DTYPES
 from mmmamba.utils.cli import (
     UsageError,
@@ -61,6 +62,7 @@ def main() -> None:
             'trained one, and needs deploy=False'
         )
     checkpoint = load_checkpoint(model, args.src, map_location='cpu')
+    check_complete(model, args.src)
     model.eval().backbone.switch_to_deploy(args.dtype)
     deploy = True if args.dtype == 'float32' else args.dtype
     meta = {

@@ -13,7 +13,7 @@ from PIL import Image
 from ..findings import DatasetError
 from ..images import open_image, progress
 from .sample import Annotated, Notes, Sample
-from .source import Source, common
+from .source import Source, common, differ
 
 _LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
 _BLURRED = ('.jpg', '.jpeg', '.jfif')
@@ -192,7 +192,9 @@ def _pairs(
         # A name may end in _l without meaning it.
         candidates = by_stem.get(file.stem) or by_stem.get(stem) or []
         scores = [
-            (_closeness(source, image, file), image) for image in candidates
+            (_closeness(source, image, file), image)
+            for image in candidates
+            if not differ(source.split_of(image), source.split_of(file))
         ]
         scores.sort(reverse=True)
         if len(scores) == 1 or (scores and scores[0][0] > scores[1][0]):

@@ -144,6 +144,8 @@ def _add(sample: Sample, result: dict, notes: Notes, where: str) -> None:
             )
             return notes.add(f'result of type {str(kind)[:20]}', where)
         instance = _instance(kind, value, sample)
+        for label in value[kind][1:]:
+            notes.add('further label of an object', f'{where}: {label}')
     except _UNREADABLE:
         return notes.add('result without readable shape', where)
     return add_instance(sample, notes, where, instance)

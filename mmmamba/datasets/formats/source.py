@@ -123,6 +123,14 @@ class Source:
             )
             for image in found
         ]
+        # One in another split's folder is another, unless that is named, too.
+        # Names of annotation files do not count: both may list one folder.
+        folder = self.split_of(near)
+        scored = [
+            score
+            for score in scored
+            if score[0] > 1 or not differ(self.split_of(score[4]), folder)
+        ]
         scored.sort(reverse=True)
         if len(scored) > 1 and scored[0][:4] == scored[1][:4]:
             return None
@@ -260,6 +268,11 @@ def _walk(root: Path) -> list[Path]:
         )
         files += [Path(folder, name) for name in names if name[0] != '.']
     return sorted(files)
+
+
+def differ(split: str, other: str) -> bool:
+    """Whether two splits are known, and are not the same."""
+    return bool(split and other and split != other)
 
 
 def common(first: Iterable[str], second: Iterable[str]) -> int:

@@ -24,6 +24,7 @@ def parse_xml(file: Path, tag: str) -> ET.Element | None:
     try:
         parser = ET.XMLParser(target=_Builder())
         root = ET.fromstring(file.read_bytes(), parser)
-    except (OSError, ValueError, ET.ParseError):
+    # A LookupError is that of an encoding that Python does not know.
+    except (OSError, LookupError, ValueError, ET.ParseError):
         return None
     return root if root.tag == tag else None

@@ -17,7 +17,7 @@ from .sample import (
     add_instance,
     polygon,
 )
-from .source import Source
+from .source import Source, differ
 
 _NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 _LISTS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
@@ -158,7 +158,9 @@ def _label_files(source: Source) -> dict[Path, Path]:
         elif beside in texts:
             found[image] = beside
         elif len(stems[image.stem]) == 1:
-            found[image] = stems[image.stem][0]
+            (text,) = stems[image.stem]
+            if not differ(source.split_of(image), source.split_of(text)):
+                found[image] = text
     return found
 
 
