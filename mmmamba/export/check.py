@@ -56,7 +56,7 @@ def compare(graph: Graph, file: Path, example: Tensor) -> list[Difference]:
     """Run both on the same images.
 
     Args:
-        graph (Graph): What the file was made of.
+        graph (Graph): The trained model, or what the file was made of.
         file (Path): The file.
         example (Tensor): The images.
 

@@ -139,6 +139,7 @@ def make_graph(
     custom_op: str | None = None,
     dtype: str = 'float32',
     logits: bool = False,
+    folded: bool = True,
 ) -> Graph:
     """Bring a model into the form that is exported.
 
@@ -155,6 +156,8 @@ def make_graph(
             ``switch_to_deploy``. Defaults to ``'float32'``.
         logits (bool): Segmentors: whether to end in logits. Defaults to
             False.
+        folded (bool): Whether the layers are those for export. Without, they
+            are the trained ones, to compare a file with. Defaults to True.
 
     Returns:
         Graph: For images ``(B, 3, *shape)``.
@@ -165,9 +168,10 @@ def make_graph(
     model: Any = copy.deepcopy(trained).eval()
     if isinstance(model, MobileMamba):
         model = Features(model)
-    replace_backbones(model, custom_op, dtype)
-    replace_pools(model)
-    fold_norms(model)
+    if folded:
+        replace_backbones(model, custom_op, dtype)
+        replace_pools(model)
+        fold_norms(model)
     model.requires_grad_(False)
     preprocessor = getattr(model, 'data_preprocessor', None)
     divisor = getattr(preprocessor, 'pad_size_divisor', 1)

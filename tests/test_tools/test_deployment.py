@@ -200,3 +200,17 @@ def test_what_does_not_go_is_said(
     arguments = (*detector, tmp_path / file, *rest)
     assert run_tool('deployment/export.py', *arguments) == 1
     assert words in capsys.readouterr().err
+
+
+def test_check_is_against_the_trained_model(
+    detector, tmp_path, run_tool, capsys, monkeypatch
+):
+    """Not against what it was turned into, which may be wrong."""
+
+    def fold_wrongly(model):
+        model.bbox_head.atss_cls.weight.data.mul_(1.1)
+
+    monkeypatch.setattr('mmmamba.export.graph.fold_norms', fold_wrongly)
+    arguments = (*detector, tmp_path / 'm.onnx', '--check')
+    assert run_tool('deployment/export.py', *arguments) == 1
+    assert 'the file differs from the model' in capsys.readouterr().err

@@ -181,7 +181,15 @@ def main() -> None:
         # A number that int8 rounds to the other step is no error.
         rounds = any(map(is_packed, graph.parameters()))
         dtype = 'int8' if rounds else args.dtype
-        report(compare(graph, file, example), SLACK[dtype])
+        trained = make_graph(
+            model,
+            facts,
+            size,
+            backbone_only=args.backbone,
+            logits=args.logits,
+            folded=False,
+        )
+        report(compare(trained, file, example), SLACK[dtype])
 
 
 def packs_int8(args: argparse.Namespace, kind: str) -> bool:
