@@ -165,6 +165,11 @@ def draw_images(
                 f'it, {error.err}; strips that long want cutting)'
             )
             continue
+        # Heads and visualizers stumble over sizes such as 1x1; the other
+        # images are drawn all the same.
+        except Exception as error:  # noqa: BLE001
+            failed.append(f'{path} ({type(error).__name__}: {error})')
+            continue
         count += 1
     if count:
         print(f'{count} images drawn in {targets[0].parent}')

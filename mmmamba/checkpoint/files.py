@@ -104,7 +104,9 @@ def _torch_load(path: Path, map_location) -> dict:
 
 def _refusal(error: Exception) -> str:
     """What torch refused, without its advice to load unsafely."""
-    said = str(error).split('WeightsUnpickler error:')[-1]
+    said = str(error)
+    for before in ('WeightsUnpickler error:', 'from a trusted source.'):
+        said = said.split(before)[-1]
     return ' '.join(said.split('Check the documentation')[0].split())
 
 

@@ -9,10 +9,13 @@ each change is a :class:`~mmmamba.datasets.findings.Finding`.
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .findings import DatasetError, Finding, listing
 from .images import Folder, ImageSize, read_sizes
@@ -21,6 +24,9 @@ from .images import Folder, ImageSize, read_sizes
 _LEAST_SIDE = 1.0
 # Pixels by which a box may be past the border: exporters round.
 _MARGIN = 1.5
+# A point at more pixels than this is no point of an image; to draw a polygon
+# with it would take all memory.
+_FAR = 100_000
 
 
 def read_coco(file: str | Path) -> dict:
@@ -427,7 +433,18 @@ def _right_segmentation(
                 and len(points) % 2 == 0
                 and None not in points
             ):
-                polygons.append(points)
+                near = [
+                    max(-_FAR, min(n, _FAR)) for n in points if n is not None
+                ]
+                if near != points:
+                    notes.add(
+                        'info',
+                        'far_point',
+                        '{n} polygons of {file} have points far outside of '
+                        'any image, which are moved nearer: {where}',
+                        place,
+                    )
+                polygons.append(near)
         if polygons:
             if len(polygons) < len(given):
                 notes.add(
@@ -452,14 +469,35 @@ def _area_of_runs(runs: Mapping) -> float | None:
     """The area of run lengths; None if they are damaged."""
     height, width = runs['size']
     counts = runs['counts']
-    if isinstance(counts, list):
-        whole = all(isinstance(n, int) and n >= 0 for n in counts)
-        if not whole or sum(counts) != height * width:
-            return None
-        return float(sum(counts[1::2]))
-    from pycocotools import mask  # comes with mmdet alone
+    if isinstance(counts, str):
+        counts = _uncompress(counts)
+    whole = all(isinstance(n, int) and n >= 0 for n in counts)
+    if not whole or sum(counts) != height * width:
+        return None
+    return float(sum(counts[1::2]))
 
-    return float(mask.area(dict(runs, counts=counts.encode())))
+
+def _uncompress(text: str) -> list[int]:
+    """Read COCO's compressed run lengths, which pycocotools does not check.
+
+    A number has five bits in each character, the lowest first, and 32 in all
+    but the last; from the fourth on it is the difference to that before the
+    previous one.
+    """
+    if not re.fullmatch('[0-o]*[0-O]', text):
+        return [-1]
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(codes < 32) + 1
+    lengths = np.diff(ends, prepend=0)
+    if lengths.max() > 7:  # more than the 32 bits of a count
+        return [-1]
+    places = np.arange(len(codes)) - np.repeat(ends - lengths, lengths)
+    numbers = np.add.reduceat((codes & 31) << (5 * places), ends - lengths)
+    negative = codes[ends - 1] & 16 > 0
+    numbers[negative] -= 1 << (5 * lengths[negative])
+    for first in (1, 2):
+        numbers[first::2] = numbers[first::2].cumsum()
+    return numbers.tolist()
 
 
 def _right_box(

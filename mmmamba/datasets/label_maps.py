@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from .findings import Finding, listing
-from .images import progress
+from .images import open_image, progress
 
 _IGNORE = 255
+_MOST = 65535  # of 16 bits
 
 
 def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
@@ -31,7 +31,7 @@ def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
 
 def _count(path: str) -> np.ndarray | str:
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             if file.format == 'JPEG':
                 return (
                     f'label map {path} is JPEG, which blurs the edges of '
@@ -50,6 +50,11 @@ def _count(path: str) -> np.ndarray | str:
         )
     if labels.dtype.kind == 'f' or labels.min() < 0:
         return f'label map {path} is {mode}; it must have whole numbers'
+    if labels.max() > _MOST:
+        return (
+            f'label map {path} has the number {labels.max()}; labels are '
+            f'{_MOST} at most'
+        )
     return np.bincount(labels.astype(np.int64).ravel())
 
 
@@ -80,7 +85,7 @@ def check_labels(
         if broken
         else []
     )
-    total = np.zeros(65537, np.int64)
+    total = np.zeros(_MOST + 1, np.int64)
     wrong: dict[str, list[int]] = {}
     for path, count in counts.items():
         if isinstance(count, str):

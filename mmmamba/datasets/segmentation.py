@@ -38,6 +38,8 @@ class CustomSegDataset(BaseSegDataset):
     def __init__(self, *, img_suffix: str | None = None, **kwargs) -> None:
         self.findings: list[Finding] = []
         super().__init__(img_suffix=img_suffix, **kwargs)
+        # mmseg's own tools read the classes there.
+        self.METAINFO = self.metainfo
 
     def load_data_list(self) -> list[dict]:
         """List the images with their label maps."""

@@ -539,6 +539,29 @@ def test_yolo_classes_by_option(image):
         read(image, classes=['cat', 'dog'])
 
 
+def test_yolo_class_lists_that_differ(image):
+    for folder, names in dict(train='cat\ndog\n', val='dog\ncat\n').items():
+        (image / folder).mkdir()
+        (image / folder / 'classes.txt').write_text(names)
+    (image / 'a.txt').write_text('0 .5 .5 .1 .1')
+    with pytest.raises(DatasetError, match='classes in different ways'):
+        read(image)
+    (image / 'val/classes.txt').write_text('cat\ndog')
+    assert objects(read(image)) == {'a.jpg': [('cat', 45, 36, 10, 8)]}
+
+
+@pytest.mark.parametrize('line', ['img 0', 'img 0.jpg', '\ufeffimg 0  -1'])
+def test_voc_lists_of_images(tmp_path, line):
+    formats.write_voc(formats.pictures(2), tmp_path)
+    folder = tmp_path / 'ImageSets/Main'
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ('train', 'val', 'test'):
+        (folder / f'{name}.txt').unlink(missing_ok=True)
+    (folder / 'val.txt').write_text(line + '\n')
+    splits = {s.image.stem: s.split for s in read(tmp_path).samples}
+    assert splits == {'img 0': 'val', 'img 1': ''}
+
+
 def test_yolo_image_without_labels_is_background(image):
     Image.new('RGB', (9, 9)).save(image / 'b.jpg')
     yolo_file(image, '0 .5 .5 .1 .1')

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from mmmamba.datasets import DatasetError, check_datasets
+from mmmamba.datasets.coco import _uncompress, right_coco
 
 CONFIGS = Path(__file__).parents[2] / 'configs/demo'
 
@@ -98,6 +99,40 @@ def test_masks_crowds_and_tiny_boxes(coco):
         share = masks.sum() / masks[0].size
         assert share == pytest.approx(1600 / 8000, abs=0.01), name
     assert len(dataset[2]['data_samples'].ignored_instances) == 1
+
+
+def test_compressed_runs_are_read_as_pycocotools_does():
+    rng = np.random.default_rng(0)
+    for share in (0, 0.001, 0.3, 0.999, 1):
+        mask = rng.random((80, 1000)) < share
+        runs = _uncompress(encode(mask)['counts'])
+        assert sum(runs) == mask.size
+        again = rle.frPyObjects(dict(counts=runs, size=[80, 1000]), 80, 1000)
+        assert (rle.decode(again) == mask).all()
+
+
+@pytest.mark.parametrize(
+    'counts', ['', 'oooooooo0', '\ud800', 'P', '/0', 'x0']
+)
+def test_damaged_runs(counts):
+    assert min(_uncompress(counts)) < 0
+
+
+@pytest.mark.parametrize(
+    ('segmentation', 'kind'),
+    [
+        (dict(size=[80, 100], counts='04'), 'segmentation'),
+        (dict(size=[80, 100], counts='\ud800'), 'segmentation'),
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], 'far_point'),
+    ],
+)
+def test_masks_that_would_crash(coco, segmentation, kind):
+    file = coco / 'annotations/instances_train.json'
+    content = json.loads(file.read_text())
+    content['annotations'][0]['segmentation'] = segmentation
+    found = right_coco(content, str(file), str(coco / 'train'))
+    kinds = {finding.kind for finding in found.findings}
+    assert kind in kinds
 
 
 @pytest.fixture

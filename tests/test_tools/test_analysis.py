@@ -1,5 +1,6 @@
 """The tools that report: FLOPs and the environment."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -133,3 +134,14 @@ def test_collect_env():
         'scan on cuda: ',
     ):
         assert part in result.stdout
+
+
+def test_curve_of_a_log(run_tool, tmp_path):
+    """By mmdet's tool, with the style that is its default."""
+    log = tmp_path / 'scalars.json'
+    rows = (dict(epoch=1, iter=i, step=i, loss=1 / i) for i in (1, 2, 3))
+    log.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    curve = tmp_path / 'curve.png'
+    options = ('plot_curve', log, '--keys', 'loss', '--out', curve)
+    assert run_tool('analysis_tools/analyze_logs.py', *options) == 0
+    assert curve.stat().st_size > 1000

@@ -86,6 +86,26 @@ def test_a_strip_does_not_end_the_others(tool, folder, tmp_path):
         tool['draw_images'](images, targets, draw)
     assert [file.name for file in out.iterdir()] == ['square.png']
     assert 'a.jpg (40x30 px: OpenCV cannot resize' in str(error.value)
+
+
+def test_an_image_that_cannot_be_drawn_does_not_end_the_others(
+    tool, folder, tmp_path
+):
+    """Such as of one pixel, over which mmseg's visualizer stumbles."""
+    Image.new('RGB', (1, 1)).save(folder / 'pixel.png')
+    out = tmp_path / 'out'
+    images, _ = tool['find_input'](str(folder))
+    targets = [out / name for name in tool['names_of_drawings'](images)]
+
+    def draw(image):
+        if image.shape[0] == 1:
+            raise IndexError('too few indices')
+        return image
+
+    with pytest.raises(tool['UsageError']) as error:
+        tool['draw_images'](images, targets, draw)
+    assert len(list(out.iterdir())) == len(images) - 1
+    assert 'pixel.png (IndexError: too few indices)' in str(error.value)
     assert '\n' not in str(error.value)
 
 

@@ -3,11 +3,15 @@
 The tool is the toolbox's own; ``--help`` lists its options.
 """
 
+from matplotlib import style
+
 from mmmamba.utils.cli import run_tool
 from mmmamba.utils.installed_tools import run_installed_tool
 
 
 def main() -> None:
+    # mmdet asks matplotlib for a style that is seaborn's.
+    style.library['dark'] = style.library.get('seaborn-v0_8-dark', {})
     run_installed_tool('analyze_logs')
 
 

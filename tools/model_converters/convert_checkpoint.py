@@ -58,7 +58,9 @@ def main() -> None:
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
     except CheckpointError as error:
-        raise CheckpointError(f'{args.src}: {error}') from None
+        named = args.src in str(error)
+        prefix = '' if named else f'{args.src}: '
+        raise CheckpointError(f'{prefix}{error}') from None
 
     if args.to == 'published':
         result = OrderedDict((to_published(n), t) for n, t in tensors.items())
@@ -68,7 +70,7 @@ def main() -> None:
     try:
         with whole_or_nothing(Path(args.dst)) as temporary:
             torch.save(result, temporary)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # PyTorch raises both
         raise UsageError(f'cannot write {args.dst}: {error}') from None
     print(
         f'Wrote {len(tensors)} tensors of {arch}, in the {args.to} layout, '

@@ -73,7 +73,7 @@ def main() -> None:
     try:
         Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
         torch.save(dict(meta=meta, state_dict=model.state_dict()), args.dst)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # PyTorch raises both
         raise UsageError(f'cannot write {args.dst}: {error}') from None
     print(f'Wrote {args.dst}; it loads with model.backbone.deploy={deploy}')
 

@@ -146,9 +146,14 @@ class Source:
         splits: dict[str, str] = {}
         for file in self.with_suffix('.txt'):
             if file.stem in _LISTS and 'ImageSets' in file.parts:
-                for line in file.read_text('utf-8', 'replace').splitlines():
-                    if line.split():
-                        splits.setdefault(line.split()[0], file.stem)
+                text = file.read_text('utf-8-sig', 'replace')
+                for line in map(str.strip, text.splitlines()):
+                    # Of a class, -1, 0 or 1 follows the name.
+                    for name in (line, re.sub(r'\s+-?[01]$', '', line)):
+                        if Path(name).suffix.lower() in SUFFIXES:
+                            name = str(Path(name).with_suffix(''))
+                        if name:
+                            splits.setdefault(name, file.stem)
         return splits
 
     def split_of(self, path: Path) -> str:

@@ -204,10 +204,22 @@ def _names(
         if not all(isinstance(name, (str, int, float)) for name in names):
             raise DatasetError(f'{yaml_file}: names must be a list of names')
         return [str(name) for name in names]
-    for file in source.files:
-        if file.name in _NAME_FILES or file.suffix == '.names':
-            return [n.strip() for n in _lines(file) if n.strip()]
-    return []
+    lists = {
+        file: [n.strip() for n in _lines(file) if n.strip()]
+        for file in source.files
+        if file.name in _NAME_FILES or file.suffix == '.names'
+    }
+    if not lists:
+        return []
+    first, classes = next(iter(lists.items()))
+    for file, found in lists.items():
+        if found != classes:
+            raise DatasetError(
+                f'{first} and {file} name the classes in different ways, so '
+                'that a number means two things: make one data set of each '
+                'folder, or their numbers the same'
+            )
+    return classes
 
 
 def _splits(source: Source, settings: dict) -> dict[Path, str]:
