@@ -1,6 +1,6 @@
 """The checkpoints that mmengine reads from disk are read safely, too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -40,6 +40,14 @@ def load_for_runner(
     """
     checkpoint = load_from_local(filename, map_location)
     if 'state_dict' in checkpoint:
+        weights = checkpoint['state_dict']
+        if (
+            isinstance(weights, Mapping)
+            and weights
+            and all(str(name).startswith('module.') for name in weights)
+        ):
+            # Of DistributedDataParallel; mmengine's EMAHook keeps the prefix.
+            return {**checkpoint, 'state_dict': unwrap_state_dict(checkpoint)}
         return checkpoint
     containers = {'net', 'net_E', 'model'}
     if containers & set(checkpoint) or is_published(checkpoint):

@@ -272,3 +272,22 @@ def test_getattr_is_for_history_buffers_only(owner, name, form, save):
     path = save(FORMATS[form](dict(a=Call(getattr, owner, name))))
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
         load_from_local(path)
+
+
+@needs_safe_globals
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda weights: dict(model=weights),
+        lambda weights: dict(
+            state_dict={f'module.{n}': t for n, t in weights.items()}
+        ),
+    ],
+    ids=['model', 'distributed'],
+)
+def test_runners_find_the_weights(wrap, save):
+    """EMAHook looks for them under these names itself."""
+    weights = nn.Linear(1, 1).state_dict()
+    path = save(file_of(wrap(weights)))
+    found = CheckpointLoader.load_checkpoint(str(path), 'cpu')['state_dict']
+    assert found.keys() == weights.keys()
