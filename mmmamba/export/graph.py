@@ -196,7 +196,9 @@ def make_graph(
     facts.outputs = list(OUTPUTS[facts.task])
     if facts.task == 'segmentation':
         facts.align_corners = bool(model.decode_head.align_corners)
-        facts.threshold = float(model.decode_head.threshold or 0.5)
+        # Mask2Former's head has none.
+        threshold = getattr(model.decode_head, 'threshold', None)
+        facts.threshold = float(threshold or 0.5)
         if logits:
             facts.outputs = ['logits']
         # mmseg pads in a test only if its test_cfg says so
