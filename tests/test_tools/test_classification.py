@@ -88,6 +88,8 @@ def test_evaluation_at_any_size_and_folded(run, checkpoint, folder):
     for name, options in dict(
         plain=SIZE,
         folded=[*SIZE, '--fuse-conv-bn'],
+        flipped=[*SIZE, '--tta'],
+        drawn=[*SIZE, '--show-dir', 'drawn'],
         larger=['--img-size', '96', '--out', 'larger.pkl'],
     ).items():
         code, output = run(*command, *options)
@@ -95,6 +97,8 @@ def test_evaluation_at_any_size_and_folded(run, checkpoint, folder):
         found[name] = accuracy(output)
     assert found['plain'] == found['folded']
     assert (folder / 'larger.pkl').is_file()
+    images = list((folder / 'crops/val').glob('*/*'))
+    assert len(list((folder / 'drawn').rglob('*.png'))) == len(images)
 
 
 @pytest.mark.parametrize(
