@@ -85,8 +85,9 @@ class DistilledClassifier(ImageClassifier):
             for a ``teacher_config`` that brings its own.
         teacher_size (int): Side in pixels of the images the teacher sees.
             Defaults to 224.
-        distill_loss (dict): Config of the second term. Defaults to
-            ``dict(type='DistillationLoss')``.
+        distill_loss (dict): Config of the second term, a
+            ``DistillationLoss`` unless it has another type. Defaults to
+            ``dict()``.
         **kwargs: Passed to ``ImageClassifier``.
     """
 
@@ -96,7 +97,7 @@ class DistilledClassifier(ImageClassifier):
         teacher_config: dict | str = TRESNET_V2_L,
         teacher_ckpt: str | None = None,
         teacher_size: int = 224,
-        distill_loss: dict = dict(type='DistillationLoss'),
+        distill_loss: dict = dict(),
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)

@@ -106,8 +106,11 @@ class Teacher:
             if preprocessor is not None:
                 config.setdefault('data_preprocessor', preprocessor)
         model = MODELS.build(config)
-        if 'data_preprocessor' not in config and hasattr(model, 'model'):
-            model.data_preprocessor = timm_preprocessor(model.model)
+        network: Any = getattr(model, 'model', None)  # within mmpretrain's
+        if 'data_preprocessor' not in config and hasattr(
+            network, 'default_cfg'
+        ):
+            model.data_preprocessor = timm_preprocessor(network)
         if self.checkpoint is None:
             model.init_weights()
         else:

@@ -425,17 +425,10 @@ def _right_segmentation(
             given = [given]  # one polygon without the list of polygons
         polygons = []
         for part in given:
-            points = (
-                [as_number(n) for n in part] if isinstance(part, list) else []
-            )
-            if (
-                len(points) >= 6
-                and len(points) % 2 == 0
-                and None not in points
-            ):
-                near = [
-                    max(-_FAR, min(n, _FAR)) for n in points if n is not None
-                ]
+            part = part if isinstance(part, list) else []
+            points = [n for n in map(as_number, part) if n is not None]
+            if 6 <= len(points) == len(part) and len(points) % 2 == 0:
+                near = [max(-_FAR, min(n, _FAR)) for n in points]
                 if near != points:
                     notes.add(
                         'info',

@@ -2,10 +2,10 @@
 
 from typing import TypeVar
 
-Mapping = TypeVar('Mapping', bound=dict)
+_Dict = TypeVar('_Dict', bound=dict)
 
 
-def unwrapped(dataset: Mapping) -> Mapping:
+def unwrapped(dataset: _Dict) -> _Dict:
     """Return the config of a data set without its wrappers.
 
     Args:

@@ -86,6 +86,7 @@ def test_a_strip_does_not_end_the_others(tool, folder, tmp_path):
         tool['draw_images'](images, targets, draw)
     assert [file.name for file in out.iterdir()] == ['square.png']
     assert 'a.jpg (40x30 px: OpenCV cannot resize' in str(error.value)
+    assert '\n' not in str(error.value)
 
 
 def test_an_image_that_cannot_be_drawn_does_not_end_the_others(

@@ -152,14 +152,14 @@ def main() -> None:
     custom_op = 'block' if kind == 'pt2' else args.custom_op
     packed = packs_int8(args, kind)
     facts.custom_ops = custom_op is not None
+    ends = dict(backbone_only=args.backbone, logits=args.logits)
     graph = make_graph(
         model,
         facts,
         size,
-        backbone_only=args.backbone,
         custom_op=custom_op,
         dtype='int8' if packed else 'float32',
-        logits=args.logits,
+        **ends,
     )
     example = make_example(batch, size, args.with_preprocess)
     print(f'Exporting {facts.task} at {size[0]}x{size[1]} to {kind}')
@@ -181,14 +181,7 @@ def main() -> None:
         # A number that int8 rounds to the other step is no error.
         rounds = any(map(is_packed, graph.parameters()))
         dtype = 'int8' if rounds else args.dtype
-        trained = make_graph(
-            model,
-            facts,
-            size,
-            backbone_only=args.backbone,
-            logits=args.logits,
-            folded=False,
-        )
+        trained = make_graph(model, facts, size, folded=False, **ends)
         report(compare(trained, file, example), SLACK[dtype])
 
 

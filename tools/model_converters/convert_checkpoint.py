@@ -58,9 +58,9 @@ def main() -> None:
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
     except CheckpointError as error:
-        named = args.src in str(error)
-        prefix = '' if named else f'{args.src}: '
-        raise CheckpointError(f'{prefix}{error}') from None
+        if args.src in str(error):
+            raise
+        raise CheckpointError(f'{args.src}: {error}') from None
 
     if args.to == 'published':
         result = OrderedDict((to_published(n), t) for n, t in tensors.items())

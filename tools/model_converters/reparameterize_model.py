@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
 import mmmamba
-from mmmamba.checkpoint.fit import check_complete
+from mmmamba.checkpoint import check_complete
 from mmmamba.deploy import DTYPES
 from mmmamba.utils.cli import (
     UsageError,
