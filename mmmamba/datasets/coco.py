@@ -125,6 +125,8 @@ def right_coco(
     notes = _Notes(file)
     categories, category_of = _right_categories(content['categories'], notes)
     images, image_of = _right_images(content['images'], folder, notes)
+    if folder is not None and sizes is None:
+        _find_sizes(images, folder, notes)
     annotations = _right_annotations(
         content['annotations'], image_of, category_of, notes
     )
@@ -248,7 +250,7 @@ def _right_images(
     image_of: dict[object, dict] = {}
     keys = [as_id(image['id']) for image in images]
     keep = all(isinstance(k, int) for k in keys)
-    for key, image in zip(keys, images):
+    for number, (key, image) in enumerate(zip(keys, images), 1):
         name = str(image['file_name']).replace('\\', '/')
         if files is not None:
             found = files.find(name)
@@ -293,7 +295,7 @@ def _right_images(
             )
             image_of[key] = righted[name]
             continue
-        new = key if keep else len(righted) + 1
+        new = key if keep else number
         righted[name] = dict(image, id=new, file_name=name)
         image_of[key] = righted[name]
     if not keep:
@@ -304,22 +306,27 @@ def _right_images(
             'numbered from 1',
             next(k for k in keys if not isinstance(k, int)),
         )
-    if files is not None and not notes.count('missing_image'):
-        paths = {n: os.path.join(files.path, n) for n in righted}
-        sizes = read_sizes(paths.values())
-        for name, image in righted.items():
-            size = sizes[paths[name]]
-            if isinstance(size, ImageSize):
-                image['_size'] = size
-                continue
-            notes.add(
-                'error',
-                'empty_image' if 'empty' in size else 'broken_image',
-                '{n} images of {file} are missing or empty, or cannot be '
-                'read: {where}. Replace them, or take them out of the file',
-                f'{paths[name]} ({size})',
-            )
     return list(righted.values()), image_of
+
+
+def _find_sizes(images: list[dict], folder: str, notes: _Notes) -> None:
+    """Read the size of each image, unless there are images missing."""
+    if notes.count('missing_image'):
+        return
+    paths = [os.path.join(folder, image['file_name']) for image in images]
+    sizes = read_sizes(paths)
+    for image, path in zip(images, paths):
+        size = sizes[path]
+        if isinstance(size, ImageSize):
+            image['_size'] = size
+            continue
+        notes.add(
+            'error',
+            'empty_image' if 'empty' in size else 'broken_image',
+            '{n} images of {file} are missing or empty, or cannot be '
+            'read: {where}. Replace them, or take them out of the file',
+            f'{path} ({size})',
+        )
 
 
 def _right_annotations(

@@ -5,6 +5,7 @@ the package does without.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 
 from mmdet.datasets import CocoDataset
@@ -17,6 +18,10 @@ from mmengine.logging import print_log
 from .coco import read_coco, right_coco
 from .findings import Finding, raise_errors
 from .loading import turn_as_annotated
+
+# Where the images of an annotation file are: the metric, which is not told,
+# must merge those that are listed twice as the data set does.
+_folders: dict[str, str | None] = {}
 
 
 class CustomCoco(COCO):
@@ -91,6 +96,7 @@ class CustomCocoDataset(CocoDataset):
         folder = None if self.backend_args else self.data_prefix['img']
 
         def load(file: str) -> CustomCoco:
+            _folders[os.path.abspath(file)] = folder
             coco = CustomCoco(file, folder)
             self.findings: list[Finding] = coco.findings
             raise_errors(coco.findings)
@@ -150,4 +156,5 @@ class CustomCocoMetric(CocoMetric):
         with get_local_path(
             self._ann_file, backend_args=self.backend_args
         ) as file:
-            return CustomCoco(file, sizes=sizes)
+            folder = sizes and _folders.get(os.path.abspath(file))
+            return CustomCoco(file, folder, sizes)

@@ -178,9 +178,32 @@ def a_class_less(content):
     ]
 
 
+def spelt_twice(content):
+    """Image 0 once more by another name, which has one of its objects."""
+    again = dict(content['images'][0], id=9, file_name='images/0.PNG')
+    content['images'].insert(1, again)
+    content['annotations'][0]['image_id'] = 9
+
+
+def spelt_twice_with_ids_of_text(content):
+    spelt_twice(content)
+    for image in content['images']:
+        image['id'] = f'image {image["id"]}'
+    for annotation in content['annotations']:
+        annotation['image_id'] = f'image {annotation["image_id"]}'
+
+
 @pytest.mark.parametrize(
     'change',
-    [ignore_one, outside, size_zero, size_too_small, no_iscrowd_no_area],
+    [
+        spelt_twice,
+        spelt_twice_with_ids_of_text,
+        ignore_one,
+        outside,
+        size_zero,
+        size_too_small,
+        no_iscrowd_no_area,
+    ],
 )
 def test_a_perfect_model_scores_1(tmp_path, change):
     content = coco_file()

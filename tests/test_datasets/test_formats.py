@@ -584,6 +584,66 @@ def test_yolo_labels_of_one_split_are_not_those_of_another(tmp_path):
     assert [len(s.instances) for s in found.samples] == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ('settings', 'splits'),
+    [
+        ('train: images/day1\nval: images/day2', ['train', 'val', '']),
+        (
+            'train: /home/me/cells/day1\nval: [D:\\x\\day2]',
+            ['train', 'val', ''],
+        ),
+        ('train: ../images\nval: ../images/day2', ['train', 'val', 'train']),
+        # A folder that is not there names none of another split.
+        ('train: ../images\nval: ../valid/images', ['train'] * 3),
+        ('train: a.txt\nval: lists/b.txt', ['', 'train', 'val']),
+        ('train: 5\nval: ../..', ['', '', '']),
+    ],
+)
+def test_yolo_splits(tmp_path, settings, splits):
+    for folder in ('day1', 'day2', 'day3'):
+        (tmp_path / 'images' / folder).mkdir(parents=True)
+        file = tmp_path / 'images' / folder / f'{folder}.jpg'
+        Image.new('RGB', (100, 80)).save(file)
+        file.with_suffix('.txt').write_text('0 .5 .5 .1 .1')
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'lists/a.txt').write_text('./images/day2/day2.jpg\n')
+    (tmp_path / 'lists/b.txt').write_text('./images/day3/day3.jpg\n')
+    (tmp_path / 'data.yaml').write_text(f'names: [cat]\n{settings}')
+    assert [s.split for s in read(tmp_path).samples] == splits
+    (tmp_path / 'autosplit_test.txt').write_text('./images/day1/day1.jpg')
+    assert read(tmp_path).samples[0].split == 'test'
+
+
+def test_coco_file_of_one_split_does_not_list_images_of_another(tmp_path):
+    """By its name, if that split has a folder."""
+    (tmp_path / 'train').mkdir()
+    for name in ('train/a.jpg', 'train/b.jpg'):
+        Image.new('RGB', (100, 80)).save(tmp_path / name)
+    for split, names in dict(train='a', val='b').items():
+        (tmp_path / f'{split}.json').write_text(
+            json.dumps(
+                dict(
+                    images=[dict(id=1, file_name=f'{n}.jpg') for n in names],
+                    categories=[dict(id=1, name='cat')],
+                    annotations=[
+                        dict(
+                            id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9]
+                        )
+                    ],
+                )
+            )
+        )
+    assert {s.image.stem: s.split for s in read(tmp_path).samples} == {
+        'a': 'train',
+        'b': 'val',
+    }
+    (tmp_path / 'val').mkdir()
+    Image.new('RGB', (100, 80)).save(tmp_path / 'val/c.jpg')
+    found = read(tmp_path)
+    assert found.notes['image not found'] == ['val.json: b.jpg']
+    assert [s.image.stem for s in found.samples] == ['a']
+
+
 def test_voc_file_of_one_split_is_not_that_of_another(tmp_path):
     for split, names in dict(train='a', val='ab').items():
         (tmp_path / split).mkdir()

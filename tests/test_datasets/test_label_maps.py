@@ -124,6 +124,21 @@ def test_colors_without_a_table(pair):
     assert ((labels == place) == (LABELS == 1)).all()
 
 
+@pytest.mark.parametrize('form', ['RGB', 'gray'])
+def test_colors_beside_maps_of_gray_alone(pair, form):
+    """White is the color that it is in the other maps, not the number 255."""
+    root = pair(COLORS[LABELS])
+    picture(root / 'images/b.jpg')
+    white = np.full((*LABELS.shape, 3), 255, np.uint8)
+    save(root / 'masks/b.png', white if form == 'RGB' else white[..., 0])
+    found = read(root)
+    assert len(found.classes) == 5
+    white = found.classes.index('class_255_255_255') + 1
+    first, second = map(found.read_map, found.samples)
+    assert ((first == white) == (LABELS == 255)).all()
+    assert (second == white).all()
+
+
 def test_colors_that_no_table_has(pair):
     root = pair(COLORS[LABELS])
     (root / 'class_dict.csv').write_text(
@@ -222,6 +237,22 @@ def test_bad_table(pair, row):
     root = pair(COLORS[LABELS])
     (root / 'class_dict.csv').write_text(f'name,r,g,b\n{row}\n')
     with pytest.raises(DatasetError, match='class_dict.csv: cannot read'):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'message'),
+    [
+        ('labelmap.txt', '# label:color\n\nsky', "'' is no color r,g,b"),
+        ('labelmap.txt', 'sky:1,2:', "'1,2' is no color r,g,b"),
+        ('label_colors.txt', '1 2', "'1,2' is no color r,g,b"),
+        ('class_dict.csv', 'x' * 200_000, 'field larger than field limit'),
+    ],
+)
+def test_table_that_cannot_be_read(pair, name, text, message):
+    root = pair(COLORS[LABELS])
+    (root / name).write_text(text)
+    with pytest.raises(DatasetError, match=f'{name}: {message}'):
         read(root)
 
 

@@ -70,6 +70,12 @@ def test_existing_splits(make):
     assert sides(found) == dict(train={'0', '1', '4'}, val={'2'}, test={'3'})
 
 
+def test_what_is_beside_a_validation_split_is_trained_on(make):
+    found = make(['a'] * 3, ['', 'val', ''])
+    split_samples(found, 0.5, 0)
+    assert sides(found) == dict(train={'0', '2'}, val={'1'}, test=set())
+
+
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
 def test_one_split_alone_is_divided(make, split):
     found = make(['a'] * 10, [split] * 10)

@@ -68,10 +68,10 @@ def read(
     """
     notes = Notes()
     table = _find_table(source)
-    by_color = bool(table and table.colors)
+    by_color = table.colors if table else _are_colors(source)
     samples, present = _look(source, by_color, notes)
     found = set().union(*present.values()) if present else set()
-    colors = any(label > 255 for label in found)
+    colors = by_color or any(label > 255 for label in found)
     if not found:
         reasons = '; '.join(f'{k}: {v[0]}' for k, v in notes.items())
         raise DatasetError(
@@ -108,8 +108,7 @@ def read(
         sample.labels = frozenset(kept[i] for i in inside if i in kept)
         for label in sorted(inside - set(table.names) - ignored):
             notes.add(
-                f'label {_spell(label, by_color or colors)} without a class '
-                '(ignored)',
+                f'label {_spell(label, colors)} without a class (ignored)',
                 source.name(sample.label_map or sample.image),
             )
     others = {*_pairs(source).values(), *_pairs(source, _BLURRED).values()}
@@ -123,7 +122,7 @@ def read(
         return lookup[places].reshape(labels.shape)
 
     palette = None
-    if by_color or colors:
+    if colors:
         palette = [
             [label >> 16, label >> 8 & 255, label & 255]
             for label in (
@@ -215,6 +214,20 @@ def _closeness(source: Source, image: Path, file: Path) -> tuple:
     )
 
 
+def _are_colors(source: Source) -> bool:
+    """Whether a map has a pixel of a color; gray alone may be numbers."""
+    for path in _pairs(source).values():
+        try:
+            with open_image(path) as file:
+                if file.mode in ('RGB', 'RGBA') and file.format != 'JPEG':
+                    pixels = np.asarray(file.convert('RGB'))
+                    if (pixels != pixels[..., :1]).any():
+                        return True
+        except (OSError, Image.DecompressionBombError):
+            continue  # counted where it is read
+    return False
+
+
 def _load(path: Path, by_color: bool) -> np.ndarray:
     """Read a label map as ``(H, W)`` labels.
 
@@ -250,9 +263,9 @@ def _find_table(source: Source) -> _Table | None:
             return _read_csv(file)
         if name == 'labelmap.txt':  # label:color_rgb:parts:actions
             lines = file.read_text('utf-8-sig', 'replace').splitlines()
-            rows = [x.split(':') for x in lines if x and x[0] != '#']
+            rows = [x.split(':') for x in lines if x.strip() and x[0] != '#']
             return _Table(
-                {_color(row[1].split(','), file): row[0] for row in rows},
+                {_color(x[1:2] and x[1].split(','), file): x[0] for x in rows},
                 True,
             )
         if name == 'label_colors.txt':  # CamVid's: r g b name
@@ -276,11 +289,14 @@ def _find_table(source: Source) -> _Table | None:
 def _read_csv(file: Path) -> _Table:
     """name,r,g,b as in CamVid, or Pixel Value,Class as in Roboflow."""
     text = file.read_text('utf-8-sig', 'replace')
-    rows = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(text.splitlines())
-        if any(cell.strip() for cell in row)
-    ]
+    try:
+        rows = [
+            [cell.strip() for cell in row]
+            for row in csv.reader(text.splitlines())
+            if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise DatasetError(f'{file}: {error}') from None
     names: dict[int, str] = {}
     colors = bool(rows) and len(rows[0]) >= 4
     for row in rows:

@@ -73,6 +73,7 @@ class Source:
         for image in self.images:
             self._by_name[image.name].append(image)
             self._by_stem[image.stem].append(image)
+        self._image_splits = {self.split_of(image) for image in self.images}
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The files whose names end so.
@@ -124,8 +125,11 @@ class Source:
             for image in found
         ]
         # One in another split's folder is another, unless that is named, too.
-        # Names of annotation files do not count: both may list one folder.
+        # The name of an annotation file counts where its split has a folder:
+        # else several may list one folder.
         folder = self.split_of(near)
+        if not folder and split in self._image_splits:
+            folder = split
         scored = [
             score
             for score in scored

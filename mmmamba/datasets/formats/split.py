@@ -29,7 +29,7 @@ def split_samples(found: Annotated, fraction: float, seed: int) -> str:
     """
     digests = _digests([s.image for s in found.samples])
     splits = {sample.split for sample in found.samples}
-    if {'train', 'val'} <= splits:
+    if 'val' in splits and splits & {'train', ''}:
         what = 'The splits of the source are kept'
         for sample in found.samples:
             sample.split = sample.split or 'train'

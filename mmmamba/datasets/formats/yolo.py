@@ -1,7 +1,6 @@
 """YOLO's text files: a line an object, in parts of the image's size."""
 
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -203,7 +202,10 @@ def _names(
         # A list within would become a text of any length.
         if not all(isinstance(name, (str, int, float)) for name in names):
             raise DatasetError(f'{yaml_file}: names must be a list of names')
-        return [str(name) for name in names]
+        try:
+            return [str(name) for name in names]
+        except ValueError as error:  # a number of thousands of digits
+            raise DatasetError(f'{yaml_file}: names: {error}') from None
     lists = {
         file: [n.strip() for n in _lines(file) if n.strip()]
         for file in source.files
@@ -225,23 +227,46 @@ def _names(
 def _splits(source: Source, settings: dict) -> dict[Path, str]:
     """The splits that data.yaml or lists of images name."""
     splits: dict[Path, str] = {}
+    moved: dict[Path, str] = {}  # named by paths of another machine
     for key, split in _LISTS.items():
         entries = settings.get(key) or []
         for entry in entries if isinstance(entries, list) else [entries]:
             if not isinstance(entry, str):
                 continue
-            tail = re.sub(r'^(\.{0,2}/)+', '', entry.replace('\\', '/'))
-            tail = f'/{tail.rstrip("/")}/'
-            if tail != '//':
-                splits.update(
-                    (image, split)
-                    for image in source.images
-                    if tail in f'/{source.name(image)}'
-                )
+            parts = entry.replace('\\', '/').split('/')
+            parts = [part for part in parts if part not in ('', '.', '..')]
+            tails = ['/'.join(parts[start:]) for start in range(len(parts))]
+            for number, tail in enumerate(tails):
+                images = _below(source, tail)
+                if number:
+                    images = [
+                        image
+                        for image in images
+                        if not differ(source.split_of(image), split)
+                    ]
+                if images:
+                    (moved if number else splits).update(
+                        dict.fromkeys(images, split)
+                    )
+                    break
+    splits = {**moved, **splits}
     for file in source.with_suffix('.txt'):
-        if file.stem in _LISTS:
-            for line in _lines(file):
-                image = source.find_image(line.strip(), file)
-                if image:
-                    splits[image] = _LISTS[file.stem]
+        split = _LISTS.get(file.stem.removeprefix('autosplit_'), '')
+        if split:
+            splits.update(dict.fromkeys(_listed(source, file), split))
     return splits
+
+
+def _below(source: Source, tail: str) -> list[Path]:
+    """The images of the folders, or of the lists, whose paths end so."""
+    images = [i for i in source.images if f'/{tail}/' in f'/{source.name(i)}']
+    for file in source.with_suffix('.txt'):
+        if f'/{source.name(file)}'.endswith(f'/{tail}'):
+            images += _listed(source, file)
+    return images
+
+
+def _listed(source: Source, file: Path) -> list[Path]:
+    """The images that a text file lists, one a line."""
+    found = (source.find_image(x.strip(), file) for x in _lines(file))
+    return [image for image in found if image]
