@@ -18,6 +18,7 @@ from mmmamba.utils.cli import (
     check_checkpoint,
     deploy_dtype,
     load_config,
+    output_file,
     run_tool,
     set_size,
 )
@@ -75,6 +76,12 @@ def main() -> None:
         check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     if args.eval:
+        if scope == 'mmpretrain' or not isinstance(cfg.test_evaluator, dict):
+            raise UsageError(
+                '--eval is for detectors and segmentors of one evaluator; set '
+                'test_evaluator by --cfg-options, for example '
+                'test_evaluator.topk=[1,5]'
+            )
         key = 'iou_metrics' if scope == 'mmseg' else 'metric'
         cfg.test_evaluator[key] = args.eval
     if args.show or args.show_dir:
@@ -92,6 +99,8 @@ def main() -> None:
         cfg.test_evaluator.output_dir = args.out
     elif args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out {args.out} must end in .pkl or .pickle')
+    elif args.out:
+        output_file(args.out)
     set_size(cfg, args)
     check_datasets(cfg, ('test',))
 
@@ -103,7 +112,8 @@ def main() -> None:
     model = runner.model
     while hasattr(model, 'module'):  # distributed, test-time augmentation
         model = model.module
-    check_complete(model, args.checkpoint)
+    metainfo = runner.test_loop.dataloader.dataset.metainfo
+    check_complete(model, args.checkpoint, metainfo.get('classes'))
     if dtype:
         runner.load_or_resume()
         deploy_model(runner.model.eval(), dtype)

@@ -4,9 +4,10 @@ What does not fit is an error that says what the checkpoint looks like, never
 a warning lost in a log.
 """
 
+import logging
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -274,7 +275,9 @@ def check_fit(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
     raise CheckpointError(f'{verdict}. Tensors: {"; ".join(details)}')
 
 
-def check_complete(model: nn.Module, filename: str) -> None:
+def check_complete(
+    model: nn.Module, filename: str, classes: Sequence[str] | None = None
+) -> None:
     """Refuse to test or draw with a checkpoint that is not this model's.
 
     mmengine warns and leaves what is missing at its random initialization.
@@ -282,9 +285,12 @@ def check_complete(model: nn.Module, filename: str) -> None:
     Args:
         model (nn.Module): A detector, segmentor or classifier; it is loaded.
         filename (str): A local file or an address.
+        classes (Sequence[str], optional): Those of the data of a test, in
+            the order of their labels. Defaults to None.
 
     Raises:
-        CheckpointError: If a tensor is missing or of another shape.
+        CheckpointError: If a tensor is missing or of another shape, or if
+            the model was trained with ``classes`` in another order.
     """
     checkpoint = CheckpointLoader.load_checkpoint(str(filename), 'cpu')
     try:
@@ -299,6 +305,38 @@ def check_complete(model: nn.Module, filename: str) -> None:
             f'{filename} is not a checkpoint of this {type(model).__name__}: '
             f'{len(missing)} of its tensors are missing ({listing(missing)})'
         )
+    if classes:
+        _check_classes(checkpoint, filename, list(classes))
+
+
+def _check_classes(
+    checkpoint: Mapping, filename: str, classes: list[str]
+) -> None:
+    """Compare the classes of the training with those of a test."""
+    meta = checkpoint.get('meta') or {}
+    known = (meta.get('dataset_meta') or {}).get('classes')
+    known = list(known or meta.get('CLASSES') or classes)
+    if known == classes:
+        return
+    pairs = zip(known, classes)
+    label = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+    if label is None:
+        what = f'has {len(known)} classes, and the test data {len(classes)}'
+    else:
+        what = (
+            f'was trained with the class {known[label]!r} as label {label}, '
+            f'which is {classes[label]!r} in the test data'
+        )
+    if sorted(known) == sorted(classes):
+        raise CheckpointError(
+            f'{filename} {what}: set metainfo.classes of the test data to '
+            'the order of the training'
+        )
+    print_log(
+        f'{filename} {what}; labels are compared by their numbers',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:

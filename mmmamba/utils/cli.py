@@ -29,6 +29,16 @@ class UsageError(RuntimeError):
     """A command that cannot be carried out as it was given."""
 
 
+class _Options(DictAction):
+    """``DictAction`` that names an argument without ``=``."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string}: {value} is not KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, as in all OpenMMLab tools.
 
@@ -38,7 +48,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Options,
         metavar='KEY=VALUE',
         help='override settings of the config, for example '
         'train_dataloader.batch_size=8; lists as key="[a,b]" or key=a,b, '
@@ -192,11 +202,41 @@ def find_config(name: str) -> str:
     packaged = Path(__file__).parents[1] / '.mim'  # as mim finds them
     for path in (Path(name), packaged / name, packaged / 'configs' / name):
         if path.is_file():
+            if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
+                raise UsageError(f'{name} is no config, such as a .py file')
             return str(path)
     raise UsageError(
         f'there is no config {name}; those of mmmamba lie in configs/det, '
         'configs/seg, configs/cls and configs/demo'
     )
+
+
+def output_file(name: str) -> Path:
+    """Take the name of a file to write, as ``type`` of an option.
+
+    What cannot be written is found before the work that it is for.
+
+    Args:
+        name (str): The file; its folder is made.
+
+    Returns:
+        Path: The same.
+
+    Raises:
+        argparse.ArgumentTypeError: If it cannot be written.
+    """
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        path.open('ab').close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f'{name} cannot be written: {error.strerror}'
+        ) from None
+    return path
 
 
 def check_checkpoint(name: str) -> None:
@@ -255,8 +295,18 @@ def run_tool(main: Callable[[], None]) -> None:
         DatasetError,
         CheckpointError,
         NonFiniteError,
+        argparse.ArgumentTypeError,
     ) as error:
         print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a file that cannot be read or written
+        if error.filename is None:
+            raise
+        print(
+            f'{Path(sys.argv[0]).name}: error: {error.filename}: '
+            f'{error.strerror}',
+            file=sys.stderr,
+        )
         sys.exit(1)
     except RuntimeError as error:
         if not any(text in str(error) for text in LOST_PROCESS):

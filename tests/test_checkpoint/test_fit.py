@@ -24,7 +24,13 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.checkpoint import CheckpointError, from_published, load_pretrained
+from mmmamba.checkpoint import (
+    CheckpointError,
+    check_complete,
+    fit,
+    from_published,
+    load_pretrained,
+)
 
 
 def test_load_published_state_dict(t2):
@@ -323,3 +329,22 @@ def test_a_refusal_leaves_the_weights_alone(tiny):
     with pytest.raises(CheckpointError):
         model.load_state_dict(incomplete, strict=False)
     assert_holds(model, before)
+
+
+@pytest.mark.parametrize('layout', ['dataset_meta', 'CLASSES'])
+def test_classes_of_a_test(tmp_path, layout, monkeypatch):
+    """Labels follow the order of the training."""
+    model, file = nn.Linear(1, 1), tmp_path / 'model.pth'
+    trained = ('cat', 'dog', 'bird')
+    meta = {layout: dict(classes=trained) if '_' in layout else trained}
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), file)
+    check_complete(model, file, list(trained))
+    check_complete(model, file)
+    with pytest.raises(CheckpointError, match="'dog' as label 1, which is '"):
+        check_complete(model, file, ('cat', 'bird', 'dog'))
+    said = []
+    monkeypatch.setattr(fit, 'print_log', lambda text, **_: said.append(text))
+    check_complete(model, file, ('cat', 'dog', 'parrot'))
+    check_complete(model, file, ('cat', 'dog'))
+    assert "'bird' as label 2, which is 'parrot'" in said[0]
+    assert 'has 3 classes, and the test data 2' in said[1]

@@ -154,6 +154,13 @@ def test_interrupt_resume_and_test(folder):
     assert average > 0
     assert metrics['coco/bbox_AR@1000'] == pytest.approx(average, abs=6e-4)
 
+    # Labels that would mean other classes are refused.
+    order = 'test_dataloader.dataset.metainfo.classes=[square,circle,triangle]'
+    arguments = [CONFIG, checkpoint, '--cfg-options', *OPTIONS, order]
+    output, _ = (process := tool('test.py', *arguments)).communicate()
+    assert process.returncode == 1
+    assert "trained with the class 'circle' as label 0" in output
+
 
 def launch(*arguments, gpus=1, rank=0, nodes=1, port=0) -> subprocess.Popen:
     """Start `dist_train.sh CONFIG GPUS`, as one of several nodes."""
@@ -346,12 +353,22 @@ def test_train_refuses_early(folder, run_tool, capsys, arguments, message):
     [
         (['none.pth'], 'there is no checkpoint none.pth'),
         (['here.pth', '--out', 'out.txt'], 'must end in .pkl'),
+        (['here.pth', '--out', 'a.pkl'], 'a.pkl cannot be written: Is a dir'),
+        (['here.pth', '--out', 'here.pth/b.pkl'], 'cannot be written'),
+        (['here.pth', '--cfg-options', 'work_dir'], 'work_dir is not KEY=VAL'),
     ],
 )
 def test_test_refuses_early(folder, run_tool, capsys, arguments, message):
     (folder / 'here.pth').write_bytes(b'')
-    assert run_tool('test.py', CONFIG, *arguments) == 1
+    (folder / 'a.pkl').mkdir()
+    assert run_tool('test.py', CONFIG, *arguments) in (1, 2)
     assert message in capsys.readouterr().err
+
+
+def test_checkpoint_in_the_place_of_the_config(folder, run_tool, capsys):
+    (folder / 'here.pth').write_bytes(b'')
+    assert run_tool('test.py', 'here.pth', CONFIG) == 1
+    assert 'here.pth is no config, such as a .py' in capsys.readouterr().err
 
 
 def test_broken_image_is_named(folder, data_root):

@@ -48,7 +48,7 @@ from mmmamba.utils.analysis.models import (
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import keep_to_cores, serve
-from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.cli import UsageError, output_file, run_tool
 
 MODES = ('eager', 'compiled', 'cudagraph', 'compiled-cudagraph')
 DTYPES = dict(
@@ -168,10 +168,12 @@ def parse_args() -> argparse.Namespace:
         help='calls of each contender before the rounds, the compiling one '
         'not counted (default: 3)',
     )
-    parser.add_argument('--csv', type=Path, help='also write the rows here')
+    parser.add_argument(
+        '--csv', type=output_file, help='also write the rows here'
+    )
     parser.add_argument(
         '--plot',
-        type=Path,
+        type=output_file,
         help="draw each model's best throughput against its FLOPs, or its "
         'accuracy, if given, against its time, here (a PNG, say)',
     )

@@ -32,7 +32,7 @@ from mmmamba.layers.ssm import SSM
 from mmmamba.ops import bidirectional_scan, describe_backends, use_backend
 from mmmamba.ops import selective_scan as general_scan
 from mmmamba.utils.analysis.cuda_graph import capture
-from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.cli import UsageError, output_file, run_tool
 
 #: Arch and image size: those of pretraining, and larger ones.
 SHAPES = (*PRETRAIN_SIZES.items(), ('b4', 768), ('b4', 1024))
@@ -74,9 +74,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--rounds', type=int, default=15, help='rounds (default: 15)'
     )
-    parser.add_argument('--csv', type=Path, help='also write the rows here')
     parser.add_argument(
-        '--plot', type=Path, help='draw time against L here (a PNG, say)'
+        '--csv', type=output_file, help='also write the rows here'
+    )
+    parser.add_argument(
+        '--plot',
+        type=output_file,
+        help='draw time against L here (a PNG, say)',
     )
     args = parser.parse_args()
     if args.rounds < 1:

@@ -24,7 +24,7 @@ from mmmamba.utils.analysis.models import NAME_HELP
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import usable_cores
-from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.cli import UsageError, output_file, run_tool
 
 BENCHMARK = Path(__file__).with_name('benchmark.py')
 #: A measurement takes at least this long, so that the clock does not matter.
@@ -73,9 +73,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--rounds', type=int, default=11, help='rounds (default: 11)'
     )
-    parser.add_argument('--csv', type=Path, help='also write the rows here')
     parser.add_argument(
-        '--plot', type=Path, help='also draw them here (a PNG, say)'
+        '--csv', type=output_file, help='also write the rows here'
+    )
+    parser.add_argument(
+        '--plot', type=output_file, help='also draw them here (a PNG, say)'
     )
     args = parser.parse_args()
     if max(args.threads) > cores:

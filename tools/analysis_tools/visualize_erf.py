@@ -30,7 +30,7 @@ from mmmamba.utils.analysis.models import (
     build_feature_map,
 )
 from mmmamba.utils.analysis.tables import write_csv
-from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.cli import UsageError, output_file, run_tool
 
 FRACTIONS = (0.2, 0.3, 0.5, 0.99)
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
@@ -102,12 +102,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
-        type=Path,
+        type=output_file,
         default=Path('erf.png'),
         help='where the picture goes; the contributions, not scaled, go next '
         'to it as .npz (default: erf.png)',
     )
-    parser.add_argument('--csv', type=Path, help='also write the table here')
+    parser.add_argument(
+        '--csv', type=output_file, help='also write the table here'
+    )
     parser.add_argument(
         '--device',
         default='cuda:0' if torch.cuda.is_available() else 'cpu',

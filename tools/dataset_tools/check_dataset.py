@@ -14,7 +14,12 @@ from rich.table import Table
 
 from mmmamba.datasets import Report, inspect_datasets
 from mmmamba.datasets.loaded import Summary
-from mmmamba.utils.cli import add_cfg_options, load_config, run_tool
+from mmmamba.utils.cli import (
+    add_cfg_options,
+    load_config,
+    output_file,
+    run_tool,
+)
 from mmmamba.utils.dataset_config import unwrapped
 
 SPLITS = ('train', 'val', 'test')
@@ -30,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='train config file path')
     parser.add_argument(
         '--json',
-        type=Path,
+        type=output_file,
         metavar='FILE',
         help='write findings and counts to this file, too',
     )

@@ -293,7 +293,7 @@ def image_shape(cfg, shape: Sequence[int] | None = None) -> tuple[int, int]:
         segmentation, 224 x 224 for classification.
 
     Raises:
-        UsageError: If it is not one or two numbers.
+        UsageError: If it is not one or two numbers of at least 1.
     """
     by_scope = dict(mmdet=(800, 1280), mmseg=(512, 512))
     shape = (
@@ -301,8 +301,10 @@ def image_shape(cfg, shape: Sequence[int] | None = None) -> tuple[int, int]:
         or cfg.get('analysis_shape')
         or by_scope.get(cfg.get('default_scope'), (224, 224))
     )
-    if len(shape) not in (1, 2):
-        raise UsageError(f'--shape takes one or two numbers, got {shape}')
+    if len(shape) not in (1, 2) or min(shape) < 1:
+        raise UsageError(
+            f'--shape takes one or two numbers of at least 1, got {shape}'
+        )
     return shape[0], shape[-1]
 
 
