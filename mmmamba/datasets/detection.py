@@ -156,5 +156,7 @@ class CustomCocoMetric(CocoMetric):
         with get_local_path(
             self._ann_file, backend_args=self.backend_args
         ) as file:
-            folder = sizes and _folders.get(os.path.abspath(file))
+            folder = None
+            if sizes is not None:
+                folder = _folders.get(os.path.abspath(file))
             return CustomCoco(file, folder, sizes)
