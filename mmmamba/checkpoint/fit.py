@@ -359,7 +359,9 @@ def arch_name(state_dict: Mapping, arch_zoo: Mapping[str, Mapping]) -> str:
     names = [f'{conv}{suffix}.weight' for conv in last_convs]
     if not all(name in state_dict for name in names):
         if not any(n.startswith(('stem.', 'stages.')) for n in state_dict):
-            return f'no MobileMamba (it has {listing(state_dict)})'
+            return (
+                f'no MobileMamba (it has {listing(state_dict) or "nothing"})'
+            )
         return 'part of a MobileMamba'
     channels = tuple(state_dict[name].shape[axis] for name in names)
     blocks = {m.groups() for m in map(OUR_BLOCK.match, state_dict) if m}

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import cv2
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 from rich.progress import Progress
@@ -102,13 +103,31 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
         str(path).encode()
     except UnicodeEncodeError:  # OpenCV would crash
         return 'its name is not UTF-8; rename it'
-    if decode and not cv2.haveImageReader(str(path)):
-        return f'{image.format}, which OpenCV does not read; save it as JPEG'
+    if decode and not _opencv_reads(str(path), image.format):
+        return (
+            f'a {image.format} that OpenCV cannot decode; save it as PNG or '
+            'JPEG'
+        )
     turned = orientation in _TURNED and image.format != 'WEBP'
     if turned:
         width, height = height, width
     # Of a TIFF nobody sees the stored pixels.
     return ImageSize(width, height, turned and image.format != 'TIFF')
+
+
+def _opencv_reads(path: str, kind: str | None) -> bool:
+    """Whether OpenCV, which loads the images, does not refuse one.
+
+    Of TIFF it knows some kinds only; of a PNG it misses an end that Pillow
+    does not.
+    """
+    if kind == 'JPEG':  # all that Pillow decodes
+        return cv2.haveImageReader(path)
+    try:
+        data = np.fromfile(path, np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR) is not None
+    except cv2.error:
+        return False
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -290,6 +290,22 @@ def test_a_damaged_png_is_found(tmp_path):
     assert 'not an image that can be read' in decode(file)
 
 
+@pytest.mark.parametrize(
+    'kind', ['float32 TIFF', 'int32 TIFF', 'PNG without its end']
+)
+def test_what_opencv_cannot_decode_is_found(tmp_path, kind):
+    """Pillow can, but training would stumble over it."""
+    file = tmp_path / f'a.{"png" if "PNG" in kind else "tif"}'
+    pixels = np.random.RandomState(0).randint(255, size=(40, 60))
+    dtype = dict(f=np.float32, i=np.int32, P=np.uint8)[kind[0]]
+    Image.fromarray(pixels.astype(dtype)).save(file)
+    if kind[0] == 'P':
+        file.write_bytes(file.read_bytes()[:-12])
+    data = np.fromfile(file, np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR) is None
+    assert 'that OpenCV cannot decode' in decode(file)
+
+
 def test_a_name_that_is_not_utf8(tmp_path):
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.jpg'))
     Image.new('RGB', (60, 40)).save(file)

@@ -414,6 +414,14 @@ def test_linked_folders_are_read_once(tmp_path):
     assert len(read(tmp_path / 'real').samples) == 10
 
 
+def test_links_to_nothing_are_named(tmp_path):
+    """A label file that is gone would make an image background."""
+    formats.write_yolo_flat(formats.pictures(), tmp_path)
+    (tmp_path / 'new.txt').symlink_to(tmp_path / 'gone.txt')
+    with pytest.raises(DatasetError, match='1 files are links.*/new.txt. Co'):
+        read(tmp_path)
+
+
 ENTITIES = """<!DOCTYPE annotation [
 <!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">
 <!ENTITY c SYSTEM "file:///etc/passwd">]>"""

@@ -263,11 +263,14 @@ def test_bad_maps_are_counted(pair):
     save(root / 'masks/b.png', LABELS[:2])
     (root / 'masks/c.png').write_bytes(b'nothing')
     save(root / 'masks/d.png', LABELS.astype(np.uint16) * 200)
+    picture(root / 'images/e.jpg')
+    save(root / 'masks/e.tif', LABELS.astype(np.float32))
     found = read(root)
     assert len(found.samples) == 1
     assert {
         'image of another size than annotated',
         'label map that has labels beyond 255',
+        'label map that has labels that are no whole numbers',
     } < set(found.notes)
 
 

@@ -297,6 +297,10 @@ CASES = {
         change('annotations', 2, bbox=[0, 0, float('nan'), 4]),
         'annotation 12 of coco.json or its image has sizes that are no num',
     ),
+    'image without width': (
+        lambda content: content['images'][0].pop('width'),
+        'annotation 10 of coco.json or its image has sizes that are no num',
+    ),
     'image without size': (
         change('images', 0, width='wide'),
         'annotation 10 of coco.json or its image has sizes that are no num',

@@ -64,7 +64,10 @@ def parse_args() -> argparse.Namespace:
         'of the training)',
     )
     add_cfg_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sample is not None and args.sample < 1:
+        parser.error('--sample must be at least 1')
+    return args
 
 
 def main() -> None:

@@ -244,13 +244,14 @@ def collect_boxes(
         if name is None:
             continue
         image = images[annotation['image_id']]
+        width, height = image.get('width'), image.get('height')
         try:
-            corners = clip(annotation['bbox'], image['width'], image['height'])
+            corners = clip(annotation['bbox'], width, height)
         except (TypeError, ValueError, OverflowError):
             raise DatasetError(
                 f'annotation {number} of {args.ann_file} or its image has '
                 f'sizes that are no numbers: bbox {annotation["bbox"]}, width '
-                f'{image["width"]}, height {image["height"]}'
+                f'{width}, height {height}'
             ) from None
         left, top, right, bottom = corners
         if annotation.get('iscrowd') or annotation.get('ignore'):
@@ -349,7 +350,7 @@ def write_crops(
     by_image = defaultdict(list)
     for box in boxes:
         by_image[box.image].append(box)
-    sizes = {i['file_name']: (i['height'], i['width']) for i in images}
+    sizes = {i['file_name']: (i.get('height'), i.get('width')) for i in images}
     for name in track(sorted(by_image), 'Cutting boxes out'):
         image = read_image(args.img_dir / name)
         if image.shape[:2] != sizes[name]:

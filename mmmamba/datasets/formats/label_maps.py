@@ -245,6 +245,8 @@ def _load(path: Path, by_color: bool) -> np.ndarray:
         else:
             pixels = np.asarray(file)
     if pixels.ndim == 2:
+        if not np.issubdtype(pixels.dtype, np.integer):
+            raise ValueError('has labels that are no whole numbers')
         if pixels.min() < 0 or pixels.max() > 255:
             raise ValueError('has labels beyond 255')
         labels = pixels.astype(np.uint32)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from ..findings import DatasetError
+from ..findings import DatasetError, listing
 from ..images import SUFFIXES, read_size
 from .sample import Notes, Sample
 
@@ -276,6 +276,13 @@ def _walk(root: Path) -> list[Path]:
             f for f in folders if f[0] != '.' and f != '__MACOSX'
         )
         files += [Path(folder, name) for name in names if name[0] != '.']
+    lost = [str(file) for file in files if not file.exists()]
+    if lost:
+        raise DatasetError(
+            f'{len(lost)} files are links to what is not there: '
+            f'{listing(lost)}. Copy the data set with its files (cp -rL), or '
+            'take the links out'
+        )
     return sorted(files)
 
 
