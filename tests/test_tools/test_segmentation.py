@@ -148,6 +148,11 @@ def test_metrics_folded_norms_and_dumped_maps(folder, checkpoint):
     ]
     assert plain == pytest.approx(expected, abs=0.006)
 
+    # mmseg's own tool reads them, with our classes.
+    confusion = ['analysis_tools/confusion_matrix.py', 'config.py', 'maps']
+    finish(start(folder, *confusion, 'drawn'))
+    assert (folder / 'drawn/confusion_matrix.png').is_file()
+
 
 def test_tta_leaves_the_truth_unflipped(folder):
     flip_pipeline = runpy.run_path(ROOT / 'tools/test.py')['flip_pipeline']
