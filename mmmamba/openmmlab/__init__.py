@@ -7,9 +7,21 @@ __all__ = ['check_stack', 'install', 'installed_packages', 'uninstall']
 
 def _changes() -> tuple:
     """The modules of the changes; they import what check_stack() checks."""
-    from . import checkpoint_loader, mmseg_configs, registries, visualizer
+    from . import (
+        checkpoint_loader,
+        contiguous,
+        mmseg_configs,
+        registries,
+        visualizer,
+    )
 
-    return mmseg_configs, checkpoint_loader, registries, visualizer
+    return (
+        mmseg_configs,
+        checkpoint_loader,
+        registries,
+        visualizer,
+        contiguous,
+    )
 
 
 def install() -> None:

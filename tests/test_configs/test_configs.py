@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from mmmamba.deploy import deploy_model
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     str(p.relative_to(ROOT / 'configs'))
@@ -162,6 +164,35 @@ def test_a_seed_fixes_the_losses(name):
     first, second = run(), run()
     assert first == second
     assert first[0] != first[1]
+
+
+@pytest.mark.slow
+def test_regions_of_maps_in_any_memory_format():
+    """A training on CPUs has channels last, and so has what is deployed."""
+    from mmengine.structures import InstanceData
+
+    cfg, model = build('det/mask_rcnn_mobilemamba_b1.py', arch='t2')
+    data = batch(cfg)
+    twin = deepcopy(model).to(memory_format=torch.channels_last)
+    losses = train_step(model, deepcopy(data))
+    assert train_step(twin, data) == pytest.approx(losses, rel=1e-4)
+    for (name, a), b in zip(model.named_parameters(), twin.parameters()):
+        if name.startswith('roi_head') and name.endswith('weight'):
+            assert (a.grad - b.grad).abs().max() <= 0.02 * a.grad.abs().max()
+
+    boxes = torch.tensor([[3.0, 5, 90, 70], [20, 1, 60, 99]])
+    images = torch.randn(1, 3, 128, 160)
+
+    def regions():
+        features = model.extract_feat(images)
+        return model.roi_head(features, [InstanceData(bboxes=boxes)])
+
+    with torch.no_grad():
+        model.eval()
+        expected = regions()
+        deploy_model(model)
+        for a, b in zip(regions(), expected):
+            assert (a - b).abs().max() <= 1e-4 * b.abs().max()
 
 
 @pytest.mark.parametrize('arch', ['t2', 't4', 's6', 'b2'])
