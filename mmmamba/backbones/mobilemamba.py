@@ -208,6 +208,7 @@ class MobileMamba(BaseModule):
                 outs.append(x.permute(0, 3, 1, 2) if self.deploy else x)
         return tuple(outs)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def switch_to_deploy(self, dtype: str = 'float32') -> None:
         """Turn the backbone into its form for inference, for good.
@@ -240,9 +241,11 @@ class MobileMamba(BaseModule):
                 'norms, which training would change; call .eval() first'
             )
         stem = deploy.Stem(cast(Stem, self.stem))
-        stages = [deploy.Stage(cast(Stage, stage)) for stage in self.stages]
-        self.stem, self.stages = stem, nn.ModuleList(stages)
-        deploy.pack_products(self, dtype)
+        stages = nn.ModuleList(
+            deploy.Stage(cast(Stage, stage)) for stage in self.stages
+        )
+        deploy.pack_products(nn.ModuleList([stem, stages]), dtype)
+        self.stem, self.stages = stem, stages
         self.deploy = True
         self.eval()
 

@@ -57,11 +57,12 @@ def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
         not isinstance(bn, _BatchNorm)
         or bn.running_var is None
         or bn.running_mean is None
+        or bn.training
     ):
         raise RuntimeError(
             'switch_to_deploy folds batch norms with running statistics (BN, '
-            f'SyncBN) into convolutions, which {bn} is not; a network of '
-            'such norms runs as it is'
+            f'SyncBN) in eval mode into convolutions, which {bn} is not; a '
+            'network of such norms runs as it is'
         )
     scale = (bn.running_var.double() + bn.eps).rsqrt()
     shift = -bn.running_mean.double() * scale

@@ -1,10 +1,16 @@
 """Deployment of a whole detector, segmentor or classifier."""
 
 import copy
+from collections import Counter
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from . import fold
 
 _INSTALL = (
     'pip install onedl-mmengine && '
@@ -16,12 +22,13 @@ _INSTALL = (
 _LARGE = 256 * 256
 
 
+@torch.inference_mode(False)
 def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     """Turn a model into its form for inference, in place and for good.
 
     Every part that has a ``switch_to_deploy``, as MobileMamba and mmpretrain's
     LeViTClsHead have, is deployed; of what is left, batch norms are folded
-    into the convolutions in front of them.
+    into the convolutions in front of them (:func:`fold_norms`).
 
     Args:
         model (nn.Module): Any model in eval mode, with its weights loaded.
@@ -29,7 +36,7 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
             in its ``switch_to_deploy``. Unless it is ``'float32'``, other
             convolutions that are large and not grouped, as in heads, compute
             in bfloat16, if the CPU has instructions for it. Defaults
-            to ``'float32'``.
+            to ``'float32'``, which leaves fewer bits as they are.
 
     Returns:
         nn.Module: The same model.
@@ -51,7 +58,9 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     from .network import check_dtype, pack_products
 
     check_dtype(dtype)
-    if model.training:
+    if model.training or any(
+        isinstance(m, _BatchNorm) and m.training for m in model.modules()
+    ):
         raise RuntimeError(
             'deploy_model() folds the running statistics of norms, which '
             'training would change; call .eval() first'
@@ -70,24 +79,65 @@ def deploy_model(model: nn.Module, dtype: str = 'float32') -> nn.Module:
     return model.eval()
 
 
+@torch.no_grad()
 def fold_norms(model: nn.Module) -> None:
     """Fold batch norms into the convolutions before them, in place.
 
-    The levels of a head may share a convolution and have a norm each, as
-    RTMDet's do: then each level gets a convolution of its own.
+    Those of mmcv's ``ConvModule`` and of neighbours in an ``nn.Sequential``:
+    elsewhere only a run would tell what follows what. The levels of a head may
+    share a convolution and have a norm each, as RTMDet's do: then each level
+    gets a convolution of its own.
 
     Args:
         model (nn.Module): Any model in eval mode.
     """
-    from mmcv.cnn import ConvModule, fuse_conv_bn
+    from mmcv.cnn import ConvModule
 
-    seen = set()
-    for part in model.modules():
-        if isinstance(part, ConvModule) and part.with_norm:
-            if part.conv in seen:
-                part.conv = copy.deepcopy(part.conv)
-            seen.add(part.conv)
-    fuse_conv_bn(model)
+    uses = Counter(
+        part for _, part in model.named_modules(remove_duplicate=False)
+    )
+    for part in list(model.modules()):
+        pairs: list = []
+        if isinstance(part, ConvModule):
+            order: Any = part.order
+            if order.index('norm') == order.index('conv') + 1:
+                pairs = [('conv', part.norm_name)]
+        elif type(part).forward is nn.Sequential.forward:
+            names = list(part._modules)
+            pairs = list(zip(names, names[1:]))
+        for first, second in pairs:
+            conv: Any = part._modules.get(first)
+            norm = part._modules.get(second)
+            if not _folds(conv, norm):
+                continue
+            if uses[conv] > uses[part]:
+                conv = copy.deepcopy(conv)
+            _fold(conv, norm)
+            part._modules[first] = conv
+            part._modules[second] = nn.Identity()
+
+
+def _folds(conv: Any, norm: Any) -> bool:
+    """Whether a convolution can take a norm in; none of a kind of its own."""
+    from mmcv.cnn.bricks.wrappers import Conv2d
+
+    return (
+        type(conv) in (nn.Conv2d, Conv2d)
+        and isinstance(norm, _BatchNorm)
+        and type(norm).forward in (_BatchNorm.forward, SyncBatchNorm.forward)
+        and norm.running_mean is not None
+    )
+
+
+def _fold(conv: Any, norm: Any) -> None:
+    """Fold a norm into a convolution."""
+    weight = conv.weight
+    scale, shift = fold.norm(norm)
+    if conv.bias is not None:
+        shift = shift + scale * conv.bias.double()
+    scaled = weight.double() * scale[:, None, None, None]
+    conv.weight = nn.Parameter(scaled.to(weight.dtype))
+    conv.bias = nn.Parameter(shift.to(weight.dtype))
 
 
 class RoundedConv2d(nn.Conv2d):
@@ -98,6 +148,10 @@ class RoundedConv2d(nn.Conv2d):
     """
 
     rounded: Tensor
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.rounded = self.weight.detach().bfloat16()
 
     def _conv_forward(
         self, input: Tensor, weight: Tensor, bias: Tensor | None

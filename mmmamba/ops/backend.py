@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 #: The names of the backends, and the device each one runs on.
 _DEVICE_OF = {'torch': None, 'cpp': 'cpu', 'cuda': 'cuda'}
@@ -212,7 +213,7 @@ def inference_op_serves(
 ) -> bool:
     """Tell whether the compiled version of an op for inference serves.
 
-    Those ops have no gradient, and work on whole vectors of channels. Where
+    Those ops have no derivatives, and work on whole vectors of channels. Where
     they do not serve, PyTorch's versions do.
 
     Args:
@@ -236,6 +237,8 @@ def inference_op_serves(
         cuda = cuda and not torch.is_autocast_enabled()
         dtypes = _CUDA_DTYPES if cuda else ()
     if backend == 'torch' or x.dtype not in dtypes:
+        return False
+    if forward_ad._current_level >= 0:  # as in torch.func.jvp
         return False
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *others)

@@ -61,7 +61,7 @@ def bidirectional_scan(
             x=(x, 'batch D L>=1'),
             dt_weight=(dt_weight, '2 D R'),
             dt_bias=(dt_bias, '2 D'),
-            A=(A, '2*D N'),
+            A=(A, '2*D N>=1'),
             D=(D, '2*D'),
             projected=(projected, 'batch 2 R+2*N L'),
         )

@@ -53,15 +53,15 @@ def linear(
     if not torch.jit.is_tracing():
         Shapes('linear').check(
             x=(x, '... C>=1'),
-            weight=(weight, 'C C_out'),
+            weight=(weight, 'C C_out>=1'),
             bias=(bias, 'C_out'),
             residual=(residual, '... C_out'),
         )
     # The order of a product's operands is that of the memory.
-    flat = x.flatten(0, -2)
+    flat, weight = x.flatten(0, -2), weight.to(x.dtype)
     if bias is None:
         y = torch.mm(flat, weight)
     else:
-        y = torch.addmm(bias, flat, weight)
+        y = torch.addmm(bias.to(x.dtype), flat, weight)
     y = (F.relu(y) if relu else y).unflatten(0, x.shape[:-1])
-    return y if residual is None else y + residual
+    return y if residual is None else y + residual.to(x.dtype)

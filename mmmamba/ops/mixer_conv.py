@@ -102,7 +102,7 @@ def mixer_conv(
         y = F.relu(conv_torch(rest[..., :width], local_weight, bias))
         parts.append(y * scale + shift)
         rest = rest[..., width:]
-    return F.relu(torch.cat([*parts, rest], dim=-1))
+    return F.relu(torch.cat([*parts, rest], dim=-1).contiguous())
 
 
 def _wavelet(x: Tensor, weight: Tensor) -> Tensor:

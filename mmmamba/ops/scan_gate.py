@@ -60,7 +60,7 @@ def scan_gate(
             x=(x, 'B L>=1 D>=1'),
             dt_weight=(dt_weight, '2 D R'),
             dt_bias=(dt_bias, '2 D'),
-            A=(A, '2*D N'),
+            A=(A, '2*D N>=1'),
             D=(D, '2*D'),
             projected=(projected, 'B L 2*R+4*N'),
             norm_weight=(norm_weight, 'D'),

@@ -165,6 +165,22 @@ def test_large_convolutions_of_heads(compiled):
 
 
 @torch.no_grad()
+def test_a_rounded_convolution_loads_weights(compiled, monkeypatch):
+    monkeypatch.setattr(
+        'mmmamba.deploy.network.multiplies_fewer_bits', lambda *_: True
+    )
+    first, second = (
+        deploy_model(nn.Sequential(nn.Conv2d(256, 256, 1)).eval(), 'bfloat16')
+        for _ in range(2)
+    )
+    assert isinstance(first[0], RoundedConv2d)
+    x = torch.randn(1, 256, 4, 4)
+    assert not torch.equal(first(x), second(x))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(x), second(x))
+
+
+@torch.no_grad()
 def test_a_rounded_convolution_is_one_as_before(compiled):
     """Its weight may be shared, read, copied, saved; it may get a dtype."""
     first, second = nn.Conv2d(256, 256, 1), nn.Conv2d(256, 256, 1)

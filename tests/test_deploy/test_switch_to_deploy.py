@@ -2,10 +2,12 @@
 
 import copy
 import re
+import warnings
 from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden import (
     load_golden,
     published_state_dict,
@@ -15,10 +17,12 @@ from golden import (
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import CheckpointError
 from mmmamba.deploy import deploy_model
+from mmmamba.ops.backend import backend_for
 
 GOLDEN = ['t2_192x192', 's6_224x160_dist', 'b1_250x333', 'b1_256x256']
 TINY = dict(base='t2', channels=(48, 64, 96), depths=(1, 2, 1))
@@ -390,3 +394,147 @@ def test_levels_that_share_a_convolution_but_no_norm():
     for level, expected in zip(levels, before):
         assert isinstance(level.norm, nn.Identity)
         assert relative_error(level(x), expected) <= 1e-6
+
+
+class Shared(nn.Module):
+    """A convolution that a norm follows here, and not there."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = ConvModule(8, 8, 3, norm_cfg=dict(type='BN'))
+        self.second = ConvModule(8, 8, 3)
+        self.second.conv = self.first.conv
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class Otherwise(nn.Module):
+    """Layers that do not run in the order in which they are registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(8, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        return self.conv1(self.conv2(self.norm(x)))
+
+
+class Activated(nn.BatchNorm2d):
+    """As those of timm, which do more than to norm."""
+
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+def conv_module(*order, **norm):
+    return ConvModule(8, 8, 3, norm_cfg=dict(type='BN', **norm), order=order)
+
+
+MODELS_WITH_NORMS = dict(
+    pre_norm=(lambda: conv_module('norm', 'act', 'conv'), 1),
+    norm_after_act=(lambda: conv_module('conv', 'act', 'norm'), 1),
+    usual=(lambda: conv_module('conv', 'norm', 'act'), 0),
+    no_affine=(lambda: conv_module('conv', 'norm', 'act', affine=False), 0),
+    no_statistics=(
+        lambda: conv_module('conv', 'norm', 'act', track_running_stats=False),
+        1,
+    ),
+    sequential=(lambda: nn.Sequential(nn.Conv2d(8, 8, 1), BN(8)), 0),
+    act_between=(
+        lambda: nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), BN(8)),
+        1,
+    ),
+    transposed=(
+        lambda: nn.Sequential(
+            nn.Conv2d(8, 8, 1), nn.ConvTranspose2d(8, 8, 2), BN(8)
+        ),
+        1,
+    ),
+    activated=(lambda: nn.Sequential(nn.Conv2d(8, 8, 1), Activated(8)), 1),
+    shared=(Shared, 0),
+    otherwise=(Otherwise, 1),
+)
+BN = nn.BatchNorm2d
+
+
+@pytest.mark.parametrize('name', MODELS_WITH_NORMS)
+@torch.no_grad()
+def test_norms_are_folded_where_they_follow_a_convolution(name):
+    build, left = MODELS_WITH_NORMS[name]
+    torch.manual_seed(0)
+    model = build()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+        if getattr(module, 'running_mean', None) is not None:
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    x = torch.randn(2, 8, 9, 7)
+    expected = model.eval()(x)
+    deploy_model(model)
+    assert relative_error(model(x), expected) <= 1e-6
+    assert sum(isinstance(m, _BatchNorm) for m in model.modules()) == left
+
+
+def test_norms_in_training_mode_are_refused():
+    model = ConvModule(8, 8, 3, norm_cfg=dict(type='BN')).eval()
+    model.norm.train()
+    with pytest.raises(RuntimeError, match=r'call \.eval\(\) first'):
+        deploy_model(model)
+    backbone = MobileMamba(TINY).eval()
+    backbone.stem[0].norm.train()
+    with pytest.raises(RuntimeError, match='in eval mode'):
+        backbone.switch_to_deploy()
+    assert not backbone.deploy
+
+
+def test_a_warning_that_is_an_error_leaves_the_backbone_as_it_is(monkeypatch):
+    from mmmamba.deploy import network
+
+    monkeypatch.setattr(network, 'multiplies_fewer_bits', lambda *_: False)
+    backbone = MobileMamba(TINY).eval()
+    x = torch.randn(1, 3, 64, 64)
+    before = backbone(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(UserWarning, match='int8 are slow here'):
+            backbone.switch_to_deploy('int8')
+    for out, expected in zip(backbone(x), before):
+        assert torch.equal(out, expected)
+
+
+def test_deployed_in_inference_mode():
+    """Its parameters are as usual: they load, and images get gradients."""
+    backbone = MobileMamba(TINY).eval()
+    with torch.inference_mode():
+        backbone.switch_to_deploy()
+    assert not any(p.is_inference() for p in backbone.parameters())
+    backbone.load_state_dict(backbone.state_dict())
+    x = torch.randn(1, 3, 64, 64, requires_grad=True)
+    backbone(x)[-1].sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_derivatives_forwards():
+    """Those of ``torch.func.jvp`` are right or refused, never zeros."""
+    backbone = make_tiny()
+    backbone.switch_to_deploy()
+    x, v = torch.randn(2, 1, 3, 64, 64)
+
+    def stem(x):
+        return backbone.stem(x)
+
+    _, tangents = torch.func.jvp(stem, (x,), (v,))
+    x.requires_grad_()
+    y = stem(x)
+    g = torch.randn_like(y)
+    y.backward(g)
+    wanted = (x.grad * v).sum().item()
+    assert (g * tangents).sum().item() == pytest.approx(wanted, rel=1e-3)
+    if backend_for(x.device) != 'torch':  # the scan's gradient is compiled
+        with pytest.raises(RuntimeError, match='functorch'):
+            torch.func.jvp(backbone, (x.detach(),), (v,))

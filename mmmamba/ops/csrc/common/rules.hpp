@@ -15,7 +15,7 @@ void check_bidirectional_scan(Shapes& shapes, const In& in) {
   shapes.check("x", in.x, "batch D L>=1");
   shapes.check("dt_weight", in.dt_weight, "2 D R");
   shapes.check("dt_bias", in.dt_bias, "2 D");
-  shapes.check("A", in.A, "2*D N");
+  shapes.check("A", in.A, "2*D N>=1");
   shapes.check("D", in.D, "2*D");
   shapes.check("projected", in.projected, "batch 2 R+2*N L");
 }
@@ -34,7 +34,7 @@ void check_depthwise_conv(Shapes& shapes, const In& in) {
 template <typename Shapes, typename In>
 void check_linear(Shapes& shapes, const In& in) {
   shapes.check("x", in.x, "... C>=1");
-  shapes.check_weight("weight", in.weight, "C", "C_out");
+  shapes.check_weight("weight", in.weight, "C", "C_out>=1");
   shapes.check("bias", in.bias, "C_out");
   shapes.check("residual", in.residual, "... C_out");
 }
@@ -82,7 +82,7 @@ void check_block(Shapes& shapes, const Tensor& x,
   shapes.check("ssm.in_bias", ssm.in_bias, "2*D");
   shapes.check("ssm.dt_weight", ssm.dt_weight, "2 R D");
   shapes.check("ssm.dt_bias", ssm.dt_bias, "2 D");
-  shapes.check("ssm.A", ssm.A, "2*D N");
+  shapes.check("ssm.A", ssm.A, "2*D N>=1");
   shapes.check("ssm.D", ssm.D, "2*D");
   shapes.check("ssm.x_proj", ssm.x_proj, "D 2*R+4*N");
   shapes.check("ssm.norm_weight", ssm.norm_weight, "D");

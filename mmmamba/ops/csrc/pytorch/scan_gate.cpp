@@ -8,7 +8,7 @@ Tensor result(const ScanGate& in) {
   shapes.check("x", in.x, "B L>=1 D>=16");
   shapes.check("dt_weight", in.dt_weight, "2 D R");
   shapes.check("dt_bias", in.dt_bias, "2 D");
-  shapes.check("A", in.A, "2*D N");
+  shapes.check("A", in.A, "2*D N>=1");
   shapes.check("D", in.D, "2*D");
   shapes.check("projected", in.projected, "B L 2*R+4*N");
   shapes.check("norm_weight", in.norm_weight, "D");
