@@ -40,7 +40,11 @@ def resize(
 
 
 _CV2_NAMES = dict(
-    nearest='NEAREST', bilinear='LINEAR', bicubic='CUBIC', area='AREA'
+    nearest='NEAREST',
+    bilinear='LINEAR',
+    bicubic='CUBIC',
+    area='AREA',
+    lanczos='LANCZOS4',
 )
 
 
@@ -57,14 +61,14 @@ def prepare(
         tuple[np.ndarray, tuple[int, int]]: The input, and the size that the
         image has in it.
     """
-    height, width = facts.shape or facts.resize.get('crop') or image.shape[:2]
-    interpolation = facts.resize.get('interpolation', 'bilinear')
+    frame = facts.shape or facts.resize.get('crop')
     if facts.task == 'classification':
-        image = _crop(image, height, width, facts.resize)
-        size = (height, width)
+        image = _crop(image, frame, facts.resize)
+        height, width = size = image.shape[:2]
     else:
+        height, width = frame or image.shape[:2]
         size = _fitting(image.shape[:2], (height, width), facts.resize)
-        image = resize(image, *size, interpolation)
+        image = _resize_as(image, size, facts.resize)
     missing = [(0, height - size[0]), (0, width - size[1])]
     if 'pad_value' in facts.resize:  # padded before it is normalized
         image = _pad(image, missing, np.array(facts.resize['pad_value']))
@@ -86,34 +90,51 @@ def _fitting(
 ) -> tuple[int, int]:
     """Size of an image in a frame, as ``mmcv.rescale_size`` rounds it."""
     if not how.get('keep_ratio', True):
-        return new
+        return tuple(how.get('scale') or new)
     factor = min(new[0] / old[0], new[1] / old[1])
+    if 'scale' in how:  # of the longer and the shorter side, either way up
+        long, short = max(how['scale']), min(how['scale'])
+        factor = min(factor, long / max(old), short / min(old))
     return (
         max(1, min(int(old[0] * factor + 0.5), new[0])),
         max(1, min(int(old[1] * factor + 0.5), new[1])),
     )
 
 
-def _crop(image: np.ndarray, height: int, width: int, how: dict) -> np.ndarray:
-    """Resize to a scale, or the shorter side, and take the centre."""
-    edge = how.get('edge', min(height, width))
+def _crop(
+    image: np.ndarray, frame: tuple[int, int] | None, how: dict
+) -> np.ndarray:
+    """Resize to a scale, or one side, and take the centre if there is one."""
     old = image.shape[:2]
     if 'scale' in how:
-        new = _fitting(old, tuple(how['scale']), how)
-    elif old[0] < old[1]:
-        new = (edge, int(edge * old[1] / old[0]))
+        new = _fitting(old, (max(how['scale']),) * 2, how)
+    elif frame is None and 'edge' not in how:
+        return image
     else:
-        new = (int(edge * old[0] / old[1]), edge)
-    interpolation = how.get('interpolation', 'bilinear')
-    if how.get('backend') == 'pillow':
-        image = _pillow_resize(image, new, interpolation)
-    else:
-        image = resize(image, *new, interpolation)
+        edge = how.get('edge', min(frame or old))
+        side = how.get('side', 'short')
+        by_width = dict(short=old[1] <= old[0], long=old[1] > old[0])
+        if by_width.get(side, side == 'width'):
+            new = (int(edge * old[0] / old[1]), edge)
+        else:
+            new = (edge, int(edge * old[1] / old[0]))
+    image = _resize_as(image, new, how)
+    if frame is None:
+        return image
+    height, width = frame
     top = max(0, int(round((new[0] - height) / 2.0)))
     left = max(0, int(round((new[1] - width) / 2.0)))
     image = image[top : top + height, left : left + width]
     missing = [(0, height - image.shape[0]), (0, width - image.shape[1])]
     return _pad(image, missing, np.zeros(3))
+
+
+def _resize_as(image: np.ndarray, size: tuple, how: dict) -> np.ndarray:
+    """Resize by the backend and the interpolation of the config."""
+    interpolation = how.get('interpolation', 'bilinear')
+    if how.get('backend') == 'pillow':
+        return _pillow_resize(image, size, interpolation)
+    return resize(image, size[0], size[1], interpolation)
 
 
 def _pillow_resize(image, size, interpolation) -> np.ndarray:
@@ -212,9 +233,23 @@ def label_map(
         labels = outputs['label_map'][: size[0], : size[1]]
         return dict(label_map=resize(labels, shape[0], shape[1], 'nearest'))
     logits = outputs['logits'][:, : size[0], : size[1]].transpose(1, 2, 0)
-    logits = resize(np.ascontiguousarray(logits), shape[0], shape[1])
+    if facts.align_corners:
+        logits = _stretch(logits, shape)
+    else:
+        logits = resize(np.ascontiguousarray(logits), shape[0], shape[1])
     if logits.ndim == 2 or logits.shape[2] == 1:
         scores = 1 / (1 + np.exp(-logits.reshape(shape)))
         return dict(label_map=(scores > facts.threshold).astype(np.uint8))
     dtype = np.uint8 if logits.shape[2] <= 256 else np.int32
     return dict(label_map=logits.argmax(-1).astype(dtype))
+
+
+def _stretch(x: np.ndarray, shape: tuple) -> np.ndarray:
+    """Resize a map ``(H, W, C)`` bilinearly, corners on corners."""
+    for axis, new in enumerate(shape):
+        at = np.linspace(0, x.shape[axis] - 1, new, dtype=np.float32)
+        first = at.astype(int)
+        after = np.minimum(first + 1, x.shape[axis] - 1)
+        part = np.expand_dims(at - first, (1, 2) if axis == 0 else (0, 2))
+        x = x.take(first, axis) * (1 - part) + x.take(after, axis) * part
+    return x

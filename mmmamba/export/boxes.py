@@ -92,14 +92,33 @@ def keep(
     return _keep(boxes, scores, iou_threshold, count)
 
 
+# Two boxes far from any image and from each other.
+_FAR = [
+    [-2e6, -2e6, -2e6 + 100, -2e6 + 100],
+    [-1e6, -1e6, -1e6 + 100, -1e6 + 100],
+]
+
+
 def _keep(boxes, scores, iou_threshold, count) -> Tensor:
+    counted = scores > 0
+    far = boxes.new_tensor(_FAR)
+    # torch.export wants two results at least: those of the boxes far away,
+    # one of which is where all candidates are that do not count.
+    boxes = torch.where(counted[..., None], boxes, far[0])
     rows = []
     for image_boxes, image_scores in zip(boxes, scores):
-        counted = (image_scores > 0).nonzero()[:, 0]
-        best = nms(image_boxes[counted], image_scores[counted], iou_threshold)
-        kept = counted[best[:count]]
-        rows.append(torch.zeros_like(image_scores).index_fill(0, kept, 1))
-    return torch.stack(rows) > 0
+        best = nms(
+            torch.cat([image_boxes, far]),
+            F.pad(
+                torch.where(image_scores > 0, image_scores, NONE),
+                (0, 2),
+                value=NONE,
+            ),
+            iou_threshold,
+        )
+        marks = F.pad(torch.zeros_like(image_scores), (0, 2))
+        rows.append(marks.index_fill(0, best[:count], 1)[:-2])
+    return (torch.stack(rows) > 0) & counted
 
 
 class NMS(Function):

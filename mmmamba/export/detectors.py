@@ -3,10 +3,13 @@
 from functools import reduce
 
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RPNHead, RTMDetHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 
 from . import boxes as B
@@ -34,6 +37,11 @@ class DenseHead(nn.Module):
         for i, level in enumerate(priors):
             self.register_buffer(f'priors{i}', level, persistent=False)
         check_nms(cfg)
+        if cfg.get('min_bbox_size', -1) > 0 and not self.is_rpn:
+            raise ExportError(
+                'min_bbox_size is measured in pixels of the photo, which a '
+                'file does not know; set model.test_cfg.min_bbox_size=0'
+            )
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return boxes ``(B, K, 4)``, scores and labels ``(B, K)``."""
@@ -51,6 +59,8 @@ class DenseHead(nn.Module):
                 large, scores, torch.full_like(scores, B.NONE)
             )
         count = self.cfg['max_per_img']
+        if count <= 0:  # all
+            count = int(scores.shape[1])
         return B.suppress(boxes, scores, labels, self.cfg['nms'], count)
 
     def _level(
@@ -117,6 +127,13 @@ def check_nms(cfg: dict) -> None:
             f'NMS of type {kind!r} has no counterpart in ONNX; set '
             "model.test_cfg...nms.type='nms'"
         )
+    known = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+    others = set(cfg.get('nms', {})) - known
+    if others:
+        raise ExportError(
+            f'NMS with {", ".join(sorted(others))} is not exported; leave it '
+            'out of model.test_cfg...nms'
+        )
 
 
 class SingleStage(nn.Module):
@@ -168,6 +185,14 @@ class TwoStage(nn.Module):
                 f'the head {type(roi).__name__} is not exported; '
                 'StandardRoIHead, that of Faster and Mask R-CNN, is'
             )
+        if not isinstance(roi.bbox_head, ConvFCBBoxHead):
+            raise ExportError(
+                f'the head {type(roi.bbox_head).__name__} is not exported; '
+                'Shared2FCBBoxHead and others of its kind are'
+            )
+        check_extractor(roi.bbox_roi_extractor)
+        if roi.with_mask:
+            check_extractor(roi.mask_roi_extractor)
         sizes = [tuple(f.shape[2:]) for f in model.extract_feat(example)]
         self.rpn = DenseHead(
             model.rpn_head, shape, sizes, model.rpn_head.test_cfg
@@ -215,7 +240,7 @@ class TwoStage(nn.Module):
             scores,
             labels,
             self.cfg['nms'],
-            self.cfg['max_per_img'],
+            self.cfg['max_per_img'] if self.cfg['max_per_img'] > 0 else number,
         )
 
     def _masks(self, feats, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -230,6 +255,20 @@ class TwoStage(nn.Module):
             index = labels.clamp(min=0).reshape(-1, 1, 1, 1)
             masks = masks.gather(1, index.expand(-1, 1, side, side))
         return masks.sigmoid().reshape(-1, count, side, side)
+
+
+def check_extractor(extractor) -> None:
+    """Refuse what pools otherwise than :func:`align`."""
+    if type(extractor) is not SingleRoIExtractor or not all(
+        isinstance(layer, RoIAlign)
+        and layer.aligned
+        and layer.pool_mode == 'avg'
+        for layer in extractor.roi_layers
+    ):
+        raise ExportError(
+            'SingleRoIExtractor with RoIAlign, aligned=True and '
+            "pool_mode='avg', is exported, and no other way to pool RoIs"
+        )
 
 
 def align(extractor, feats, rois: Tensor) -> Tensor:

@@ -37,10 +37,11 @@ class Facts:
         preprocessed (bool): Whether the graph does all that, and takes
             ``(B, H, W, 3)`` uint8 images as OpenCV reads them.
         resize (dict): How an image gets the shape: ``keep_ratio``,
-            ``interpolation``, ``backend``, ``pad_value`` (of BGR pixels) and,
-            of classifiers, before a crop ``edge``, the length of the shorter
-            side, or ``scale``, height and width, and the size of the
-            ``crop``.
+            ``interpolation``, ``backend``, ``pad_value`` (of BGR pixels),
+            ``scale``, height and width, where it is padded or cropped
+            afterwards, and of classifiers the size of the ``crop`` and
+            ``edge``, the length of its ``side``, ``'short'``, ``'long'``,
+            ``'width'`` or ``'height'``.
         outputs (list[str]): Names.
         custom_ops (bool): Whether it needs mmmamba's library.
         align_corners (bool): Of segmentors: how logits are resized.
@@ -126,27 +127,31 @@ def kind_of(step: dict) -> str:
 def resizing(cfg: Config) -> dict:
     """Tell how the test pipeline gives an image its size."""
     found: dict = dict(keep_ratio=True, interpolation='bilinear')
-    classifies = cfg.get('default_scope') == 'mmpretrain'
+    padded = cfg.get('default_scope') == 'mmpretrain'
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize':
             found['keep_ratio'] = step.get('keep_ratio', False)
-            if classifies and step.get('scale') is not None:
+            if step.get('scale') is not None:
                 width, height = to_2tuple(step['scale'])
                 found['scale'] = [height, width]
         elif kind == 'ResizeEdge':
             found['edge'] = step['scale']
+            found['side'] = step.get('edge', 'short')
         elif kind == 'CenterCrop':
             found['crop'] = list(to_2tuple(step['crop_size']))
         elif kind == 'Pad':
             value = step.get('pad_val', 0)
             value = value.get('img', 0) if isinstance(value, dict) else value
             found['pad_value'] = np.broadcast_to(value, 3).tolist()
+            padded = bool(step.get('size') or step.get('size_divisor'))
         else:
             continue
         for name in ('interpolation', 'backend'):
             if name in step:
                 found[name] = step[name]
+    if not padded:  # the shape of the file is the scale
+        found.pop('scale', None)
     return found
 
 
@@ -200,7 +205,13 @@ def image_shape(cfg: Config) -> tuple[int, int]:
             height, width = to_2tuple(step['crop_size'])
             shape = (height, width)
         elif kind == 'Pad' and step.get('size'):
-            shape = (step['size'][1], step['size'][0])
+            width, height = to_2tuple(step['size'])
+            shape = (height, width)
+        elif kind == 'Pad' and step.get('size_divisor') and shape:
+            height, width = (
+                side + -side % step['size_divisor'] for side in shape
+            )
+            shape = (height, width)
     if shape is None:
         raise ExportError(
             'the test pipeline of the config does not tell the size of the '

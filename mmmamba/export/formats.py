@@ -113,6 +113,10 @@ def write(
         raise ExportError(
             f'{kind} files hold one shape; --batch, --shape take numbers'
         )
+    if dynamic and graph.facts.task == 'detection':
+        raise ExportError(
+            'pt2 files hold detectors of one batch; --batch takes a number'
+        )
     if kind in ('executorch', 'coreml') and graph.facts.task == 'detection':
         raise ExportError(
             f'{kind} has no NMS, in which most detectors end; --backbone '

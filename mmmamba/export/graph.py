@@ -114,11 +114,16 @@ class Segmentor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, H, W)`` uint8 or int32, or ``(B, classes, H, W)``."""
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
         model = self.model
         size = (int(x.shape[2]), int(x.shape[3]))
-        meta = dict(img_shape=size, pad_shape=size, ori_shape=size)
+        metas = [dict(img_shape=size, pad_shape=size, ori_shape=size)]
+        # Most heads look at the first alone, whatever the batch.
+        if type(model.decode_head).predict is not BaseDecodeHead.predict:
+            metas *= int(x.shape[0])
         logits = model.decode_head.predict(
-            model.extract_feat(x), [meta] * int(x.shape[0]), model.test_cfg
+            model.extract_feat(x), metas, model.test_cfg
         )
         if not self.labels:
             return logits
@@ -193,6 +198,8 @@ def make_graph(
             'maps have that of the trace; --shape dynamic is for backbones '
             '(--backbone) and classifiers'
         )
+    if logits and facts.task != 'segmentation':
+        raise ExportError(f'--logits is for segmentors, not {facts.task}')
     facts.outputs = list(OUTPUTS[facts.task])
     if facts.task == 'segmentation':
         facts.align_corners = bool(model.decode_head.align_corners)
@@ -203,6 +210,11 @@ def make_graph(
             facts.outputs = ['logits']
         # mmseg pads in a test only if its test_cfg says so
         test_cfg = getattr(preprocessor, 'test_cfg', None) or {}
+        if test_cfg.get('size'):
+            raise ExportError(
+                'data_preprocessor.test_cfg.size pads each image, which is '
+                'not exported; give --shape, and leave it out'
+            )
         divisor = test_cfg.get('size_divisor', 1) or 1
         pad_value = getattr(preprocessor, 'pad_val', 0)
     if facts.task == 'detection' and getattr(model, 'with_mask', False):
@@ -225,9 +237,19 @@ def _body(model, shape, example, labels) -> tuple[str, nn.Module]:
                 'a sliding window is not exported; set '
                 "model.test_cfg.mode='whole' by --cfg-options"
             )
+        if isinstance(model.decode_head, nn.ModuleList):
+            raise ExportError(
+                'several heads in a row (CascadeEncoderDecoder) are not '
+                'exported'
+            )
         return 'segmentation', Segmentor(model, labels)
     if 'ImageClassifier' in kinds:
         heads = {cls.__name__ for cls in type(model.head).__mro__}
+        if model.head is None or 'MultiTaskHead' in heads:
+            raise ExportError(
+                f'the head {type(model.head).__name__} has no scores of '
+                'classes; --backbone exports the feature maps'
+            )
         return 'classification', Classifier(
             model, 'MultiLabelClsHead' in heads
         )
@@ -266,6 +288,8 @@ def replace_backbones(
         for name, part in model.named_modules()
         if isinstance(part, MobileMamba)
     ]
+    if any(part.in_channels != 3 for _, part in named):
+        raise ExportError('images of three channels are exported, no others')
     if not named:
         raise ExportError(
             f'the backbone, {type(model.backbone).__name__}, is not '

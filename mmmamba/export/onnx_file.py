@@ -100,6 +100,13 @@ def make_onnx(
         except torch.onnx.errors.OnnxExporterError as error:
             raise ExportError(_unsupported(error, facts)) from error
         model = onnx.load_from_string(file)
+    domains = {node.domain for node in model.graph.node} - {'', 'mmmamba'}
+    if domains:
+        raise ExportError(
+            f'the model has operations of {", ".join(sorted(domains))}, which '
+            'no runtime has, such as deformable convolutions; --backbone '
+            'exports the backbone alone'
+        )
     if not facts.custom_ops:
         model = optimizer.optimize(model)
         onnx.checker.check_model(model, full_check=True)

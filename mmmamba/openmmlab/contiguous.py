@@ -34,7 +34,7 @@ def contiguous(function: Callable) -> Callable:
             *(t.contiguous() if isinstance(t, Tensor) else t for t in inputs),
         )
 
-    call.is_mmmambas = True  # type: ignore[attr-defined]
+    call.mmcvs = function  # type: ignore[attr-defined]
     return call
 
 
@@ -55,7 +55,7 @@ def _methods() -> list[tuple[type, str, Callable]]:
 def install() -> None:
     """Give mmcv's ops contiguous tensors."""
     for kind, name, method in _methods():
-        if not hasattr(method, 'is_mmmambas'):
+        if not hasattr(method, 'mmcvs'):
             setattr(kind, name, staticmethod(contiguous(method)))
             changed(f"mmcv's {kind.__name__}.{name} takes any memory format")
 
@@ -63,5 +63,5 @@ def install() -> None:
 def uninstall() -> None:
     """Give them what they are given."""
     for kind, name, method in _methods():
-        if hasattr(method, 'is_mmmambas'):
-            setattr(kind, name, staticmethod(method.__wrapped__))
+        if hasattr(method, 'mmcvs'):
+            setattr(kind, name, staticmethod(method.mmcvs))

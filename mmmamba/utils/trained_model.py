@@ -1,5 +1,6 @@
 """Building a model of any toolbox from its config and checkpoint."""
 
+import importlib
 import warnings
 
 from mmengine.config import Config
@@ -70,7 +71,12 @@ def metainfo_of_test(cfg: Config) -> dict:
         dict: ``classes`` and ``palette``, as far as they are known.
     """
     dataset = unwrapped(cfg.get('test_dataloader', {}).get('dataset', {}))
-    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        # Which registers its data sets.
+        importlib.import_module(f'{cfg.default_scope}.datasets')
+        scoped = kind if '.' in kind else f'{cfg.default_scope}.{kind}'
+        kind = DATASETS.get(scoped)
     return {
         **(getattr(kind, 'METAINFO', None) or {}),
         **(dataset.get('metainfo') or {}),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmmamba.deploy import pixels
@@ -35,8 +36,14 @@ CROP = dict(type='CenterCrop', crop_size=80)
         [EDGE, CROP],
         [dict(type='Resize', scale=(96, 64))],
         [dict(type='Resize', scale=(128, 110)), CROP],
+        [dict(EDGE, edge='long'), CROP],
+        [dict(EDGE, edge='width')],
+        [dict(EDGE, edge='height', interpolation='lanczos'), CROP],
+        [dict(type='Resize', scale=(64, 96), keep_ratio=True)],
     ],
-    ids=['edge', 'squashed', 'squashed and cropped'],
+    ids=lambda steps: '-'.join(
+        str(step.get('edge', step['type'])) for step in steps
+    ),
 )
 @pytest.mark.parametrize('open_size', [False, True])
 def test_classifiers_see_what_the_pipeline_gives(steps, open_size):
@@ -55,13 +62,16 @@ def test_classifiers_see_what_the_pipeline_gives(steps, open_size):
         results = TRANSFORMS.build(step)(results)
     known = facts(
         task='classification',
-        shape=None if open_size else list(image_shape(cfg)),
+        shape=None if open_size else list(results['img'].shape[:2]),
         resize=resizing(cfg),
     )
-    if open_size and 'crop' not in known.resize:
-        pytest.skip('the size is then that of the image')
+    if CROP in steps:
+        assert image_shape(cfg) == (80, 80)
     found, _ = pixels.prepare(image, known)
-    np.testing.assert_array_equal(found.transpose(1, 2, 0), results['img'])
+    wanted = np.zeros_like(found.transpose(1, 2, 0))
+    height, width = results['img'].shape[:2]
+    wanted[:height, :width] = results['img']
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), wanted)
 
 
 def test_another_size_has_the_same_share_of_the_image():
@@ -94,6 +104,58 @@ def test_padding_is_that_of_mmcv(how, value):
     assert resizing(config('mmdet', step))['pad_value'] == value
 
 
+@pytest.mark.parametrize('turned', [False, True])
+@pytest.mark.parametrize(
+    'steps',
+    [
+        [
+            dict(type='Resize', scale=(96, 72), keep_ratio=True),
+            dict(type='Pad', size=(128, 128), pad_val=dict(img=114)),
+        ],
+        [
+            dict(type='Resize', scale=(120, 90), keep_ratio=True),
+            dict(type='Pad', size=(120, 96)),
+        ],
+        [
+            dict(type='Resize', scale=(100, 90), keep_ratio=False),
+            dict(type='Pad', size_divisor=32, pad_val=dict(img=114)),
+        ],
+        [
+            dict(
+                type='Resize',
+                scale=(96, 96),
+                keep_ratio=True,
+                backend='pillow',
+                interpolation='bicubic',
+            ),
+            dict(type='Pad', size=(96, 96)),
+        ],
+    ],
+    ids=['larger', 'wider', 'divisor', 'pillow'],
+)
+def test_detectors_see_what_the_pipeline_gives(steps, turned):
+    mmdet = pytest.importorskip('mmdet')
+    mmdet.utils.register_all_modules()
+    from mmdet.registry import TRANSFORMS
+
+    shape = (170, 120, 3) if turned else (120, 170, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    results = dict(img=image, img_shape=image.shape[:2])
+    cfg = config('mmdet', *steps)
+    for step in steps:
+        results = TRANSFORMS.build(step)(results)
+    if results['img'].shape[:2] != image_shape(cfg):
+        assert turned  # a file has one shape, and a photo is fitted into it
+        return
+    known = facts(
+        task='detection', shape=list(image_shape(cfg)), resize=resizing(cfg)
+    )
+    found, size = pixels.prepare(image, known)
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), results['img'])
+    scale = np.array(size) / image.shape[:2]
+    np.testing.assert_allclose(scale[::-1], results['scale_factor'])
+
+
 def test_a_strip_keeps_a_pixel():
     known = facts(task='detection', shape=[32, 64])
     found, size = pixels.prepare(np.zeros((3, 3000, 3), np.uint8), known)
@@ -118,6 +180,21 @@ def test_objects_end_where_the_photo_does():
     assert found['masks'].shape == (2, 64, 128)
     # The mask fills the whole box, of rows 40 to 100.
     assert found['masks'][1][42:63, 10:22].all()
+
+
+def test_logits_are_resized_corners_on_corners():
+    """Where the head does so."""
+    logits = np.random.default_rng(0).normal(size=(5, 7, 9)).astype('f4')
+    for shape in ((20, 31), (3, 2), (7, 9), (1, 1)):
+        wanted = torch.nn.functional.interpolate(
+            torch.from_numpy(logits)[None],
+            shape,
+            mode='bilinear',
+            align_corners=True,
+        )[0].argmax(0)
+        known = facts(align_corners=True)
+        found = pixels.label_map(dict(logits=logits), shape, (7, 9), known)
+        np.testing.assert_array_equal(found['label_map'], wanted)
 
 
 def test_logits_of_one_class_and_of_many():

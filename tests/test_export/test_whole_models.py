@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import ExportError, gather_facts, make_graph
+from mmmamba.export import boxes as B
 from mmmamba.export.formats import save_openvino, write
 from mmmamba.export.onnx_file import make_openvino
 
@@ -356,11 +357,113 @@ def test_open_sizes_of_detectors_are_refused():
         make_graph(model, facts, SIZE, custom_op='block')
 
 
-def test_soft_nms_is_refused():
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(nms=dict(type='soft_nms')), 'soft_nms'),
+        (dict(nms=dict(max_num=5)), 'NMS with max_num'),
+        (dict(min_bbox_size=4), 'min_bbox_size is measured'),
+    ],
+)
+def test_what_mmdet_does_otherwise_is_refused(options, message):
     model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
-    model.bbox_head.test_cfg.nms.type = 'soft_nms'
-    with pytest.raises(ExportError, match='soft_nms'):
+    nms = model.bbox_head.test_cfg.nms
+    model.bbox_head.test_cfg.update(options)
+    model.bbox_head.test_cfg.nms = {**nms, **options.get('nms', {})}
+    with pytest.raises(ExportError, match=message):
         make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_other_ways_to_pool_are_refused():
+    from mmdet.models import SABLHead
+
+    model, cfg = build('det/faster_rcnn_mobilemamba_b1.py')
+    layer = model.roi_head.bbox_roi_extractor.roi_layers[0]
+    layer.aligned = False
+    with pytest.raises(ExportError, match='aligned=True'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+    layer.aligned = True
+    model.roi_head.bbox_head.__class__ = SABLHead
+    with pytest.raises(ExportError, match='the head SABLHead is not'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+@torch.no_grad()
+def test_all_objects_may_be_kept(tmp_path):
+    """Which ``max_per_img=-1`` means to an R-CNN."""
+    model, cfg = build('det/faster_rcnn_mobilemamba_b1.py')
+    model.roi_head.test_cfg.max_per_img = -1
+    boxes, _, _ = graph_of(model, cfg)(torch.randn(1, 3, *SIZE))
+    assert boxes.shape[1] == model.rpn_head.test_cfg.max_per_img * 80
+
+
+def test_deformable_convolutions_are_refused(tmp_path):
+    """Their nodes are of mmcv, whatever the exporter says."""
+    from mmcv.ops import ModulatedDeformConv2dPack
+
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    model.bbox_head.cls_convs[0].conv = ModulatedDeformConv2dPack(
+        *(64, 64, 3), padding=1
+    )
+    with pytest.raises(ExportError, match='mmcv|no counterpart'):
+        export(model, cfg, tmp_path)
+
+
+def test_other_numbers_of_channels_are_refused():
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    model.backbone.in_channels = 1
+    with pytest.raises(ExportError, match='images of three channels'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_padding_of_each_image_is_refused():
+    model, cfg = build('demo/fpn_mobilemamba_t2_camvid.py')
+    model.data_preprocessor.test_cfg = dict(size=(256, 256))
+    with pytest.raises(ExportError, match='pads each image'):
+        graph_of(model, cfg)
+
+
+def test_logits_are_of_segmentors():
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
+    with pytest.raises(ExportError, match='--logits is for segmentors'):
+        make_graph(model, gather_facts(model, cfg), SIZE, logits=True)
+
+
+@pytest.mark.parametrize('head', [None, 'MultiTaskHead'])
+def test_heads_without_scores_are_refused(head):
+    pytest.importorskip('mmpretrain')
+    model, cfg = build('cls/mobilemamba_t2.py')
+    if head is None:
+        model.head = None
+    else:
+        from mmpretrain.models import MultiTaskHead
+
+        model.head.__class__ = MultiTaskHead
+    with pytest.raises(ExportError, match='has no scores of classes'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+@pytest.mark.parametrize('scores', [[], [0.9], [0.9, 0.8], [0.9, 0.8, 0.7]])
+def test_packages_of_any_number_of_candidates(scores):
+    """torch.export holds sizes to what it has seen, or to 2 and more."""
+
+    class Suppress(torch.nn.Module):
+        def forward(self, boxes, scores):
+            groups = torch.zeros_like(scores, dtype=torch.int64)
+            cfg = dict(iou_threshold=0.5)
+            return B.suppress(boxes, scores, groups, cfg, 4)[1]
+
+    corners = torch.rand(2, 50, 2) * 50
+    boxes = torch.cat([corners, corners + 60], -1)
+    program = torch.export.export(Suppress(), (boxes, torch.rand(2, 50)))
+    given = torch.full((2, 50), B.NONE)
+    given[0, : len(scores)] = torch.tensor(scores)
+    boxes[0, 1] = boxes[0, 0]  # which the first of them suppresses
+    boxes[0, 2] += 500
+    kept = program.module()(boxes, given)
+    assert kept[1].max() == B.NONE
+    wanted = [s for s in scores if s != 0.8]
+    assert kept[0][kept[0] >= 0].tolist() == pytest.approx(wanted)
 
 
 def test_sliding_windows_are_refused():

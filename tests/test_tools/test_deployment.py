@@ -123,7 +123,7 @@ def test_a_file_of_other_classes_is_refused(
         'test_dataloader.dataset.metainfo.classes=WBC,RBC,Platelets',
     )
     assert code == 1
-    said = 'knows the classes RBC, WBC, Platelets, and the test data have WBC'
+    said = 'knows 3 classes (RBC, WBC, Platelets), and the test data have 3 ('
     assert said in capsys.readouterr().err
 
 
@@ -191,11 +191,17 @@ def test_metric_is_that_of_the_toolbox(
         (['page', *WEB, '--custom-op'], 'for onnx and openvino'),
         (['m.onnx', '--opset', '9'], 'opset 9 is not supported'),
         (['m.pt', '--batch', 'dynamic'], 'hold one shape'),
+        (['m.pt', '--dtype', 'fp16'], '--dtype fp16 is for onnx'),
+        (['m.pt', '--opset', '18'], '--opset is for onnx'),
+        (['m.pt2', '--batch', 'dynamic'], 'hold detectors of one batch'),
+        (['m.onnx', '--logits'], '--logits is for segmentors'),
+        (['m/n.onnx'], 'm/n.onnx cannot be written: File exists'),
     ],
 )
 def test_what_does_not_go_is_said(
     options, words, detector, tmp_path, run_tool, capsys
 ):
+    (tmp_path / 'm').write_text('')
     file, *rest = options
     arguments = (*detector, tmp_path / file, *rest)
     assert run_tool('deployment/export.py', *arguments) == 1

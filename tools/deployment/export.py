@@ -28,6 +28,7 @@ from mmmamba.utils.cli import (
     add_cfg_options,
     check_checkpoint,
     load_config,
+    output_file,
     run_tool,
 )
 from mmmamba.utils.trained_model import load_trained
@@ -143,6 +144,11 @@ def main() -> None:
     model = load_trained(cfg, args.checkpoint)
 
     facts = gather_facts(model, cfg)
+    if kind == 'web' and facts.resize['interpolation'] != 'bilinear':
+        raise UsageError(
+            '--format web resizes photos bilinearly; the test pipeline of '
+            f'the config has interpolation={facts.resize["interpolation"]!r}'
+        )
     size = shape or image_shape(cfg)
     facts.shape = None if 'height' in dynamic else list(size)
     if shape is not None:
@@ -200,6 +206,8 @@ def choose_format(args: argparse.Namespace) -> str:
             f'the suffix of {args.out} names no format; give --format, or one '
             f'of {", ".join(by_suffix)}'
         )
+    if kind not in ('web', 'coreml'):
+        output_file(str(args.out))
     if kind == 'web' and args.out.is_file():
         raise UsageError(f'--format web writes a folder; {args.out} is a file')
     if args.out.suffix != SUFFIXES[kind] and kind != 'web':
@@ -249,6 +257,16 @@ def check_options(
             f'--custom-op is for onnx and openvino; {kind} has '
             + ('the compiled ops anyway' if kind == 'pt2' else 'none')
         )
+    if kind not in ('onnx', 'openvino', 'web'):
+        options = {
+            '--opset': args.opset != 17,
+            '--dtype fp16': args.dtype == 'fp16',
+        }
+        for option, given in options.items():
+            if given:
+                raise UsageError(
+                    f'{option} is for onnx, openvino and web, not {kind}'
+                )
     if kind == 'coreml' and args.check:
         raise UsageError('--check cannot run Core ML files: macOS alone does')
     if kind == 'web':

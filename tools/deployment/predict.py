@@ -5,6 +5,7 @@ are those of training.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -80,7 +81,10 @@ def main() -> int:
     ):
         try:
             image = read(path)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (
+            *(OSError, SyntaxError, ValueError),
+            Image.DecompressionBombError,
+        ) as error:
             unreadable.append(f'{path} ({error})')
             continue
         result = model.predict(image)
@@ -92,7 +96,11 @@ def main() -> int:
         picture = draw(
             image, result, model.facts, args.score_thr, args.opacity
         )
-        Image.fromarray(np.ascontiguousarray(picture[..., ::-1])).save(target)
+        drawing = Image.fromarray(np.ascontiguousarray(picture[..., ::-1]))
+        try:
+            drawing.save(target)
+        except OSError as error:
+            return fail(error)
     if args.json:
         args.json.write_text(json.dumps(found))
     print(f'{len(found)} images drawn in {args.out_dir}')
@@ -145,7 +153,9 @@ def read(path: Path) -> np.ndarray:
         pass
     else:
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = None
+        with contextlib.suppress(cv2.error):  # it is empty or too large
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is not None:
             return image
     with Image.open(path) as opened:

@@ -24,6 +24,7 @@ from mmmamba.utils.cli import (
     run_tool,
 )
 from mmmamba.utils.dataset_config import unwrapped
+from mmmamba.utils.trained_model import metainfo_of_test
 
 #: Transforms that the file does itself.
 LEFT_OUT = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', 'RandomFlip')
@@ -117,11 +118,13 @@ def check_model(cfg: Config, file: Path) -> None:
             f'{cfg.default_scope}'
         )
     dataset = unwrapped(cfg.test_dataloader.dataset)
-    classes = list(dataset.get('metainfo', {}).get('classes', []))
+    named = metainfo_of_test(cfg).get('classes') or dataset.get('classes')
+    classes = list(named or [])
     if classes and facts.classes and classes != facts.classes:
         raise UsageError(
-            f'{file} knows the classes {", ".join(facts.classes[:5])}, and '
-            f'the test data have {", ".join(classes[:5])}'
+            f'{file} knows {len(facts.classes)} classes '
+            f'({", ".join(facts.classes[:5])}), and the test data have '
+            f'{len(classes)} ({", ".join(classes[:5])})'
         )
 
 

@@ -2,9 +2,15 @@
 // mmmamba/deploy/pixels.py on pixels of four channels (RGBA).
 
 /** Size of an image in a frame, as mmcv's rescale_size rounds it. */
-function fitting(width, height, frame, keepRatio) {
-  if (!keepRatio) return frame;
-  const factor = Math.min(frame.width / width, frame.height / height);
+function fitting(width, height, frame, how) {
+  const scale = how.scale;  // height and width before the padding
+  if (!how.keep_ratio)
+    return scale ? { width: scale[1], height: scale[0] } : frame;
+  let factor = Math.min(frame.width / width, frame.height / height);
+  if (scale)
+    factor = Math.min(
+      factor, Math.max(...scale) / Math.max(width, height),
+      Math.min(...scale) / Math.min(width, height));
   return {
     width: Math.max(
       1, Math.min(Math.floor(width * factor + 0.5), frame.width)),
@@ -36,7 +42,7 @@ function samples(from, to) {
 export function prepare(photo, facts) {
   const frame = { height: facts.shape[0], width: facts.shape[1] };
   const size = fitting(
-    photo.width, photo.height, frame, facts.resize.keep_ratio);
+    photo.width, photo.height, frame, facts.resize);
   const x = samples(photo.width, size.width);
   const y = samples(photo.height, size.height);
   const plane = frame.height * frame.width;
