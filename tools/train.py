@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import math
 from pathlib import Path
 
 from mmengine.config import Config
@@ -116,7 +117,7 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
 
 
 def check_schedule(cfg: Config) -> None:
-    """Explain a schedule that the training is too short for."""
+    """Explain a schedule that the training is too short or long for."""
     by_epoch = 'max_epochs' in cfg.train_cfg
     end = cfg.train_cfg.get('max_epochs' if by_epoch else 'max_iters')
     schedulers = cfg.get('param_scheduler') or []
@@ -131,6 +132,20 @@ def check_schedule(cfg: Config) -> None:
                 f'too, for example --cfg-options param_scheduler.{i}.begin=1 '
                 + (f'param_scheduler.{i - 1}.end=1' if i else '')
             )
+    # What has neither ends with the training.
+    ends = [
+        s.get('end', s.get('begin', 0) + s.get('T_max', math.inf))
+        for s in schedulers
+        if s.get('by_epoch', True) == by_epoch
+    ]
+    if ends and max(ends) not in (end, math.inf):
+        print_log(
+            f'The schedule of the learning rate ends at {max(ends)}, and the '
+            f'training at {end}: set end, T_max and milestones of '
+            'param_scheduler, too',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -154,6 +169,12 @@ def check_pretrained(cfg: Config) -> None:
                 'by --cfg-options model.backbone.init_cfg.checkpoint=PATH, or '
                 'train from scratch by --cfg-options '
                 'model.backbone.init_cfg=None'
+                # Norms that keep their statistics would norm nothing.
+                + (
+                    ' model.backbone.norm_eval=False'
+                    if backbone.get('norm_eval')
+                    else ''
+                )
             )
     if cfg.model.type == 'DistilledClassifier':
         from mmmamba.classifiers import check_teacher

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 
 from .coco import read_coco, right_coco
 from .findings import Finding, raise_errors
-from .loading import turn_as_annotated
+from .loading import LoadedAsAnnotated
 
 # Where the images of an annotation file are: the metric, which is not told,
 # must merge those that are listed twice as the data set does.
@@ -50,6 +50,29 @@ class CustomCoco(COCO):
         self.img_ann_map = self.imgToAnns
         self.cat_img_map = self.catToImgs
 
+    def number(self, names: Sequence[str]) -> None:
+        """Number the categories as the classes are: 1 is that of the first.
+
+        pycocotools sorts categories by their ids, and mmdet takes that for
+        the order of the classes.
+
+        Args:
+            names (Sequence[str]): The classes.
+        """
+        given = self.dataset['categories']
+        by_name = {c['name']: c for c in given}
+        others = [c for c in given if c['name'] not in names]
+        ordered = [by_name.get(n, dict(name=n)) for n in names] + others
+        number_of = {c.get('id'): i for i, c in enumerate(ordered, 1)}
+        self.dataset['categories'] = [
+            dict(c, id=i) for i, c in enumerate(ordered, 1)
+        ]
+        for annotation in self.dataset['annotations']:
+            annotation['category_id'] = number_of[annotation['category_id']]
+        self.createIndex()
+        self.img_ann_map = self.imgToAnns
+        self.cat_img_map = self.catToImgs
+
     def get_cat_ids(
         self,
         cat_names: Sequence[str] = (),
@@ -75,7 +98,7 @@ class CustomCoco(COCO):
 
 
 @DATASETS.register_module()
-class CustomCocoDataset(CocoDataset):
+class CustomCocoDataset(LoadedAsAnnotated, CocoDataset):
     """``CocoDataset`` that makes right what can be.
 
     Labels follow the names of the categories, whatever their order and ids
@@ -110,8 +133,7 @@ class CustomCocoDataset(CocoDataset):
         for finding in self.findings:
             level = getattr(logging, finding.severity.upper())
             print_log(finding.message, logger='current', level=level)
-        if any(d['turned'] for d in data_list):
-            turn_as_annotated(self)
+        self.turned = any(d['turned'] for d in data_list)
         self.listed_images = len(data_list)
         self.empty_images = sum(not d['instances'] for d in data_list)
         return data_list
@@ -148,6 +170,7 @@ class CustomCocoMetric(CocoMetric):
                     for truth, _ in results
                 }
             )
+            self._coco_api.number(self.dataset_meta['classes'])
         return super().compute_metrics(results)
 
     def _read(

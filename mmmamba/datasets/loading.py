@@ -1,5 +1,7 @@
 """Images as their annotator saw them."""
 
+from typing import Any
+
 import mmcv
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import BaseDataset
@@ -25,17 +27,26 @@ class TurnAsAnnotated(BaseTransform):
         return results
 
 
-def turn_as_annotated(dataset: BaseDataset) -> None:
-    """Put :class:`TurnAsAnnotated` behind the loading of images.
+class LoadedAsAnnotated(BaseDataset):
+    """A data set that puts :class:`TurnAsAnnotated` into its pipeline.
 
     The data sets do it, and not their configs: the toolboxes' inferencers
-    expect a config's pipeline to begin as theirs do.
-
-    Args:
-        dataset (BaseDataset): A data set with its pipeline.
+    expect a config's pipeline to begin as theirs do. mmdet's
+    ``PipelineSwitchHook`` exchanges the pipeline, so that it is looked at for
+    each image.
     """
-    steps = dataset.pipeline.transforms
-    for i, step in enumerate(steps):
-        if isinstance(step, LoadImageFromFile):
-            steps.insert(i + 1, TurnAsAnnotated())
-            return
+
+    #: Whether there is a photo that needs it.
+    turned = False
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load an image; see ``BaseDataset``."""
+        steps = self.pipeline.transforms
+        if self.turned and not any(
+            isinstance(step, TurnAsAnnotated) for step in steps
+        ):
+            for i, step in enumerate(steps):
+                if isinstance(step, LoadImageFromFile):
+                    steps.insert(i + 1, TurnAsAnnotated())
+                    break
+        return super().prepare_data(idx)

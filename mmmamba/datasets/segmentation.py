@@ -12,11 +12,11 @@ from mmseg.registry import DATASETS
 
 from .findings import DatasetError, Finding, listing, raise_errors
 from .images import SUFFIXES, Folder, ImageSize, read_sizes
-from .loading import turn_as_annotated
+from .loading import LoadedAsAnnotated
 
 
 @DATASETS.register_module()
-class CustomSegDataset(BaseSegDataset):
+class CustomSegDataset(LoadedAsAnnotated, BaseSegDataset):
     """``BaseSegDataset`` that finds images whatever their suffix is.
 
     Suffixes may be mixed and in capitals, names of a split list may have
@@ -159,7 +159,7 @@ class CustomSegDataset(BaseSegDataset):
                 len(other),
             )
         if turned:
-            turn_as_annotated(self)
+            self.turned = True
             self._found(
                 'exif',
                 f'{len(turned)} photos are turned by EXIF and their label '

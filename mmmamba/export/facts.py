@@ -144,7 +144,7 @@ def resizing(cfg: Config) -> dict:
             value = step.get('pad_val', 0)
             value = value.get('img', 0) if isinstance(value, dict) else value
             found['pad_value'] = np.broadcast_to(value, 3).tolist()
-            padded = bool(step.get('size') or step.get('size_divisor'))
+            padded |= bool(step.get('size') or step.get('size_divisor'))
         else:
             continue
         for name in ('interpolation', 'backend'):

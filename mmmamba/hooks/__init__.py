@@ -1,6 +1,6 @@
 """Hooks of the runner, registered in mmengine's root ``HOOKS``."""
 
-from .channels_last_hook import ChannelsLastHook
+from .channels_last_hook import ChannelsLastDataParallel, ChannelsLastHook
 from .deploy_hook import SwitchToDeployHook
 from .heartbeat_hook import HeartbeatHook
 from .interrupt_hook import InterruptHook
@@ -8,6 +8,7 @@ from .random_state_hook import RandomStateHook, seed_worker
 from .skip_non_finite_hook import NonFiniteError, SkipNonFiniteHook
 
 __all__ = [
+    'ChannelsLastDataParallel',
     'ChannelsLastHook',
     'HeartbeatHook',
     'InterruptHook',

@@ -149,6 +149,6 @@ class HeartbeatHook(Hook):
         runner.logger.error(
             f'{who} has not been heard of for {self.limit} seconds. A '
             'training goes on from its last checkpoint with --resume, with '
-            'any number of processes'
+            'as many processes'
         )
         os._exit(1)  # the main thread waits in a collective

@@ -82,8 +82,10 @@ class SkipNonFiniteHook(Hook):
         Raises:
             NonFiniteError: If too many steps in a row were not.
         """
-        if not runner.optim_wrapper.should_update():
-            return  # still accumulating
+        if not runner.optim_wrapper.should_update():  # still accumulating
+            if not _finite(self._buffers):  # before EMAHook averages them
+                _copy(self._remembered, self._buffers)
+            return
         if self._stepped:
             self._stepped = False
             self._in_a_row = 0
@@ -121,10 +123,7 @@ class SkipNonFiniteHook(Hook):
             for p in group['params']
             if p.grad is not None
         ]
-        norms = torch.stack(
-            [n.float() for n in torch._foreach_norm(gradients)]
-        )
-        self._stepped = bool(norms.isfinite().all())
+        self._stepped = _finite(gradients)
         if not self._stepped:
             optimizer.zero_grad(set_to_none=True)
 
@@ -141,6 +140,13 @@ def _spread_non_finite(model: nn.Module, inputs: tuple, losses):
         name: _poison(value) if 'loss' in name else value
         for name, value in losses.items()
     }
+
+
+def _finite(tensors: list[Tensor]) -> bool:
+    """Whether all numbers are finite; of whole numbers they are."""
+    tensors = [t for t in tensors if t.is_floating_point()]
+    norms = [n.float() for n in torch._foreach_norm(tensors)]
+    return not norms or bool(torch.stack(norms).isfinite().all())
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:

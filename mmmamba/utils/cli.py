@@ -314,7 +314,7 @@ def run_tool(main: Callable[[], None]) -> None:
         print(
             f'{Path(sys.argv[0]).name}: error: another process of this run '
             'has ended, and its own output says why. A training goes on from '
-            'its last checkpoint with --resume, with any number of processes',
+            'its last checkpoint with --resume, with as many processes',
             file=sys.stderr,
         )
         sys.exit(1)

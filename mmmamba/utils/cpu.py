@@ -70,7 +70,7 @@ def prepare_cpu_launch(cfg: Config) -> None:
     if not dist.is_initialized():
         dist.init_process_group(backend='gloo')
     wrapper = dict(
-        type='MMDistributedDataParallel',
+        type='ChannelsLastDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),

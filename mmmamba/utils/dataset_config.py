@@ -1,5 +1,6 @@
 """Finding one's way in the config of a data set."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 _Dict = TypeVar('_Dict', bound=dict)
@@ -18,3 +19,20 @@ def unwrapped(dataset: _Dict) -> _Dict:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
+
+
+def leaves(dataset: _Dict) -> Iterator[_Dict]:
+    """Give the configs of all data sets inside of the wrappers.
+
+    Args:
+        dataset (dict): As of :func:`unwrapped`.
+
+    Yields:
+        dict: Also each of those that a ``ConcatDataset`` joins.
+    """
+    dataset = unwrapped(dataset)
+    if 'datasets' in dataset:
+        for part in dataset['datasets']:
+            yield from leaves(part)
+    else:
+        yield dataset

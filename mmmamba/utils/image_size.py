@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
-from .dataset_config import unwrapped
+from .dataset_config import leaves
 
 
 def set_image_size(
@@ -32,8 +32,15 @@ def set_image_size(
     if crop_ratio is not None and not 0 < crop_ratio <= 1:
         raise ValueError(f'a crop ratio of {crop_ratio} is not within (0, 1]')
     changed = False
-    for split in ('train', 'val', 'test'):
-        steps = dict(_steps(cfg.get(f'{split}_dataloader') or {}))
+    datasets = [
+        dataset
+        for split in ('train', 'val', 'test')
+        for dataset in leaves(
+            (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        )
+    ]
+    for dataset in datasets:
+        steps = dict(_steps(dataset))
         if size is not None and 'RandomResizedCrop' in steps:
             steps['RandomResizedCrop'].scale = size
             changed = True
@@ -52,8 +59,7 @@ def set_image_size(
         )
 
 
-def _steps(loader: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
-    """The transforms of a data loader, by the name of their type."""
-    dataset = unwrapped(loader.get('dataset', {}))
+def _steps(dataset: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
+    """The transforms of a data set, by the name of their type."""
     for step in dataset.get('pipeline', []):
         yield str(step.type).split('.')[-1], step

@@ -219,6 +219,16 @@ def test_image_size(size, ratio, expected):
     assert (train[1].scale, test[1].scale, test[2].crop_size) == expected
 
 
+def test_image_size_of_joined_data_sets():
+    cfg = load('t2')
+    loader = cfg.train_dataloader
+    parts = [deepcopy(loader.dataset) for _ in range(2)]
+    loader.dataset = dict(type='ConcatDataset', datasets=parts)
+    set_image_size(cfg, 96, None)
+    for part in loader.dataset.datasets:
+        assert part.pipeline[1].scale == 96
+
+
 @pytest.mark.parametrize(
     ('size', 'ratio', 'message'),
     [

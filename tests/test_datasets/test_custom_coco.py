@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from mmengine.structures import InstanceData
 from PIL import Image
@@ -241,6 +241,34 @@ def test_images_without_objects(tmp_path, filter_empty_gt, used):
     assert (dataset.listed_images, dataset.empty_images) == (4, 1)
 
 
+@pytest.mark.parametrize('content', ORDERS)
+def test_each_class_has_its_own_precision(tmp_path, content):
+    """Whatever the order and ids of the file, and what it lacks."""
+    data = Data(tmp_path, content)
+    data.config['metainfo'] = dict(classes=('bird', 'unknown', 'cat', 'dog'))
+    dataset = data.build()
+    metric = METRICS.build(
+        dict(type='CustomCocoMetric', ann_file=str(data.file), classwise=True)
+    )
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        left, top, width, height = BOXES[CLASSES.index('dog')]
+        sample = DetDataSample(
+            metainfo=dict(img_id=info['img_id'], ori_shape=(40, 60)),
+            pred_instances=InstanceData(
+                bboxes=torch.tensor([[left, top, left + width, top + height]]),
+                scores=torch.ones(1),
+                labels=torch.tensor([3]),
+            ),
+        )
+        metric.process({}, [sample.to_dict()])
+    found = metric.evaluate(len(dataset))
+    assert found['coco/dog_precision'] == 1.0
+    assert found['coco/cat_precision'] == found['coco/bird_precision'] == 0
+    assert np.isnan(found['coco/unknown_precision'])
+
+
 def test_errors_are_raised_in_mmdets_own_tools_too(tmp_path):
     content = coco_file()
     content['annotations'][0]['bbox'] = [20, 20, -10, -10]
@@ -258,7 +286,11 @@ def test_pixels_are_loaded_as_annotated(tmp_path, orientation):
     exif[0x0112] = orientation
     image.save(tmp_path / 'images/0.png', exif=exif)
     data.config['pipeline'] = [dict(type='LoadImageFromFile')]
-    loaded = data.build()[0]
+    dataset = data.build()
+    loaded = dataset[0]
+    # As mmdet's PipelineSwitchHook does it.
+    dataset.pipeline = Compose(data.config['pipeline'])
+    np.testing.assert_array_equal(dataset[0]['img'], loaded['img'])
     assert loaded['img_shape'] == loaded['ori_shape'] == (40, 60)
     assert np.array_equal(loaded['img'][..., ::-1], pixels)
 

@@ -1,20 +1,25 @@
 """Runs that meet NaN, and runs that are resumed, on a small model."""
 
 import copy
+import os
 import random
+import subprocess
+import sys
 import uuid
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODEL_WRAPPERS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmmamba.hooks import NonFiniteError
+from mmmamba.hooks import ChannelsLastHook, NonFiniteError
 
 pytestmark = pytest.mark.slow
 
@@ -234,6 +239,56 @@ def test_channels_last(tmp_path):
     assert average.ema_model.module.conv.weight.is_contiguous(**layout)
     for name, tensor in weights(ends[0]).items():
         assert torch.allclose(tensor, weights(ends[1])[name]), name
+
+
+def test_channels_last_in_two_processes():
+    """DDP would scramble gradients if weights were turned after it."""
+    program = Path(__file__).parents[1] / 'programs/data_parallel.py'
+    launch = ['-m', 'torch.distributed.run', '--nproc_per_node=2']
+    result = subprocess.run(
+        [sys.executable, *launch, '--standalone', program],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 1e-5
+
+
+def test_channels_last_leaves_a_wrapped_model_alone():
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    MODEL_WRAPPERS.register_module(module=Wrapper, force=True)
+    model = Wrapper(nn.Conv2d(3, 4, 3))
+    ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    assert model.module.weight.is_contiguous()
+    assert not model.module.weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+@pytest.mark.parametrize('spoilt', [0, 1, 2])
+def test_the_average_of_accumulated_steps_stays_finite(skipping, spoilt):
+    """The hook of the average runs between two steps, too."""
+    optimizer = dict(
+        optimizer=dict(type='AdamW', lr=0.1), accumulative_counts=2
+    )
+    runner = skipping(
+        train_cfg=dict(by_epoch=False, max_iters=4), optim_wrapper=optimizer
+    )
+    runner.model.spoil = {spoilt: 'input'}
+    runner.train()
+    average = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    for state in (average.ema_model, runner.model):
+        assert all(
+            t.isfinite().all()
+            for t in state.state_dict().values()
+            if t.is_floating_point()
+        )
 
 
 def test_max_in_a_row_must_be_positive(skipping):

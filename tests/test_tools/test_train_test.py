@@ -321,6 +321,14 @@ def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
         ),
         (
             [
+                'configs/det/retinanet_mobilemamba_b1.py',
+                '--cfg-options',
+                'model.backbone.init_cfg.checkpoint=none.pth',
+            ],
+            'model.backbone.init_cfg=None model.backbone.norm_eval=False',
+        ),
+        (
+            [
                 CONFIG,
                 '--cfg-options',
                 'train_dataloader.dataset.ann_file=none.json',

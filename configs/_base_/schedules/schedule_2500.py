@@ -14,12 +14,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0,
-        T_max=max_iters,
-        by_epoch=False,
-    ),
+    # Without an end: that of the training, however long it is.
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=False),
 ]
 # lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
 auto_scale_lr = dict(enable=False, base_batch_size=8)
