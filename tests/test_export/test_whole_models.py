@@ -426,7 +426,7 @@ def test_padding_of_each_image_is_refused():
 def test_logits_are_of_segmentors():
     model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
     with pytest.raises(ExportError, match='--logits is for segmentors'):
-        make_graph(model, gather_facts(model, cfg), SIZE, logits=True)
+        graph_of(model, cfg, logits=True)
 
 
 @pytest.mark.parametrize('head', [None, 'MultiTaskHead'])
