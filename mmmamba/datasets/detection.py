@@ -46,6 +46,9 @@ class CustomCoco(COCO):
         self.dataset, self.findings = right_coco(
             content, annotation_file, folder, sizes
         )
+        self._index()
+
+    def _index(self) -> None:
         self.createIndex()
         self.img_ann_map = self.imgToAnns
         self.cat_img_map = self.catToImgs
@@ -69,9 +72,7 @@ class CustomCoco(COCO):
         ]
         for annotation in self.dataset['annotations']:
             annotation['category_id'] = number_of[annotation['category_id']]
-        self.createIndex()
-        self.img_ann_map = self.imgToAnns
-        self.cat_img_map = self.catToImgs
+        self._index()
 
     def get_cat_ids(
         self,

@@ -30,13 +30,23 @@ def conv_bn(unit: ConvBN) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: If the norm's statistics are not those of training.
     """
-    weight = unit.conv.weight.detach().double()
+    return conv_and_norm(unit.conv, unit.norm)
+
+
+def conv_and_norm(conv: nn.Conv2d, bn: nn.Module) -> tuple[Tensor, Tensor]:
+    """Fold a norm into the convolution before it; as :func:`conv_bn`.
+
+    Args:
+        conv (nn.Conv2d): The convolution, with a bias or without.
+        bn (nn.Module): A batch norm, or an identity.
+    """
+    weight = conv.weight.detach().double()
     bias = weight.new_zeros(len(weight))
-    if unit.conv.bias is not None:
-        bias = unit.conv.bias.detach().double()
-    if isinstance(unit.norm, nn.Identity):
+    if conv.bias is not None:
+        bias = conv.bias.detach().double()
+    if isinstance(bn, nn.Identity):
         return weight, bias
-    scale, shift = norm(unit.norm)
+    scale, shift = norm(bn)
     return weight * scale[:, None, None, None], bias * scale + shift
 
 

@@ -107,12 +107,15 @@ def fold_norms(model: nn.Module) -> None:
             pairs = list(zip(names, names[1:]))
         for first, second in pairs:
             conv: Any = part._modules.get(first)
-            norm = part._modules.get(second)
+            norm: Any = part._modules.get(second)
             if not _folds(conv, norm):
                 continue
             if uses[conv] > uses[part]:
                 conv = copy.deepcopy(conv)
-            _fold(conv, norm)
+            weight, bias = fold.conv_and_norm(conv, norm)
+            dtype = conv.weight.dtype
+            conv.weight = nn.Parameter(weight.to(dtype))
+            conv.bias = nn.Parameter(bias.to(dtype))
             part._modules[first] = conv
             part._modules[second] = nn.Identity()
 
@@ -127,17 +130,6 @@ def _folds(conv: Any, norm: Any) -> bool:
         and type(norm).forward in (_BatchNorm.forward, SyncBatchNorm.forward)
         and norm.running_mean is not None
     )
-
-
-def _fold(conv: Any, norm: Any) -> None:
-    """Fold a norm into a convolution."""
-    weight = conv.weight
-    scale, shift = fold.norm(norm)
-    if conv.bias is not None:
-        shift = shift + scale * conv.bias.double()
-    scaled = weight.double() * scale[:, None, None, None]
-    conv.weight = nn.Parameter(scaled.to(weight.dtype))
-    conv.bias = nn.Parameter(shift.to(weight.dtype))
 
 
 class RoundedConv2d(nn.Conv2d):

@@ -64,12 +64,14 @@ def suppress(
         scores (Tensor): ``(B, N)``; those below 0 do not count.
         groups (Tensor): Class or level of each, ``(B, N)`` int64.
         cfg (dict): The config of mmcv's NMS.
-        count (int): Objects to keep at most.
+        count (int): Objects to keep at most; all if it is not positive.
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: Boxes, scores and groups of ``count``
         objects at most, the best first; behind the last one scores are -1.
     """
+    if count <= 0:
+        count = int(scores.shape[1])
     # As mmcv does it: boxes of two groups are moved far from each other.
     counted = (scores >= 0).to(boxes.dtype)
     largest = (boxes * counted[..., None]).amax((1, 2))[:, None]
@@ -101,22 +103,15 @@ _FAR = [
 
 def _keep(boxes, scores, iou_threshold, count) -> Tensor:
     counted = scores > 0
-    far = boxes.new_tensor(_FAR)
     # torch.export wants two results at least: those of the boxes far away,
     # one of which is where all candidates are that do not count.
+    far = boxes.new_tensor(_FAR)
     boxes = torch.where(counted[..., None], boxes, far[0])
+    scores = F.pad(torch.where(counted, scores, NONE), (0, 2), value=NONE)
     rows = []
     for image_boxes, image_scores in zip(boxes, scores):
-        best = nms(
-            torch.cat([image_boxes, far]),
-            F.pad(
-                torch.where(image_scores > 0, image_scores, NONE),
-                (0, 2),
-                value=NONE,
-            ),
-            iou_threshold,
-        )
-        marks = F.pad(torch.zeros_like(image_scores), (0, 2))
+        best = nms(torch.cat([image_boxes, far]), image_scores, iou_threshold)
+        marks = torch.zeros_like(image_scores)
         rows.append(marks.index_fill(0, best[:count], 1)[:-2])
     return (torch.stack(rows) > 0) & counted
 

@@ -59,8 +59,6 @@ class DenseHead(nn.Module):
                 large, scores, torch.full_like(scores, B.NONE)
             )
         count = self.cfg['max_per_img']
-        if count <= 0:  # all
-            count = int(scores.shape[1])
         return B.suppress(boxes, scores, labels, self.cfg['nms'], count)
 
     def _level(
@@ -240,7 +238,7 @@ class TwoStage(nn.Module):
             scores,
             labels,
             self.cfg['nms'],
-            self.cfg['max_per_img'] if self.cfg['max_per_img'] > 0 else number,
+            self.cfg['max_per_img'],
         )
 
     def _masks(self, feats, boxes: Tensor, labels: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def kind_of(step: dict) -> str:
 def resizing(cfg: Config) -> dict:
     """Tell how the test pipeline gives an image its size."""
     found: dict = dict(keep_ratio=True, interpolation='bilinear')
-    padded = cfg.get('default_scope') == 'mmpretrain'
+    keeps_scale = cfg.get('default_scope') == 'mmpretrain'
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize':
@@ -144,13 +144,13 @@ def resizing(cfg: Config) -> dict:
             value = step.get('pad_val', 0)
             value = value.get('img', 0) if isinstance(value, dict) else value
             found['pad_value'] = np.broadcast_to(value, 3).tolist()
-            padded |= bool(step.get('size') or step.get('size_divisor'))
+            keeps_scale |= bool(step.get('size') or step.get('size_divisor'))
         else:
             continue
         for name in ('interpolation', 'backend'):
             if name in step:
                 found[name] = step[name]
-    if not padded:  # the shape of the file is the scale
+    if not keeps_scale:  # the shape of the file is the scale
         found.pop('scale', None)
     return found
 

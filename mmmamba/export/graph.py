@@ -109,18 +109,21 @@ class Segmentor(nn.Module):
 
     def __init__(self, model: Any, labels: bool) -> None:
         super().__init__()
+        # Not at the top: mmseg may not be installed.
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
         self.model: Any = model
         self.labels = labels
+        # Most heads look at the first alone, whatever the batch.
+        head = type(model.decode_head)
+        self.takes_one_meta = head.predict is BaseDecodeHead.predict
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, H, W)`` uint8 or int32, or ``(B, classes, H, W)``."""
-        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
         model = self.model
         size = (int(x.shape[2]), int(x.shape[3]))
         metas = [dict(img_shape=size, pad_shape=size, ori_shape=size)]
-        # Most heads look at the first alone, whatever the batch.
-        if type(model.decode_head).predict is not BaseDecodeHead.predict:
+        if not self.takes_one_meta:
             metas *= int(x.shape[0])
         logits = model.decode_head.predict(
             model.extract_feat(x), metas, model.test_cfg

@@ -297,27 +297,25 @@ def run_tool(main: Callable[[], None]) -> None:
         NonFiniteError,
         argparse.ArgumentTypeError,
     ) as error:
-        print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
     except OSError as error:  # a file that cannot be read or written
         if error.filename is None:
             raise
-        print(
-            f'{Path(sys.argv[0]).name}: error: {error.filename}: '
-            f'{error.strerror}',
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _fail(f'{error.filename}: {error.strerror}')
     except RuntimeError as error:
         if not any(text in str(error) for text in LOST_PROCESS):
             raise
-        print(
-            f'{Path(sys.argv[0]).name}: error: another process of this run '
-            'has ended, and its own output says why. A training goes on from '
-            'its last checkpoint with --resume, with as many processes',
-            file=sys.stderr,
+        _fail(
+            'another process of this run has ended, and its own output says '
+            'why. A training goes on from its last checkpoint with --resume, '
+            'with as many processes'
         )
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
         sys.exit(130)  # as a shell reports it
+
+
+def _fail(message: str) -> None:
+    """End the tool with one line."""
+    print(f'{Path(sys.argv[0]).name}: error: {message}', file=sys.stderr)
+    sys.exit(1)

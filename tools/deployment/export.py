@@ -133,6 +133,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     kind = choose_format(args)
+    if kind not in ('web', 'coreml'):  # which are folders
+        output_file(str(args.out))
     batch, shape, dynamic = choose_shape(args)
     check_options(args, kind, dynamic)
     check_packages(kind, args.calibration is not None)
@@ -206,8 +208,6 @@ def choose_format(args: argparse.Namespace) -> str:
             f'the suffix of {args.out} names no format; give --format, or one '
             f'of {", ".join(by_suffix)}'
         )
-    if kind not in ('web', 'coreml'):
-        output_file(str(args.out))
     if kind == 'web' and args.out.is_file():
         raise UsageError(f'--format web writes a folder; {args.out} is a file')
     if args.out.suffix != SUFFIXES[kind] and kind != 'web':

@@ -265,9 +265,11 @@ def _find_table(source: Source) -> _Table | None:
             return _read_csv(file)
         if name == 'labelmap.txt':  # label:color_rgb:parts:actions
             lines = file.read_text('utf-8-sig', 'replace').splitlines()
-            rows = [x.split(':') for x in lines if x.strip() and x[0] != '#']
+            rows = [
+                (*x.split(':'), '') for x in lines if x.strip() and x[0] != '#'
+            ]
             return _Table(
-                {_color(x[1:2] and x[1].split(','), file): x[0] for x in rows},
+                {_color(row[1].split(','), file): row[0] for row in rows},
                 True,
             )
         if name == 'label_colors.txt':  # CamVid's: r g b name

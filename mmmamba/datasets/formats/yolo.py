@@ -231,30 +231,37 @@ def _splits(source: Source, settings: dict) -> dict[Path, str]:
     for key, split in _LISTS.items():
         entries = settings.get(key) or []
         for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, str):
-                continue
-            parts = entry.replace('\\', '/').split('/')
-            parts = [part for part in parts if part not in ('', '.', '..')]
-            tails = ['/'.join(parts[start:]) for start in range(len(parts))]
-            for number, tail in enumerate(tails):
-                images = _below(source, tail)
-                if number:
-                    images = [
-                        image
-                        for image in images
-                        if not differ(source.split_of(image), split)
-                    ]
-                if images:
-                    (moved if number else splits).update(
-                        dict.fromkeys(images, split)
-                    )
-                    break
+            if isinstance(entry, str):
+                images, whole = _entry(source, entry, split)
+                known = splits if whole else moved
+                known.update(dict.fromkeys(images, split))
     splits = {**moved, **splits}
     for file in source.with_suffix('.txt'):
         split = _LISTS.get(file.stem.removeprefix('autosplit_'), '')
         if split:
             splits.update(dict.fromkeys(_listed(source, file), split))
     return splits
+
+
+def _entry(source: Source, entry: str, split: str) -> tuple[list[Path], bool]:
+    """The images of a path in data.yaml, and whether all of it was found.
+
+    Of a path of another machine the end is; it names none that are in the
+    folder of another split.
+    """
+    parts = entry.replace('\\', '/').split('/')
+    parts = [part for part in parts if part not in ('', '.', '..')]
+    for start in range(len(parts)):
+        images = _below(source, '/'.join(parts[start:]))
+        if start:
+            images = [
+                image
+                for image in images
+                if not differ(source.split_of(image), split)
+            ]
+        if images:
+            return images, not start
+    return [], False
 
 
 def _below(source: Source, tail: str) -> list[Path]:
