@@ -4,9 +4,11 @@
 // A warp runs until its lanes meet in a shuffle, a block until its warps meet
 // at a barrier. Lanes or warps that meet elsewhere, or do not come, abort the
 // block: on a device that would be undefined. Warps run one after the other
-// from barrier to barrier, so that a missing barrier gives wrong results.
+// from barrier to barrier, in another order each time, so that a missing
+// barrier gives wrong results. Shared memory is full of NaNs at first.
 #pragma once
 
+#include <link.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <vector>
 
@@ -22,7 +25,9 @@
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
-#define __shared__ static
+// All fibers are of one thread. What is shared is all that is thread_local
+// here, and so lies together.
+#define __shared__ static thread_local
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -89,6 +94,26 @@ inline Waiting run_warp(Thread* lanes) {
   return lanes[0].waiting;
 }
 
+// Fill shared memory with NaNs of any type.
+static void forget_shared() {
+  const auto fill = [](dl_phdr_info* library, size_t, void* address) {
+    const auto here = reinterpret_cast<ElfW(Addr)>(address);
+    bool ours = false;
+    size_t bytes = 0;
+    for (int i = 0; i < library->dlpi_phnum; ++i) {
+      const auto& segment = library->dlpi_phdr[i];
+      if (segment.p_type == PT_TLS) bytes = segment.p_memsz;
+      const auto offset = here - library->dlpi_addr - segment.p_vaddr;
+      ours |= segment.p_type == PT_LOAD && offset < segment.p_memsz;
+    }
+    if (ours && library->dlpi_tls_data)
+      std::memset(library->dlpi_tls_data, 0xff, bytes);
+    return int(ours);
+  };
+  // By anything that lies in this library and in no other.
+  dl_iterate_phdr(fill, reinterpret_cast<void*>(&forget_shared));
+}
+
 inline void run_block() {
   const int count = block_size.x * block_size.y * block_size.z;
   if (count % kWarp || count > 1024 || count == 0)
@@ -107,14 +132,19 @@ inline void run_block() {
     thread.context.uc_link = nullptr;
     makecontext(&thread.context, thread_main, 0);
   }
+  forget_shared();
+  std::vector<int> order;  // the first threads of the warps
+  for (int first = 0; first < count; first += kWarp) order.push_back(first);
+  std::minstd_rand random;
   for (bool done = false; !done;) {
+    std::shuffle(order.begin(), order.end(), random);
     Waiting all = Waiting::kNothing;
-    for (int first = 0; first < count; first += kWarp) {
+    for (const int first : order) {
       Waiting warp;
       do {
         warp = run_warp(&threads[first]);
       } while (warp == Waiting::kShuffle);
-      if (first > 0 && warp != all)
+      if (first != order[0] && warp != all)
         throw std::runtime_error("the warps of a block diverge");
       all = warp;
     }
