@@ -9,7 +9,8 @@ those for several versions of PyTorch lie side by side in one wheel
 The switches are those of mmcv: ``MMMAMBA_WITH_OPS=0`` builds nothing,
 ``FORCE_CUDA=1`` builds the CUDA ops where no GPU is seen, and torch reads
 ``MAX_JOBS`` and ``TORCH_CUDA_ARCH_LIST``. Without a compiler, or if a build
-fails, the install goes on without that library, which mmmamba can do without.
+fails, the install goes on without that library, which mmmamba can do without,
+or without CUDA. ``MMMAMBA_WITH_OPS=1`` makes that an error.
 """
 
 import os
@@ -33,20 +34,42 @@ except ImportError:
 
 CSRC = 'mmmamba/ops/csrc'
 HEADERS = glob(f'{CSRC}/**/*.h*', recursive=True)
+CUDA_HEADERS = glob(f'{CSRC}/**/*.cuh', recursive=True)
 # No debug information, which would be most of a library.
 FLAGS = ['-O3', '-g0']
 # Of what is free of torch; nothing of it is for other libraries.
 FREE_FLAGS = [*FLAGS, '-std=c++17', '-fvisibility=hidden']
+CUDA_LIBRARIES = ['cudart', 'c10_cuda', 'torch_cuda']
 SLOWER = ', with the slower ops in PyTorch'
 
 
 def without(library: str, reason: str, rest: str = '') -> None:
-    """Say that a library is not built, and why."""
+    """Say that a library is not built, and why; an error if it had to be."""
+    if os.getenv('MMMAMBA_WITH_OPS') == '1':
+        sys.exit(
+            f'mmmamba cannot be installed with {library}: {reason}. Unset '
+            'MMMAMBA_WITH_OPS=1 to install it without.'
+        )
     warnings.warn(
         f'mmmamba is installed without {library}: {reason}. It works all the '
         f'same{rest}.',
         stacklevel=2,
     )
+
+
+def has_cuda(extension: Extension) -> bool:
+    """Whether nvcc compiles a part of it."""
+    return any(source.endswith('.cu') for source in extension.sources)
+
+
+def leave_cuda_out(extension: Extension) -> None:
+    """Make of torch's CUDAExtension a CppExtension."""
+    for names in (extension.sources, extension.libraries):
+        names[:] = [
+            name
+            for name in names
+            if not name.endswith('.cu') and name not in CUDA_LIBRARIES
+        ]
 
 
 class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
@@ -67,12 +90,25 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
             kernels = self.compile_kernels()
             for extension in self.extensions:
                 extension.extra_objects += kernels
-            super().build_extensions()
+            self.build_with_or_without_cuda()
         except Exception as error:  # no compiler, for example
             without('its compiled ops', f'the build failed ({error})', SLOWER)
             self.failed = self.extensions
         # Nothing of these to copy into an editable install.
         self.extensions = [e for e in self.extensions if e not in self.failed]
+
+    def build_with_or_without_cuda(self) -> None:
+        """Build the libraries; nvcc may not suit PyTorch or the compiler."""
+        try:
+            super().build_extensions()
+        except Exception as error:
+            with_cuda = [e for e in self.extensions if has_cuda(e)]
+            if not with_cuda:
+                raise
+            without('its CUDA ops', f'their build failed ({error})', SLOWER)
+            for extension in with_cuda:
+                leave_cuda_out(extension)
+            super().build_extensions()
 
     def build_extension(self, extension: Extension) -> None:
         """Build a library, or say that it is not built."""
@@ -82,6 +118,8 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
         try:
             super().build_extension(extension)
         except Exception as error:
+            if has_cuda(extension):
+                raise
             rest = SLOWER if '_torch' in extension.name else ''
             without(extension.name, f'the build failed ({error})', rest)
             self.failed.append(extension)
@@ -134,19 +172,22 @@ def pytorch_ops() -> list[Extension]:
         options['cxx'].append('-fopenmp')
     kind = cpp_extension.CppExtension
     if torch.cuda.is_available() or os.getenv('FORCE_CUDA', '0') == '1':
-        if cpp_extension.CUDA_HOME is not None:
+        if torch.version.cuda is None:
+            without('its CUDA ops', 'this PyTorch is without CUDA', SLOWER)
+        elif cpp_extension.CUDA_HOME is None:
+            without(
+                'its CUDA ops',
+                'no CUDA toolkit (nvcc) was found, so set CUDA_HOME to where '
+                'it is',
+                SLOWER,
+            )
+        else:
             kind = cpp_extension.CUDAExtension
             sources += glob(f'{CSRC}/pytorch/cuda/*.cu')
-        else:
-            warnings.warn(
-                'mmmamba is installed without its CUDA ops: no CUDA toolkit '
-                '(nvcc) was found. Set CUDA_HOME to where it is.',
-                stacklevel=1,
-            )
     extension = kind(
         'mmmamba._torch{}_{}_ops'.format(*version),
         sorted(sources),
-        depends=HEADERS,
+        depends=HEADERS + CUDA_HEADERS,
         extra_compile_args=options,
     )
     if 'torch_python' in extension.libraries:

@@ -137,6 +137,8 @@ def test_two_at_once(device, network):
 
         def run(i: int) -> None:
             stream = torch.cuda.Stream() if device.type == 'cuda' else None
+            if stream:
+                stream.wait_stream(torch.cuda.current_stream())
             with torch.no_grad(), torch.cuda.stream(stream):
                 for _ in range(10):
                     found[i] = model(images[i])
@@ -162,6 +164,7 @@ def test_cuda_graph(device, network):
         outs = model(second.clone())
     else:
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 model(first)

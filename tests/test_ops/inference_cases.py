@@ -41,8 +41,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 def slice_of_wider(x: Tensor) -> Tensor:
     """As some of the channels of a wider map."""
-    wide = torch.full((*x.shape[:-1], x.shape[-1] + 5), torch.nan)
-    wide = wide.to(x.dtype)
+    wide = x.new_full((*x.shape[:-1], x.shape[-1] + 5), torch.nan)
     wide[..., 2 : 2 + x.shape[-1]] = x
     return wide[..., 2 : 2 + x.shape[-1]]
 
@@ -252,7 +251,7 @@ def case(name: str, size=(2, 5, 7), channels: int = 37) -> tuple:
         split = [channels, channels - 1, 5]
         return ops.mixer_conv, mixer_case(size, split, 3)[0], ()
     if name == 'stem_conv':
-        return stem, stem_case(size, channels, channels)[0], ()
+        return stem, stem_case(size, *3 * [channels])[0], ()
     return ops.scan_gate, scan_gate_case(size, channels)[0], (1e-5,)
 
 

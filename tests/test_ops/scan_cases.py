@@ -143,8 +143,8 @@ def rows_apart(t: Tensor) -> Tensor:
     """As a part of more rows and positions."""
     if t.dim() < 2:
         return strided(t)
-    padded = torch.full((*t.shape[:-2], t.shape[-2] + 3, t.shape[-1] + 5), 9.0)
-    part = padded.to(t.dtype)[..., 1 : t.shape[-2] + 1, 2 : t.shape[-1] + 2]
+    padded = t.new_full((*t.shape[:-2], t.shape[-2] + 3, t.shape[-1] + 5), 9)
+    part = padded[..., 1 : t.shape[-2] + 1, 2 : t.shape[-1] + 2]
     return part.copy_(t)
 
 

@@ -16,6 +16,7 @@ import torch
 from test_ops.support import (
     ROOT,
     copy_ops,
+    find_compiler,
     library,
     library_name,
     run_program,
@@ -200,8 +201,8 @@ def test_available_backends():
 # ---------------------------------------------------------------------------
 
 
-def build(folder: Path, **env) -> str:
-    """Run setup.py on a copy of the sources; return what it says."""
+def build(folder: Path, **env) -> subprocess.CompletedProcess:
+    """Run setup.py on a copy of the sources."""
     shutil.copytree(
         ROOT / 'mmmamba' / 'ops',
         folder / 'mmmamba' / 'ops',
@@ -210,40 +211,103 @@ def build(folder: Path, **env) -> str:
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, folder)
     shutil.copy(ROOT / 'mmmamba' / 'version.py', folder / 'mmmamba')
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, 'setup.py', 'build_ext', '--inplace'],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=120,
         cwd=folder,
         env={**os.environ, 'FORCE_CUDA': '0', **env},
     )
-    output = result.stdout + result.stderr
-    assert result.returncode == 0, output[-1000:]
-    assert not list(folder.rglob('*.so'))
-    return output
+
+
+def libraries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob('*.so'))
+
+
+def script(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True)
+    path.write_text(f'#!/bin/sh\n{text}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def quick_compiler(tmp_path) -> dict[str, str]:
+    """The compiler, which makes empty files of sources."""
+    compiler = script(
+        tmp_path / 'bin/g++',
+        'for word; do [ "$last" = -o ] && exec touch "$word"; last=$word; '
+        f'done; exec {" ".join(find_compiler())} "$@"',
+    )
+    return {'CC': compiler, 'CXX': compiler}
+
+
+@pytest.fixture
+def no_compiler(tmp_path) -> dict[str, str]:
+    nothing = tmp_path / 'bin'
+    nothing.mkdir()
+    return {
+        'PATH': str(nothing),
+        'CC': str(nothing / 'cc'),
+        'CXX': str(nothing / 'c++'),
+    }
 
 
 @pytest.mark.slow
 def test_build_without_ops(tmp_path):
-    output = build(tmp_path, MMMAMBA_WITH_OPS='0')
-    assert 'without its compiled ops' not in output
+    result = build(tmp_path, MMMAMBA_WITH_OPS='0')
+    assert result.returncode == 0, result.stdout
+    assert 'without its compiled ops' not in result.stdout
+    assert not libraries(tmp_path)
 
 
 @pytest.mark.compiler
 @pytest.mark.slow
-def test_build_without_compiler(tmp_path):
+def test_build_without_compiler(tmp_path, no_compiler):
     """One plain warning, no traceback."""
-    nothing = tmp_path / 'bin'
-    nothing.mkdir()
-    output = build(
-        tmp_path,
-        MMMAMBA_WITH_OPS='1',
-        PATH=str(nothing),
-        CC=str(nothing / 'cc'),
-        CXX=str(nothing / 'c++'),
-    )
+    result = build(tmp_path, MMMAMBA_WITH_OPS='', **no_compiler)
+    output = result.stdout
+    assert result.returncode == 0, output
     said = 'mmmamba is installed without its compiled ops: the build failed'
     assert output.count(said) == 1
     assert 'It works all the same' in output
     assert 'Traceback' not in output
+    assert not libraries(tmp_path)
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+def test_build_that_must_not_fail(tmp_path, no_compiler):
+    result = build(tmp_path, MMMAMBA_WITH_OPS='1', **no_compiler)
+    assert result.returncode != 0
+    said = (
+        'mmmamba cannot be installed with its compiled ops: the build failed'
+    )
+    assert said in result.stdout
+    assert 'Traceback' not in result.stdout
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+@pytest.mark.parametrize('must', [False, True])
+def test_build_with_another_nvcc(must, tmp_path, quick_compiler):
+    """The CPU's ops are built all the same, unless CUDA's have to be."""
+    if torch.version.cuda is None:
+        pytest.skip('PyTorch without CUDA')
+    script(tmp_path / 'cuda/bin/nvcc', 'echo release 9.0, V9.0.0')
+    result = build(
+        tmp_path,
+        MMMAMBA_WITH_OPS='1' if must else '',
+        FORCE_CUDA='1',
+        CUDA_HOME=str(tmp_path / 'cuda'),
+        **quick_compiler,
+    )
+    output = result.stdout
+    words = 'cannot be installed with' if must else 'is installed without'
+    assert f'mmmamba {words} its CUDA ops: their build failed' in output
+    assert (result.returncode != 0) == must, output
+    major, minor = torch.__version__.split('.')[:2]
+    built = f'_torch{major}_{minor}_ops.so' in libraries(tmp_path)
+    assert built != must

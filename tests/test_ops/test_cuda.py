@@ -14,11 +14,15 @@ from test_ops.inference_cases import (
     LAYOUTS,
     arguments,
     case,
+    conv_inputs,
+    conv_reference,
     linear_inputs,
     linear_reference,
+    mixer_case,
     stem,
     stem_case,
 )
+from test_ops.scan_cases import LAYOUTS as SCAN_LAYOUTS
 from test_ops.scan_cases import bidirectional_inputs, selective_inputs
 from test_ops.support import mapped, opcheck
 
@@ -75,7 +79,7 @@ def run(scan, inputs: dict) -> list:
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
-@pytest.mark.parametrize('length', [2, 9, 33, 1023, 4097, 9000])
+@pytest.mark.parametrize('length', [2, 9, 33, 36, 260, 1023, 4097, 9000])
 @pytest.mark.parametrize('name', SCANS)
 def test_equals_the_cpu(name, length, dtype):
     scan, make_inputs = SCANS[name]
@@ -101,6 +105,18 @@ def test_same_bits_twice(name):
     inputs = on_gpu(make_inputs())
     for first, second in zip(run(scan, inputs), run(scan, inputs)):
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize('layout', SCAN_LAYOUTS)
+@pytest.mark.parametrize('name', SCANS)
+def test_scan_layout(name, layout):
+    scan, make_inputs = SCANS[name]
+    inputs = on_gpu(make_inputs())
+    laid_out = {
+        k: layout(v.detach()).requires_grad_() for k, v in inputs.items()
+    }
+    for found, expected in zip(run(scan, laid_out), run(scan, inputs)):
+        assert relative_error(found, expected.double()) <= 1e-6
 
 
 @pytest.mark.parametrize('name', SCANS)
@@ -153,11 +169,11 @@ def inference_case(name: str, size, channels: int) -> tuple:
 
 
 def to_gpu(values, dtype: torch.dtype, layout=torch.clone) -> list:
-    """Maps in a layout."""
+    """Maps in a layout, which a copy to the GPU may not keep."""
     return [
         t
         if not isinstance(t, torch.Tensor)
-        else (layout(t) if t.dim() > 2 else t).to('cuda', dtype)
+        else (layout if t.dim() > 2 else torch.clone)(t.to('cuda', dtype))
         for t in values
     ]
 
@@ -187,6 +203,17 @@ def test_inference_layout(name, layout):
     expected = function(*to_gpu(inputs, torch.float32), *others)
     found = function(*to_gpu(inputs, torch.float32, layout), *others)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('kernel', [1, 5, 7])
+@torch.no_grad()
+def test_other_kernels(kernel):
+    inputs = conv_inputs((32, 5, 7), 36, kernel)
+    found = ops.depthwise_conv(*to_gpu(inputs, torch.float32))
+    assert relative_error(found.cpu(), conv_reference(*inputs)) <= 1e-5
+    inputs, expected = mixer_case((32, 5, 7), [36, 20, 5], kernel)
+    found = ops.mixer_conv(*to_gpu(inputs, torch.float32))
+    assert relative_error(found.cpu(), expected) <= 1e-5
 
 
 @pytest.mark.parametrize('name', [n for n in INFERENCE_OPS if n != 'linear'])
@@ -358,6 +385,21 @@ def test_padded_channels(channels):
     inputs, expected = stem_case((2, 40, 35), *channels)
     found = stem(*to_gpu(inputs, torch.float32))
     assert relative_error(found.cpu(), expected) <= 1e-5
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE)
+@torch.no_grad()
+def test_stem_where_nans_were(dtype):
+    """PyTorch hands cuDNN its output as a summand, times 0."""
+    inputs, _ = stem_case((16, 128, 96), 24, 32, 40, 48)
+    inputs = to_gpu(inputs, dtype)
+    expected = stem(*(t.double().cpu() for t in inputs))
+    # Memory of both kinds that PyTorch keeps: of a megabyte at most, and more.
+    sizes = [2**24] + 64 * [2**17]
+    nans = [torch.full((n,), torch.nan, device='cuda') for n in sizes]
+    del nans
+    found = stem(*inputs).cpu()
+    assert relative_error(found, expected) <= 5 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize(

@@ -272,34 +272,52 @@ def time_backward(args, scan: Scan, *names: str) -> dict[str, float]:
     return time_all(contenders, args.rounds, args.threads)
 
 
+def rows_that_fit(
+    measure: Callable[..., list[dict]], items: list[tuple], title: str
+) -> list[dict]:
+    """The rows of each item, but of those that a GPU has no memory for."""
+    rows = []
+    for item in track(items, title):
+        try:
+            rows += measure(*item)
+        except torch.cuda.OutOfMemoryError:
+            print(f'{item[0]} does not run: no memory is left')
+        if torch.cuda.is_available():  # what the contenders left
+            torch.cuda.empty_cache()
+    return rows
+
+
 def measure_shapes(args: argparse.Namespace) -> list[dict]:
     """Every scan of every arch: each method, forward and backward."""
     layers = [row for shape in SHAPES for row in scan_layers(*shape)]
-    rows = []
-    for name, *sizes in track(layers, 'shapes'):
-        scan = make_scan(args, *sizes)
-        ahead = time_forward(
-            args, scan, 'fused', 'composed', 'torch', 'softplus_and_exp'
-        )
-        back = time_backward(args, scan, 'fused', 'composed', 'torch')
-        rows.append(
-            {
-                'layer': name,
-                'D': sizes[0],
-                'L': sizes[1],
-                'fused ms': milliseconds(ahead['fused']),
-                'composed': times(ahead['composed'], ahead['fused']),
-                'PyTorch': times(ahead['torch'], ahead['fused']),
-                'fused / softplus+exp': times(
-                    ahead['fused'], ahead['softplus_and_exp']
-                ),
-                'backward ms': milliseconds(back['fused']),
-                'backward / forward': times(back['fused'], ahead['fused']),
-                'composed backward': times(back['composed'], back['fused']),
-                'PyTorch backward': times(back['torch'], back['fused']),
-            }
-        )
-    return rows
+    return rows_that_fit(partial(measure_shape, args), layers, 'shapes')
+
+
+def measure_shape(
+    args: argparse.Namespace, name: str, channels: int, length: int, rank: int
+) -> list[dict]:
+    """The row of a scan."""
+    scan = make_scan(args, channels, length, rank)
+    ahead = time_forward(
+        args, scan, 'fused', 'composed', 'torch', 'softplus_and_exp'
+    )
+    back = time_backward(args, scan, 'fused', 'composed', 'torch')
+    row = {
+        'layer': name,
+        'D': channels,
+        'L': length,
+        'fused ms': milliseconds(ahead['fused']),
+        'composed': times(ahead['composed'], ahead['fused']),
+        'PyTorch': times(ahead['torch'], ahead['fused']),
+        'fused / softplus+exp': times(
+            ahead['fused'], ahead['softplus_and_exp']
+        ),
+        'backward ms': milliseconds(back['fused']),
+        'backward / forward': times(back['fused'], ahead['fused']),
+        'composed backward': times(back['composed'], back['fused']),
+        'PyTorch backward': times(back['torch'], back['fused']),
+    }
+    return [row]
 
 
 def measure_targets(args: argparse.Namespace) -> list[dict]:
@@ -490,36 +508,43 @@ def without_compiled_ops():
         yield
 
 
-@torch.no_grad()
 def measure_deployed(args: argparse.Namespace) -> list[dict]:
     """Each op for inference of deployed backbones, against PyTorch's."""
+    measure = partial(measure_deployed_network, args)
+    return rows_that_fit(measure, list(DEPLOYED), 'deployed')
+
+
+@torch.no_grad()
+def measure_deployed_network(
+    args: argparse.Namespace, arch: str, size: int
+) -> list[dict]:
+    """The rows of a network."""
     rows = []
-    for arch, size in track(DEPLOYED, 'deployed'):
-        for (name, *shapes), (count, call) in record_calls(
-            arch, size, args
-        ).items():
-            inputs = tensors_in((*call.args, *call.keywords.values()))
-            data = sum(t.nbytes for t in [*inputs, call()])
+    for (name, *shapes), (count, call) in record_calls(
+        arch, size, args
+    ).items():
+        inputs = tensors_in((*call.args, *call.keywords.values()))
+        data = sum(t.nbytes for t in [*inputs, call()])
 
-            def in_pytorch(call: Callable = call) -> Tensor:
-                with without_compiled_ops():
-                    return call()
+        def in_pytorch(call: Callable = call) -> Tensor:
+            with without_compiled_ops():
+                return call()
 
-            contenders = dict(compiled=call, pytorch=in_pytorch)
-            if args.device != 'cpu':
-                contenders = {k: capture(f) for k, f in contenders.items()}
-            seconds = time_all(contenders, args.rounds, args.threads)
-            rows.append(
-                {
-                    'network': f'{arch.upper()} {size}',
-                    'op': name,
-                    'input': ' '.join(map(str, shapes[0])),
-                    'calls': count,
-                    'ms': milliseconds(seconds['compiled']),
-                    'PyTorch': times(seconds['pytorch'], seconds['compiled']),
-                    'GB/s': f'{data / seconds["compiled"] / 1e9:.0f}',
-                }
-            )
+        contenders = dict(compiled=call, pytorch=in_pytorch)
+        if args.device != 'cpu':
+            contenders = {k: capture(f) for k, f in contenders.items()}
+        seconds = time_all(contenders, args.rounds, args.threads)
+        rows.append(
+            {
+                'network': f'{arch.upper()} {size}',
+                'op': name,
+                'input': ' '.join(map(str, shapes[0])),
+                'calls': count,
+                'ms': milliseconds(seconds['compiled']),
+                'PyTorch': times(seconds['pytorch'], seconds['compiled']),
+                'GB/s': f'{data / seconds["compiled"] / 1e9:.0f}',
+            }
+        )
     return rows
 
 
@@ -602,6 +627,9 @@ def main() -> None:
             tables[name] = measures[name](args)
         except torch.cuda.OutOfMemoryError:
             print(f'{name} does not run: no memory is left')
+            continue
+        if not tables[name]:
+            del tables[name]
             continue
         report(measures[name].__doc__, tables[name])
         if args.csv:  # what there is so far, should the next one fail

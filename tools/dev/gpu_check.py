@@ -32,8 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools/analysis_tools'
 PEER = 'timm:efficientvit'
 #: Tests that a sanitizer, some hundred times slower, has time for.
-SHORT = '33 or 9- or 1023 or 4097 or inference_layout or 37-dtype1'
-#: A build that fails leaves the ops in PyTorch, which are not meant here.
+SHORT = (
+    '33 or 36- or 9- or 260 or 1023 or 4097 or 37-dtype1 or kernels or '
+    '(layout and (wider or apart)) or (scan_gate and 272-dtype2) or switches'
+)
+#: Without the ops that are meant, mmmamba takes those in PyTorch.
 HAS_OPS = (
     'from mmmamba.ops import available_backends as found; '
     'assert found()[{!r}], "the build gave no such ops"'
@@ -141,12 +144,19 @@ def cuda_steps(out: Path) -> list[Step]:
             python('setup.py', 'build_ext', '--inplace', '--force'),
             15,
             environment=dict(
-                FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST=architectures
+                MMMAMBA_WITH_OPS='1',
+                FORCE_CUDA='1',
+                TORCH_CUDA_ARCH_LIST=architectures,
             ),
+            # What an earlier build left may be of other sources.
+            needed=True,
         ),
         Step('built', python('-c', HAS_OPS.format('cuda')), 1, needed=True),
         pytest_step(out, 'ops', 'tests/test_ops/test_cuda.py'),
-        pytest_step(out, 'network', 'tests/test_device', '-k', 'cuda'),
+        pytest_step(
+            *(out, 'network', 'tests/test_device/test_network.py', '-k'),
+            'cuda',
+        ),
         csv_step(
             *(out, 'scan', 'benchmark_op.py', '--device', 'cuda'),
             *('--batch-size', '64', '--tables', 'targets', 'memory', 'shapes'),
@@ -198,10 +208,18 @@ def cpu_steps(out: Path) -> list[Step]:
     """The same on the CPU, in small: the kernels are emulated."""
     emulated = 'tests/test_ops/test_cuda_kernel.py'
     return [
-        Step('build', python('setup.py', 'build_ext', '--inplace'), 15),
+        Step(
+            'build',
+            python('setup.py', 'build_ext', '--inplace'),
+            15,
+            environment=dict(MMMAMBA_WITH_OPS='1'),
+            needed=True,
+        ),
         Step('built', python('-c', HAS_OPS.format('cpp-cpu')), 1, needed=True),
         pytest_step(out, 'ops', emulated, '-k', 'nan or layout'),
-        pytest_step(out, 'network', 'tests/test_device', '-k', 'cpu'),
+        pytest_step(
+            *(out, 'network', 'tests/test_device/test_network.py', '-k', 'cpu')
+        ),
         csv_step(
             *(out, 'scan', 'benchmark_op.py', '--rounds', '2'),
             *('--tables', 'targets', 'memory'),
@@ -254,8 +272,9 @@ def csv_step(out: Path, name: str, tool: str, *arguments: str) -> Step:
 def sanitizer_step(out: Path, tool: str) -> Step:
     """Short tests under one of compute-sanitizer's tools.
 
-    They have all kernels: scans of one team, of several that share memory
-    (more than 128 positions), and in chunks (more than 2048).
+    They have each kind of kernel: scans of one team, of several that share
+    memory (more than 128 positions), in chunks (more than 2048), and of
+    positions read by fours (lengths that are multiples of 4).
     """
     step = pytest_step(out, tool, 'tests/test_ops/test_cuda.py', '-k', SHORT)
     from torch.utils.cpp_extension import CUDA_HOME  # warns without a GPU

@@ -108,6 +108,9 @@ bool in_one_pass(const Matrices& m, bool relu) {
              C = layout_of(summand, type), D = layout_of(m.y, type);
   Preference preference(cublasLtMatmulPreferenceCreate);
   preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
+  // Parts of a sum stay in float32, in which float16 does not overflow.
+  preference.set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                 CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
                  alignment(m.weight));
   preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(m.x));

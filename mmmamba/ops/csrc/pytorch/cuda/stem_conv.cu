@@ -65,6 +65,19 @@ bool is_one_call(const Tensor& maps, const Tensor& kernel, const Tensor& bias) {
                                          {}) == at::native::ConvBackend::Cudnn;
 }
 
+// Undefined if cuDNN has no engine for it on this GPU.
+Tensor in_one_call(const Tensor& maps, const Tensor& kernel,
+                   const Tensor& bias) {
+  try {
+    return at::cudnn_convolution_relu(maps, kernel, bias, {2, 2}, {1, 1},
+                                      {1, 1}, 1);
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const c10::Error&) {
+    return {};
+  }
+}
+
 // (B, H, W, C) to (B, H', W', C').
 Tensor conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
             bool relu) {
@@ -72,10 +85,9 @@ Tensor conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
                kernel = weight.permute({3, 2, 0, 1})
                             .contiguous(at::MemoryFormat::ChannelsLast);
   Tensor y;
-  if (relu && is_one_call(maps, kernel, bias)) {
-    y = at::cudnn_convolution_relu(maps, kernel, bias, {2, 2}, {1, 1}, {1, 1},
-                                   1);
-  } else {
+  if (relu && is_one_call(maps, kernel, bias))
+    y = in_one_call(maps, kernel, bias);
+  if (!y.defined()) {
     y = at::conv2d(maps, kernel, bias, 2, 1);
     if (relu) y.relu_();
   }
