@@ -81,7 +81,7 @@ def main() -> None:
         check_datasets(cfg, ('train', 'val'))
 
     prepare_cpu(cfg)
-    add_heartbeat(cfg)
+    add_hooks(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     build(cfg).train()
@@ -189,9 +189,16 @@ def check_pretrained(cfg: Config) -> None:
             raise UsageError(str(error)) from None
 
 
-def add_heartbeat(cfg: Config) -> None:
-    """Let the machines of a run watch each other, unless it is None."""
-    hooks = {'heartbeat': {}, **(cfg.get('default_hooks') or {})}
+def add_hooks(cfg: Config) -> None:
+    """Let the machines of a run watch each other, and epochs be noted.
+
+    A config turns a hook off by None.
+    """
+    hooks = {
+        'heartbeat': {},
+        'epoch_length': {'type': 'EpochLengthHook'},
+        **(cfg.get('default_hooks') or {}),
+    }
     heartbeat = hooks.pop('heartbeat')
     if heartbeat is not None:
         hooks['heartbeat'] = {'type': 'HeartbeatHook', **heartbeat}

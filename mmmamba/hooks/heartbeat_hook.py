@@ -148,7 +148,6 @@ class HeartbeatHook(Hook):
             who = f'the process of rank {", ".join(map(str, lost))}'
         runner.logger.error(
             f'{who} has not been heard of for {self.limit} seconds. A '
-            'training goes on from its last checkpoint with --resume, with '
-            'as many processes'
+            'training goes on from its last checkpoint with --resume'
         )
         os._exit(1)  # the main thread waits in a collective

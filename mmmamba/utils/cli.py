@@ -307,8 +307,7 @@ def run_tool(main: Callable[[], None]) -> None:
             raise
         _fail(
             'another process of this run has ended, and its own output says '
-            'why. A training goes on from its last checkpoint with --resume, '
-            'with as many processes'
+            'why. A training goes on from its last checkpoint with --resume'
         )
     except KeyboardInterrupt:
         print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)

@@ -341,6 +341,66 @@ def test_another_number_of_processes(tmp_path):
     assert 'states of 2 processes cannot be resumed in 1' in log
 
 
+def rates_by_epoch(work_dir) -> dict[str, float]:
+    """The learning rate at the end of each epoch."""
+    return {
+        file.stem: torch.load(file, weights_only=False)['optimizer'][
+            'param_groups'
+        ][0]['lr']
+        for file in Path(work_dir).glob('epoch_*.pth')
+    }
+
+
+IN_EPOCHS = dict(by_epoch=True, convert_to_iter_based=True)
+SCHEDULES = dict(
+    cosine=[dict(type='CosineAnnealingLR', T_max=4, end=4, **IN_EPOCHS)],
+    # The warm-up is over after two iterations, however long an epoch is.
+    warm_up_and_steps=[
+        dict(type='LinearLR', start_factor=0.1, end=2, by_epoch=False),
+        dict(type='MultiStepLR', milestones=[1, 3], **IN_EPOCHS),
+    ],
+    later=[dict(type='CosineAnnealingLR', T_max=3, begin=1, **IN_EPOCHS)],
+    one_cycle=[
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=4, **IN_EPOCHS)
+    ],
+    by_epoch=[dict(type='MultiStepLR', milestones=[1, 3])],
+)
+
+
+@pytest.mark.parametrize('batches', [(4, 2), (2, 4), (4, 7)])
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_epochs_of_another_length(tmp_path, schedule, batches):
+    """Learning rates are those of a run with such epochs all along."""
+
+    def run(name, batch, **settings):
+        runner = make_runner(
+            tmp_path / name,
+            dict(type='EpochLengthHook'),
+            4,
+            param_scheduler=copy.deepcopy(SCHEDULES[schedule]),
+            **settings,
+        )
+        runner._train_dataloader['batch_size'] = batch
+        runner.train()
+        return rates_by_epoch(tmp_path / name)
+
+    before, now = batches
+    run('before', before)
+    whole = run('whole', now)
+    resumed = run(
+        *('resumed', now),
+        load_from=str(tmp_path / 'before/epoch_2.pth'),
+        resume=True,
+    )
+    assert resumed.keys() == {'epoch_3', 'epoch_4'}
+    for epoch, rate in resumed.items():
+        assert rate == pytest.approx(whole[epoch], rel=1e-6, abs=1e-12), epoch
+    log = next((tmp_path / 'resumed').glob('*/*.log')).read_text()
+    lengths = [-(-16 // batch) for batch in batches]
+    said = 'An epoch had {} iterations and has {} now'.format(*lengths)
+    assert said in log
+
+
 def test_workers_draw_new_numbers_each_epoch(tmp_path):
     runner = make_runner(tmp_path, dict(type='RandomStateHook'), workers=2)
     loader = runner.build_dataloader(runner._train_dataloader, seed=0)

@@ -275,8 +275,9 @@ def test_two_nodes_of_which_one_dies(folder):
     output = finish(launch(*arguments, *more, port=1))
     assert f'work/epoch_{done}.pth' in output
     # Eight images, one process of two images: four iterations.
+    assert 'An epoch had 2 iterations and has 4 now' in output
     resumed = [x['iter'] for x in train_log(folder / 'work') if 'loss' in x]
-    assert len(resumed) == 4
+    assert resumed == [4 * done + i for i in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize(
