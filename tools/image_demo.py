@@ -22,6 +22,7 @@ from mmmamba.utils.cli import (
     deploy_dtype,
     load_config,
     run_tool,
+    torch_device,
 )
 from mmmamba.utils.pictures import (
     PictureError,
@@ -70,20 +71,22 @@ def parse_args() -> argparse.Namespace:
     add_max_size(parser)
     parser.add_argument(
         '--device',
+        type=torch_device,
         default='cuda:0' if torch.cuda.is_available() else 'cpu',
         help='default: the first GPU if there is one',
     )
     add_deploy_options(parser, 'drawings')
     add_cfg_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 <= args.opacity <= 1:
+        parser.error('--opacity lies between 0 and 1')
+    return args
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     check_checkpoint(args.checkpoint)
-    if args.device.startswith('cuda') and not torch.cuda.is_available():
-        raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     images, video = find_input(args.image)
     targets = [args.out_dir / name for name in names_of_drawings(images)]
     if video is not None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
@@ -209,6 +210,51 @@ def find_config(name: str) -> str:
         f'there is no config {name}; those of mmmamba lie in configs/det, '
         'configs/seg, configs/cls and configs/demo'
     )
+
+
+def positive_int(text: str) -> int:
+    """Take a number of 1 or more, as ``type`` of an option.
+
+    Args:
+        text (str): What was given.
+
+    Returns:
+        int: The number.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none, or less than 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} is no number of at least 1')
+    return int(text)
+
+
+def torch_device(name: str) -> str:
+    """Take a device of PyTorch, as ``type`` of an option.
+
+    Args:
+        name (str): Such as ``cpu`` or ``cuda:0``.
+
+    Returns:
+        str: The same.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none, or not here.
+    """
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f'{name} is no device of PyTorch, such as cpu and cuda:0'
+        ) from None
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == 'cuda' and (found.index or 0) >= gpus:
+        raise argparse.ArgumentTypeError(
+            f'{name}: there is no CUDA GPU here'
+            if gpus == 0
+            else f'{name}: the last GPU here is cuda:{gpus - 1}'
+        )
+    return name
 
 
 def output_file(name: str) -> Path:

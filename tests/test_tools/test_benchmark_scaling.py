@@ -48,6 +48,14 @@ def test_processes_share_the_cores(run_tool, tmp_path):
     assert keys == [('1', '1'), ('1', '2'), ('2', '1'), ('1', '2')]
 
 
+def test_unknown_model(run_tool, capsys):
+    code = run_tool(TOOL, 'mobilemamba:zz', '--sizes', 32, '--threads', 1)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "MobileMamba has no model 'zz'" in error
+    assert 'Traceback' not in error
+
+
 def test_more_threads_than_cores(run_tool, capsys):
     code = run_tool(TOOL, 'mobilemamba:t2', '--threads', 100000)
     assert code != 0

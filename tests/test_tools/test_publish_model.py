@@ -471,4 +471,3 @@ def test_paths_that_are_refused(refusal, tmp_path):
     assert 'none.pth does not exist' in refusal('none.pth', 'x.pth')
     assert 'folder is a directory' in refusal('a.pth', 'folder')
     assert 'cannot write a.pth/x' in refusal('a.pth', 'a.pth/x')
-    assert 'must be positive' in refusal('a.pth', 'x', '--resolution', 0)

@@ -1,11 +1,18 @@
 """Options of the command line."""
 
 import os
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 
 import pytest
+import torch
 
-from mmmamba.utils.cli import UsageError, check_checkpoint, load_config
+from mmmamba.utils.cli import (
+    UsageError,
+    check_checkpoint,
+    load_config,
+    positive_int,
+    torch_device,
+)
 
 
 def test_options_below_a_setting_that_is_none(tmp_path):
@@ -49,3 +56,25 @@ def test_a_pattern_that_fits_no_checkpoint(tmp_path):
     with pytest.raises(UsageError, match=r'the newest in .* epoch_12.pth$'):
         check_checkpoint(pattern)
     check_checkpoint(str(file))
+
+
+def test_numbers_of_at_least_1():
+    assert positive_int('12') == 12
+    for text in ('0', '-1', '1.5', 'x', ''):
+        with pytest.raises(ArgumentTypeError, match='no number of at least 1'):
+            positive_int(text)
+
+
+@pytest.mark.parametrize('gpus', [0, 2])
+def test_devices(monkeypatch, gpus):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    assert torch_device('cpu') == 'cpu'
+    with pytest.raises(ArgumentTypeError, match='zz is no device of PyTorch'):
+        torch_device('zz')
+    if gpus:
+        assert torch_device('cuda') == 'cuda'
+        assert torch_device('cuda:1') == 'cuda:1'
+    said = 'the last GPU here is cuda:1' if gpus else 'there is no CUDA GPU'
+    with pytest.raises(ArgumentTypeError, match=said):
+        torch_device('cuda:2')

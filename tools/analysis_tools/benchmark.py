@@ -48,7 +48,7 @@ from mmmamba.utils.analysis.models import (
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import keep_to_cores, serve
-from mmmamba.utils.cli import UsageError, output_file, run_tool
+from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
 
 MODES = ('eager', 'compiled', 'cudagraph', 'compiled-cudagraph')
 DTYPES = dict(
@@ -102,7 +102,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-sizes',
         '--batch-size',
-        type=int,
+        type=positive_int,
         nargs='+',
         default=[1],
         metavar='N',
@@ -146,7 +146,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=int,
+        type=positive_int,
         default=torch.get_num_threads(),
         help='threads on the CPU (default: as PyTorch chooses)',
     )
@@ -159,11 +159,11 @@ def parse_args() -> argparse.Namespace:
     # How such a process is told that it is one.
     parser.add_argument('--serve', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument(
-        '--rounds', type=int, default=20, help='rounds (default: 20)'
+        '--rounds', type=positive_int, default=20, help='rounds (default: 20)'
     )
     parser.add_argument(
         '--warmup',
-        type=int,
+        type=positive_int,
         default=3,
         help='calls of each contender before the rounds, the compiling one '
         'not counted (default: 3)',
@@ -201,11 +201,6 @@ def parse_args() -> argparse.Namespace:
         help='in the profile, list an operator for each shape of its inputs',
     )
     args = parser.parse_args()
-    for option in ('rounds', 'warmup', 'threads'):
-        if getattr(args, option) < 1:
-            parser.error(f'--{option} must be at least 1')
-    if min(args.batch_sizes) < 1:
-        parser.error('--batch-sizes must be at least 1')
     networks = list(dict.fromkeys(map(network_of, args.models)))
     if args.accuracy and len(args.accuracy) != len(networks):
         parser.error(

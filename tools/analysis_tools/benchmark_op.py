@@ -32,7 +32,7 @@ from mmmamba.layers.ssm import SSM
 from mmmamba.ops import bidirectional_scan, describe_backends, use_backend
 from mmmamba.ops import selective_scan as general_scan
 from mmmamba.utils.analysis.cuda_graph import capture
-from mmmamba.utils.cli import UsageError, output_file, run_tool
+from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
 
 #: Arch and image size: those of pretraining, and larger ones.
 SHAPES = (*PRETRAIN_SIZES.items(), ('b4', 768), ('b4', 1024))
@@ -57,7 +57,10 @@ def parse_args() -> argparse.Namespace:
         'deployed backbones (default: all but the last two)',
     )
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='images (default: 1)'
+        '--batch-size',
+        type=positive_int,
+        default=1,
+        help='images (default: 1)',
     )
     parser.add_argument(
         '--device', choices=['cpu', 'cuda'], default='cpu', help='default: cpu'
@@ -67,12 +70,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=int,
+        type=positive_int,
         default=torch.get_num_threads(),
         help='threads on the CPU (default: as PyTorch chooses)',
     )
     parser.add_argument(
-        '--rounds', type=int, default=15, help='rounds (default: 15)'
+        '--rounds', type=positive_int, default=15, help='rounds (default: 15)'
     )
     parser.add_argument(
         '--csv', type=output_file, help='also write the rows here'
@@ -83,8 +86,6 @@ def parse_args() -> argparse.Namespace:
         help='draw time against L here (a PNG, say)',
     )
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error('--rounds must be at least 1')
     if args.plot and 'length' not in args.tables:
         args.tables.append('length')
     return args

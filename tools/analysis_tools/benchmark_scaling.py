@@ -24,7 +24,7 @@ from mmmamba.utils.analysis.models import NAME_HELP
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import usable_cores
-from mmmamba.utils.cli import UsageError, output_file, run_tool
+from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
 
 BENCHMARK = Path(__file__).with_name('benchmark.py')
 #: A measurement takes at least this long, so that the clock does not matter.
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--sizes',
-        type=int,
+        type=positive_int,
         nargs='+',
         default=[192, 256, 384, 512, 768, 1024],
         metavar='PX',
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--threads',
-        type=int,
+        type=positive_int,
         nargs='+',
         default=powers,
         metavar='N',
@@ -65,13 +65,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--serve-size',
-        type=int,
+        type=positive_int,
         default=256,
         metavar='PX',
         help='size of the images that several processes serve (default: 256)',
     )
     parser.add_argument(
-        '--rounds', type=int, default=11, help='rounds (default: 11)'
+        '--rounds', type=positive_int, default=11, help='rounds (default: 11)'
     )
     parser.add_argument(
         '--csv', type=output_file, help='also write the rows here'
@@ -85,8 +85,6 @@ def parse_args() -> argparse.Namespace:
             f'--threads {max(args.threads)}: this process may use {cores} '
             'cores, and more threads than cores measure nothing'
         )
-    if min(*args.threads, *args.sizes, args.serve_size, args.rounds) < 1:
-        parser.error('all numbers must be at least 1')
     return args
 
 
@@ -122,10 +120,14 @@ class Contender:
         for i in range(self.processes):
             worker = Worker()
             with only_cores(cores[i * self.threads : (i + 1) * self.threads]):
-                worker.start(
-                    *(BENCHMARK, f'{self.model}@{self.size}', '--serve'),
-                    *('--fuse', '--channels-last', '--threads', self.threads),
-                )
+                try:
+                    worker.start(
+                        *(BENCHMARK, f'{self.model}@{self.size}', '--serve'),
+                        *('--fuse', '--channels-last'),
+                        *('--threads', self.threads),
+                    )
+                except RuntimeError as error:
+                    raise UsageError(f'{self.model}: {error}') from None
             self.workers.append(worker)
         self.run(3)
         self.repeats = max(1, int(SECONDS * self.run(3) / self.processes))

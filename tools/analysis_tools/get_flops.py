@@ -17,6 +17,7 @@ from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
     load_config,
+    positive_int,
     run_tool,
 )
 
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--per-module',
-        type=int,
+        type=positive_int,
         metavar='DEPTH',
         help='also list the modules, down to this depth',
     )

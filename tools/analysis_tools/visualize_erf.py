@@ -30,7 +30,13 @@ from mmmamba.utils.analysis.models import (
     build_feature_map,
 )
 from mmmamba.utils.analysis.tables import write_csv
-from mmmamba.utils.cli import UsageError, output_file, run_tool
+from mmmamba.utils.cli import (
+    UsageError,
+    output_file,
+    positive_int,
+    run_tool,
+    torch_device,
+)
 
 FRACTIONS = (0.2, 0.3, 0.5, 0.99)
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
@@ -76,13 +82,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--num-images',
-        type=int,
+        type=positive_int,
         default=50,
         help='how many to average over, the first by name (default: 50)',
     )
     parser.add_argument(
         '--input-size',
-        type=int,
+        type=positive_int,
         metavar='PX',
         help='side of the images, the same for all models (default: of each '
         'model what its name says). In multiples of 128 the maps have even '
@@ -112,6 +118,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
+        type=torch_device,
         default='cuda:0' if torch.cuda.is_available() else 'cpu',
         help='default: the first GPU if there is one',
     )
@@ -122,8 +129,6 @@ def parse_args() -> argparse.Namespace:
         help='of noise and random weights (default: 0)',
     )
     args = parser.parse_args()
-    if args.num_images < 1:
-        parser.error('--num-images must be at least 1')
     stages = args.stages or [[None]]
     if len(stages) not in (1, len(args.models)):
         parser.error(
@@ -284,8 +289,6 @@ def draw(path: Path, fields: list[list[np.ndarray]], rows: list[dict]) -> None:
 
 def main() -> None:
     args = parse_args()
-    if args.device != 'cpu' and not torch.cuda.is_available():
-        raise UsageError(f'--device {args.device}: there is no CUDA GPU here')
     files = list_images(args.images, args.num_images) if args.images else None
     checkpoints = args.checkpoints or ['none'] * len(args.models)
     fields, rows = [], []

@@ -18,6 +18,7 @@ from mmmamba.utils.cli import (
     add_cfg_options,
     load_config,
     output_file,
+    positive_int,
     run_tool,
 )
 from mmmamba.utils.dataset_config import unwrapped
@@ -54,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     )
     number.add_argument(
         '--sample',
-        type=int,
+        type=positive_int,
         metavar='N',
         help='open N images and N label maps of each data set only',
     )
@@ -64,10 +65,7 @@ def parse_args() -> argparse.Namespace:
         'of the training)',
     )
     add_cfg_options(parser)
-    args = parser.parse_args()
-    if args.sample is not None and args.sample < 1:
-        parser.error('--sample must be at least 1')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from mmmamba.utils.cli import (
     check_checkpoint,
     load_config,
     output_file,
+    positive_int,
     run_tool,
 )
 from mmmamba.utils.trained_model import load_trained
@@ -93,7 +94,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--calibration-images',
-        type=int,
+        type=positive_int,
         default=100,
         metavar='N',
         help='int8: how many of them at most (default: 100)',
@@ -308,8 +309,6 @@ def check_int8(args: argparse.Namespace, kind: str) -> None:
             '--dtype int8 --custom-op scan is for openvino; in ONNX Runtime '
             'the scan as a custom op is slower with it than without'
         )
-    if args.calibration_images < 1:
-        raise UsageError('--calibration-images: a number from 1 on')
 
 
 def make_example(batch: int, size: tuple, preprocessed: bool) -> torch.Tensor:

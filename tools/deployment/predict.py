@@ -53,7 +53,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--threads', type=int, help='default: as many as there are cores'
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.threads is not None and args.threads < 1:
+        parser.error('--threads must be at least 1')
+    if not 0 <= args.opacity <= 1:
+        parser.error('--opacity lies between 0 and 1')
+    return args
 
 
 def main() -> int:

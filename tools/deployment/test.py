@@ -21,6 +21,7 @@ from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
     load_config,
+    positive_int,
     run_tool,
 )
 from mmmamba.utils.dataset_config import unwrapped
@@ -82,7 +83,9 @@ def parse_args() -> argparse.Namespace:
         'work_dirs/<config name>',
     )
     parser.add_argument(
-        '--threads', type=int, help='default: as many as there are cores'
+        '--threads',
+        type=positive_int,
+        help='default: as many as there are cores',
     )
     add_cfg_options(parser)
     return parser.parse_args()

@@ -33,7 +33,7 @@ from mmmamba.checkpoint import (
     load_from_local,
     unwrap_state_dict,
 )
-from mmmamba.utils.cli import UsageError, run_tool
+from mmmamba.utils.cli import UsageError, positive_int, run_tool
 from mmmamba.utils.files import whole_or_nothing
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--resolution',
-        type=int,
+        type=positive_int,
         metavar='PIXELS',
         help='resolution to record (default: the crop in the training '
         "config's pipelines)",
@@ -82,8 +82,6 @@ def main() -> None:
     args = parse_args()
     if args.out_file.is_dir():
         raise UsageError(f'OUT_FILE {args.out_file} is a directory')
-    if args.resolution is not None and args.resolution < 1:
-        raise UsageError(f'--resolution {args.resolution} must be positive')
     try:
         checkpoint = load_from_local(args.in_file)
         result = publish(checkpoint, args)
