@@ -84,7 +84,9 @@ def main() -> None:
     add_hooks(cfg)
     # A config may name its own runner, as in all OpenMMLab projects.
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
-    build(cfg).train()
+    runner = build(cfg)
+    check_warm_up(cfg, runner.train_loop.max_iters)
+    runner.train()
 
 
 def find_checkpoint(resume: str, work_dir: str) -> str:
@@ -148,6 +150,25 @@ def check_schedule(cfg: Config) -> None:
         )
 
 
+def check_warm_up(cfg: Config, iterations: int) -> None:
+    """Explain a warm-up in iterations that a training in epochs cuts off."""
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    for i, scheduler in enumerate(schedulers):
+        end = scheduler.get('end', 0)
+        if not scheduler.get('by_epoch', True) and iterations < end < math.inf:
+            print_log(
+                f'param_scheduler.{i} ({scheduler.type}) ends after {end} '
+                f'iterations, and the training after {iterations}: the '
+                'learning rate never is that of the config. Shorten it, for '
+                'example --cfg-options '
+                f'param_scheduler.{i}.end={max(iterations // 20, 1)}',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
 def check_pretrained(cfg: Config) -> None:
     """Refuse early if a checkpoint that training starts from is not there."""
     if cfg.get('load_from') and not is_there(cfg.load_from):
@@ -190,13 +211,13 @@ def check_pretrained(cfg: Config) -> None:
 
 
 def add_hooks(cfg: Config) -> None:
-    """Let the machines of a run watch each other, and epochs be noted.
+    """Let the machines of a run watch each other, and resuming be checked.
 
     A config turns a hook off by None.
     """
     hooks = {
         'heartbeat': {},
-        'epoch_length': {'type': 'EpochLengthHook'},
+        'resume': {'type': 'ResumeHook'},
         **(cfg.get('default_hooks') or {}),
     }
     heartbeat = hooks.pop('heartbeat')

@@ -19,11 +19,13 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     # Three quarters to all of the width and of the height; as each crop is
-    # resized to the same size, nothing is padded.
+    # resized to the same size, nothing is padded. Images and crops without
+    # an object serve as background.
     dict(
         type='RandomCrop',
         crop_type='relative_range',
         crop_size=(0.75, 0.75),
+        allow_negative_crop=True,
     ),
     dict(type='Resize', scale=_base_.image_size, keep_ratio=False),
     # Cells have no right way up; for everyday pictures use prob=0.5 alone.

@@ -90,8 +90,8 @@ class Teacher:
 
         Raises:
             FileNotFoundError: If config or checkpoint do not exist.
-            CheckpointError: If the checkpoint does not fit the model.
-            ValueError: If the teacher has other classes.
+            CheckpointError: If the checkpoint does not fit the model, or the
+                teacher has other classes.
         """
         if self.model is not None:
             return
@@ -123,7 +123,7 @@ class Teacher:
         with torch.no_grad():
             found = self.model(image, mode='tensor').shape[1]
         if found != num_classes:
-            raise ValueError(
+            raise CheckpointError(
                 f'the teacher has {found} classes and the student '
                 f'{num_classes}; set model.head.num_classes and model.'
                 'teacher_config to the same'
@@ -145,10 +145,11 @@ class Teacher:
                 images, (self.size, self.size), mode='bicubic'
             )
         preprocessor = self.model.data_preprocessor
-        if getattr(preprocessor, '_enable_normalize', False):
-            images = (images - preprocessor.mean) / preprocessor.std
+        # Its mean is in the order of the channels that it makes.
         if not getattr(preprocessor, 'to_rgb', True):
             images = images.flip(1)
+        if getattr(preprocessor, '_enable_normalize', False):
+            images = (images - preprocessor.mean) / preprocessor.std
         return self.model(images, mode='tensor')
 
 

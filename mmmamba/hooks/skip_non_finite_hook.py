@@ -108,11 +108,12 @@ class SkipNonFiniteHook(Hook):
             raise NonFiniteError(
                 f'{self._in_a_row} steps in a row, up to iteration '
                 f'{runner.iter + 1}, had a non-finite loss or gradient. The '
-                'weights are as before the first of them. Continue from the '
-                'last checkpoint by --resume, with a lower learning rate '
-                '(--cfg-options optim_wrapper.optimizer.lr=...) or in full '
-                'precision (optim_wrapper.type=OptimWrapper); if it happens '
-                'at once, look for broken images or labels'
+                'weights are as before the first of them. Go on from the last '
+                'checkpoint in full precision (--resume --cfg-options '
+                'optim_wrapper.type=OptimWrapper), or start from its weights '
+                'with a lower learning rate (without --resume: --cfg-options '
+                'load_from=CHECKPOINT optim_wrapper.optimizer.lr=...); if it '
+                'happens at once, look for broken images or labels'
             )
 
     def _check_gradients(self, optimizer, args, kwargs) -> None:

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 
 from mmmamba.checkpoint import CheckpointError
 from mmmamba.classifiers import DistillationLoss, DistilledClassifier
+from mmmamba.classifiers.teacher import Teacher
 
 # An mmpretrain model whose normalization is not the student's.
 TEACHER = dict(
@@ -102,6 +103,23 @@ def test_both_terms(student, teacher, batch, two_heads):
     assert set(losses) == {'loss_cls', 'loss_distill'}
 
 
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_a_teacher_sees_what_mmpretrain_shows_it(teacher, to_rgb):
+    """Its mean is in the order of its channels, which may be BGR."""
+    settings = dict(
+        mean=[10.0, 120.0, 200.0], std=[50.0, 60.0, 90.0], to_rgb=to_rgb
+    )
+    config = copy.deepcopy(TEACHER) | dict(data_preprocessor=settings)
+    found = Teacher(config, teacher[1], 32)
+    found.load(3)
+    bgr = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    shown = MODELS.build(settings | dict(type='ClsDataPreprocessor'))
+    inputs = shown(dict(inputs=bgr))['inputs']
+    expected = teacher[0](inputs, mode='tensor')
+    rgb = bgr.flip(1).float()
+    torch.testing.assert_close(found(rgb), expected)
+
+
 def test_the_teacher_leaves_no_trace(student, teacher, batch):
     model = student()
     plain = {n for n, _ in model.named_parameters()}
@@ -165,7 +183,7 @@ def test_a_teacher_that_does_not_fit(student, teacher, tmp_path):
     many['head']['num_classes'] = 5
     weights = MODELS.build(many).state_dict()
     torch.save(weights, tmp_path / 'many.pth')
-    with pytest.raises(ValueError, match='5 classes and the student 3'):
+    with pytest.raises(CheckpointError, match='5 classes and the student 3'):
         student(
             teacher_config=many, teacher_ckpt=str(tmp_path / 'many.pth')
         ).init_weights()

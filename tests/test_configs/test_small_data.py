@@ -25,9 +25,12 @@ def with_files(dataset: Config) -> Config:
 
 @pytest.fixture
 def loader(tmp_path):
-    """A function: a config's data set of a split, with images of SHAPES."""
+    """A function: a config's data set of a split, with images of SHAPES.
 
-    def write_detection(dataset, folder):
+    The first of them may be without objects.
+    """
+
+    def write_detection(dataset, folder, empty):
         folder.mkdir()
         names = dataset.metainfo.classes
         content = dict(images=[], annotations=[], categories=[])
@@ -40,6 +43,8 @@ def loader(tmp_path):
                 id=i, file_name=f'{i}.png', height=height, width=width
             )
             content['images'].append(image)
+            if i < empty:
+                continue
             box = [0, 0, width, height]
             corners = [0, 0, width, 0, width, height, 0, height]
             content['annotations'].append(
@@ -72,11 +77,11 @@ def loader(tmp_path):
         prefix = dict(img_path='images', seg_map_path='labels')
         dataset.update(data_root=str(folder), data_prefix=prefix)
 
-    def build(cfg, split):
+    def build(cfg, split, empty=0):
         init_default_scope(cfg.default_scope)
         dataset = cfg[f'{split}_dataloader'].dataset
         if cfg.default_scope == 'mmdet':
-            write_detection(with_files(dataset), tmp_path / split)
+            write_detection(with_files(dataset), tmp_path / split, empty)
         else:
             write_segmentation(dataset, tmp_path / split)
         return DATASETS.build(dataset)
@@ -95,6 +100,15 @@ def test_no_batch_of_a_detector_is_padded(name, loader):
         assert len(shapes) == 1, split
         divisor = cfg.model.data_preprocessor.pad_size_divisor
         assert [side % divisor for side in shapes.pop()] == [0, 0]
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.slow
+def test_images_without_objects_serve_as_background(name, loader):
+    """No step draws another image in their place."""
+    dataset = loader(Config.fromfile(CONFIGS / name), 'train', empty=1)
+    found = {len(dataset[0]['data_samples'].gt_instances) for _ in range(9)}
+    assert 0 in found
 
 
 @pytest.mark.parametrize('name', SEGMENTORS)

@@ -19,6 +19,7 @@ from mmengine.registry import DATASETS, MODEL_WRAPPERS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmmamba.checkpoint import CheckpointError
 from mmmamba.hooks import ChannelsLastHook, NonFiniteError
 
 pytestmark = pytest.mark.slow
@@ -375,7 +376,7 @@ def test_epochs_of_another_length(tmp_path, schedule, batches):
     def run(name, batch, **settings):
         runner = make_runner(
             tmp_path / name,
-            dict(type='EpochLengthHook'),
+            dict(type='ResumeHook'),
             4,
             param_scheduler=copy.deepcopy(SCHEDULES[schedule]),
             **settings,
@@ -399,6 +400,47 @@ def test_epochs_of_another_length(tmp_path, schedule, batches):
     lengths = [-(-16 // batch) for batch in batches]
     said = 'An epoch had {} iterations and has {} now'.format(*lengths)
     assert said in log
+
+
+@pytest.mark.parametrize(
+    ('changed', 'said'),
+    [
+        ({}, None),
+        (
+            dict(train_cfg=dict(by_epoch=True, max_epochs=8)),
+            'param_scheduler.0.end is 8 by the config and 4 in the checkpoint',
+        ),
+        (
+            dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01))),
+            'learning rate is 0.01 by the config and 0.1 in the checkpoint',
+        ),
+        # Scaled to larger batches by --auto-scale-lr.
+        (
+            dict(auto_scale_lr=dict(enable=True, base_batch_size=2)),
+            'learning rate is 0.2 by the config and 0.1 in the checkpoint',
+        ),
+    ],
+)
+def test_a_config_that_differs_from_the_checkpoint(tmp_path, changed, said):
+    hook = dict(type='ResumeHook')
+    make_runner(tmp_path / 'run', hook, 4).train()
+    file = str(tmp_path / 'run/epoch_2.pth')
+    settings = dict(load_from=file, resume=True) | changed
+    make_runner(tmp_path / 'again', hook, 4, **settings).train()
+    log = next((tmp_path / 'again').glob('*/*.log')).read_text()
+    assert ('A resumed run goes on with' in log) == (said is not None)
+    assert said is None or said in log
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(tmp_path):
+    hook = dict(type='ResumeHook')
+    make_runner(tmp_path / 'run', hook).train()
+    file = str(tmp_path / 'run/epoch_1.pth')
+    settings = dict(load_from=file, resume=True)
+    other = make_runner(tmp_path / 'again', hook, 2, **settings)
+    other.model.linear = nn.Linear(6, 3)
+    with pytest.raises(CheckpointError, match=r'linear.weight.*\(1, 6\)'):
+        other.train()
 
 
 def test_workers_draw_new_numbers_each_epoch(tmp_path):

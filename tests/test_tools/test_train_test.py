@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from pycocotools.coco import COCO
@@ -355,6 +357,18 @@ def test_train_refuses_early(folder, run_tool, capsys, arguments, message):
     assert message in error
     assert 'Traceback' not in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('iterations', 'warns'), [(499, True), (500, False), (90000, False)]
+)
+def test_a_warm_up_that_outlasts_the_training(iterations, warns, capfd):
+    """As that of COCO does where an epoch has few images."""
+    check = runpy.run_path(str(ROOT / 'tools/train.py'))['check_warm_up']
+    cfg = Config.fromfile(ROOT / 'configs/det/retinanet_mobilemamba_b1.py')
+    check(cfg, iterations)
+    said = 'ends after 500 iterations, and the training after'
+    assert (said in ''.join(capfd.readouterr())) == warns
 
 
 @pytest.mark.parametrize(
