@@ -1,9 +1,12 @@
 """Test (and evaluate) a detector, segmentor or classifier."""
 
 import argparse
+import logging
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -23,8 +26,23 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
-from mmmamba.utils.dataset_config import unwrapped
+from mmmamba.utils.dataset_config import leaves
 from mmmamba.utils.pictures import add_max_size, draw_fast
+
+#: What evaluators compute, by their names.
+METRICS = dict(
+    IoUMetric=['mIoU', 'mDice', 'mFscore'],
+    CocoMetric=['bbox', 'segm', 'proposal', 'proposal_fast'],
+    CustomCocoMetric=['bbox', 'segm', 'proposal', 'proposal_fast'],
+)
+#: Detectors that find no masks.
+BOXES_ALONE = (
+    'ATSS',
+    'DINO',
+    'FasterRCNN',
+    'RetinaNet',
+    'SingleStageDetector',
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,8 +66,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--show-dir',
-        help='directory under work_dir/timestamp, or an absolute one, where '
-        'pictures with true and predicted objects side by side are saved',
+        help='directory where pictures with the truth and the prediction are '
+        'saved; of detectors a relative one lies under work_dir/timestamp',
     )
     add_max_size(parser)
     parser.add_argument(
@@ -82,11 +100,17 @@ def main() -> None:
                 'test_evaluator by --cfg-options, for example '
                 'test_evaluator.topk=[1,5]'
             )
+        check_metrics(cfg, args.eval)
         key = 'iou_metrics' if scope == 'mmseg' else 'metric'
         cfg.test_evaluator[key] = args.eval
     if args.show or args.show_dir:
         draw_results(cfg, scope, args)
     if args.tta:
+        if scope == 'mmpretrain' and (args.show or args.show_dir):
+            raise UsageError(
+                '--tta of classifiers has several images to draw for each; '
+                'leave --show and --show-dir out'
+            )
         use_tta(cfg, scope)
     dtype = deploy_dtype(args)
     if dtype or args.tta:  # a checkpoint's own weights are the average's
@@ -112,14 +136,53 @@ def main() -> None:
     model = runner.model
     while hasattr(model, 'module'):  # distributed, test-time augmentation
         model = model.module
-    metainfo = runner.test_loop.dataloader.dataset.metainfo
-    check_complete(model, args.checkpoint, metainfo.get('classes'))
+    dataset = runner.test_loop.dataloader.dataset
+    check_complete(model, args.checkpoint, dataset.metainfo.get('classes'))
+    check_names(dataset, scope, args)
     if dtype:
         runner.load_or_resume()
         deploy_model(runner.model.eval(), dtype)
     if args.out and scope != 'mmseg':
         runner.test_evaluator.metrics.append(dump_metric(scope, args.out))
     runner.test()
+
+
+def check_metrics(cfg: Config, names: list[str]) -> None:
+    """Refuse metrics that the evaluator would miss after the whole test."""
+    kind = cfg.test_evaluator.type.split('.')[-1]
+    known = METRICS.get(kind, names)
+    for name in names:
+        if name not in known:
+            raise UsageError(f'--eval {name}: {kind} knows {", ".join(known)}')
+    if 'segm' in names and cfg.model.type in BOXES_ALONE:
+        raise UsageError(f'--eval segm: {cfg.model.type} finds no masks')
+
+
+def check_names(dataset, scope: str, args: argparse.Namespace) -> None:
+    """Find images of one name, whose files would overwrite each other."""
+    label_maps = scope == 'mmseg' and args.out
+    pictures = scope != 'mmseg' and args.show_dir
+    if not (label_maps or pictures):
+        return
+    known: dict[str, str] = {}
+    for i in range(len(dataset)):
+        path = Path(dataset.get_data_info(i)['img_path'])
+        name = path.stem if label_maps else path.name
+        other = known.setdefault(name, str(path))
+        if other == str(path):
+            continue
+        if label_maps:
+            raise UsageError(
+                f'--out: {other} and {path} would both be written to '
+                f'{name}.png; give images names of their own'
+            )
+        print_log(
+            f'--show-dir: {other} and {path} have one name, as others may: '
+            'the picture of the last is kept',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return
 
 
 def draw_results(cfg: Config, scope: str, args: argparse.Namespace) -> None:
@@ -143,7 +206,6 @@ def draw_results(cfg: Config, scope: str, args: argparse.Namespace) -> None:
 
 def use_tta(cfg: Config, scope: str) -> None:
     """Wrap the model for test-time augmentation: the config's, or flips."""
-    dataset = unwrapped(cfg.test_dataloader.dataset)
     default_models = dict(
         mmdet=dict(
             type='DetTTAModel',
@@ -159,13 +221,14 @@ def use_tta(cfg: Config, scope: str) -> None:
             f'--tta: the config has no tta_model, and {scope} '
             'has no default one'
         )
-    if 'mask_head' in cfg.model.get('roi_head', {}):
+    if cfg.model.get('roi_head', {}).get('mask_head'):
         raise UsageError(
             '--tta: mmdet merges boxes of augmented images, but not masks'
         )
-    dataset.pipeline = cfg.get('tta_pipeline') or flip_pipeline(
-        dataset.pipeline, scope
-    )
+    for dataset in leaves(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.get('tta_pipeline') or flip_pipeline(
+            dataset.pipeline, scope
+        )
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
 
 

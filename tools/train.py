@@ -16,6 +16,7 @@ from mmengine.runner import (
 )
 
 from mmmamba.backbones.arch import base_name
+from mmmamba.checkpoint import check_classes
 from mmmamba.datasets import check_datasets
 from mmmamba.utils.cli import (
     UsageError,
@@ -86,6 +87,7 @@ def main() -> None:
     build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
     runner = build(cfg)
     check_warm_up(cfg, runner.train_loop.max_iters)
+    check_teacher_classes(cfg, runner.train_dataloader.dataset.metainfo)
     runner.train()
 
 
@@ -208,6 +210,16 @@ def check_pretrained(cfg: Config) -> None:
             check_teacher(cfg.model)
         except FileNotFoundError as error:
             raise UsageError(str(error)) from None
+
+
+def check_teacher_classes(cfg: Config, metainfo: dict) -> None:
+    """Refuse a teacher that numbers the classes otherwise."""
+    file = cfg.model.get('teacher_ckpt')
+    classes = metainfo.get('classes')
+    # timm's .safetensors do not name them.
+    if file and classes and not file.endswith('.safetensors'):
+        held = CheckpointLoader.load_checkpoint(file, 'cpu')
+        check_classes(held, f'the teacher {file}', list(classes))
 
 
 def add_hooks(cfg: Config) -> None:

@@ -306,13 +306,22 @@ def check_complete(
             f'{len(missing)} of its tensors are missing ({listing(missing)})'
         )
     if classes:
-        _check_classes(checkpoint, filename, list(classes))
+        check_classes(checkpoint, filename, list(classes))
 
 
-def _check_classes(
+def check_classes(
     checkpoint: Mapping, filename: str, classes: list[str]
 ) -> None:
-    """Compare the classes of the training with those of a test."""
+    """Compare the classes that a model was trained with with those of data.
+
+    Args:
+        checkpoint (Mapping): Its checkpoint; one without classes is taken.
+        filename (str): Where that is from.
+        classes (list[str]): Those of the data, in the order of their labels.
+
+    Raises:
+        CheckpointError: If they are the same in another order.
+    """
     meta = checkpoint.get('meta') or {}
     known = (meta.get('dataset_meta') or {}).get('classes')
     known = list(known or meta.get('CLASSES') or classes)
@@ -321,15 +330,15 @@ def _check_classes(
     pairs = zip(known, classes)
     label = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if label is None:
-        what = f'has {len(known)} classes, and the test data {len(classes)}'
+        what = f'has {len(known)} classes, and the data {len(classes)}'
     else:
         what = (
             f'was trained with the class {known[label]!r} as label {label}, '
-            f'which is {classes[label]!r} in the test data'
+            f'which is {classes[label]!r} in the data'
         )
     if sorted(known) == sorted(classes):
         raise CheckpointError(
-            f'{filename} {what}: set metainfo.classes of the test data to '
+            f'{filename} {what}: set metainfo.classes of the data to '
             'the order of the training'
         )
     print_log(

@@ -24,10 +24,10 @@ class InterruptHook(Hook):
 
     Between its checkpoints, thousands of iterations apart, such a run would
     lose hours. On Ctrl-C or SIGTERM it finishes the iteration, saves, and
-    stops; a second Ctrl-C stops it at once. ``--resume`` then goes on exactly
-    there. ``torchrun`` gives its processes 30 seconds for it, or as many as
-    ``TORCH_ELASTIC_SHUTDOWN_TIMEOUT`` says. A run counted in epochs can only
-    be resumed from the end of one, so it stops at once and keeps the
+    stops; a second Ctrl-C stops it at once. ``--resume`` then goes on from
+    that iteration. ``torchrun`` gives its processes 30 seconds for it, or as
+    many as ``TORCH_ELASTIC_SHUTDOWN_TIMEOUT`` says. A run counted in epochs
+    can only be resumed from the end of one, so it stops at once and keeps the
     checkpoints it has.
     """
 

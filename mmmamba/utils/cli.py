@@ -178,6 +178,10 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options:
         _make_way(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if loader.get('num_workers') == 0:  # PyTorch refuses both
+            loader['persistent_workers'] = False
     # As in mmdet: command line, then config, then the config's name.
     work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir')
     cfg.work_dir = work_dir or f'./work_dirs/{Path(args.config).stem}'

@@ -106,6 +106,7 @@ def test_evaluation_at_any_size_and_folded(run, checkpoint, folder):
     [
         (['--img-size', '20'], 'an image size of 20 px is less than 64'),
         (['--crop-ratio', '2'], 'a crop ratio of 2.0 is not within'),
+        (['--tta', '--show-dir', 'x'], 'leave --show and --show-dir out'),
     ],
 )
 def test_wrong_sizes(run, checkpoint, options, message):
@@ -237,3 +238,20 @@ def test_said_before_training(run, option, message):
     assert code == 1
     assert message in output
     assert 'Epoch(train)' not in output
+
+
+def test_a_teacher_of_other_numbers_is_refused(run, checkpoint, folder):
+    held = torch.load(checkpoint, weights_only=False)
+    meta = held['meta']['dataset_meta']
+    meta['classes'] = meta['classes'][::-1]
+    torch.save(held, folder / 'teacher.pth')
+    options = (
+        'model.type=DistilledClassifier model.teacher_ckpt=teacher.pth '
+        'model.teacher_config.type=ImageClassifier'
+    )
+    code, output = run(
+        'train.py', 'config.py', *SIZE, '--cfg-options', *options.split()
+    )
+    assert code == 1
+    said = "the teacher teacher.pth was trained with the class 'triangle' as"
+    assert said in output

@@ -1,11 +1,13 @@
 """A segmentor as a user runs it, on a few drawn shapes in ADE20K's layout."""
 
+import copy
 import os
 import re
 import runpy
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
+
+from mmmamba.utils.cli import UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +156,52 @@ def test_metrics_folded_norms_and_dumped_maps(folder, checkpoint):
     confusion = ['analysis_tools/confusion_matrix.py', 'config.py', 'maps']
     finish(start(folder, *confusion, 'drawn'))
     assert (folder / 'drawn/confusion_matrix.png').is_file()
+
+
+class Images(list):
+    """What of a data set is asked for the names of its images."""
+
+    get_data_info = list.__getitem__
+
+
+def test_metrics_and_names_that_fail_after_a_test(
+    folder, checkpoint, run_tool, capfd, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    command = ['test.py', 'config.py', checkpoint, '--eval', 'miou']
+    assert run_tool(*command) == 1
+    said = '--eval miou: IoUMetric knows mIoU, mDice, mFscore'
+    assert said in capfd.readouterr().err
+
+    tool = runpy.run_path(str(ROOT / 'tools/test.py'))
+    paths = [dict(img_path=f'{part}/{i}.jpg') for part in 'ab' for i in '01']
+    images = Images(paths)
+    check, options = tool['check_names'], Namespace(out=None, show_dir='x')
+    logged = []
+    monkeypatch.setitem(
+        check.__globals__, 'print_log', lambda text, **_: logged.append(text)
+    )
+    check(images, 'mmseg', options)  # which numbers its pictures
+    assert not logged
+    check(images, 'mmdet', options)
+    assert 'a/0.jpg and b/0.jpg have one name' in logged[0]
+    options = Namespace(out='maps', show_dir=None)
+    check(images, 'mmdet', options)  # one .pkl file
+    with pytest.raises(UsageError, match='a/0.jpg and b/0.jpg would both'):
+        check(images, 'mmseg', options)
+    check(Images(paths[:2]), 'mmseg', options)
+
+
+def test_tta_of_joined_data_sets(folder):
+    tool = runpy.run_path(str(ROOT / 'tools/test.py'))
+    cfg = Config.fromfile(folder / 'config.py')
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[dataset, copy.deepcopy(dataset)]
+    )
+    tool['use_tta'](cfg, 'mmseg')
+    for part in cfg.test_dataloader.dataset.datasets:
+        assert part.pipeline[-1].type == 'TestTimeAug'
 
 
 def test_tta_leaves_the_truth_unflipped(folder):

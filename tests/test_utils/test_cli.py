@@ -30,6 +30,20 @@ def test_options_below_a_setting_that_is_none(tmp_path):
     assert (cfg.model.neck, cfg.model.head.x) == (1, 2)
 
 
+def test_no_workers(tmp_path):
+    """PyTorch refuses to keep them."""
+    file = tmp_path / 'config.py'
+    file.write_text(
+        'train_dataloader = dict(num_workers=4, persistent_workers=True)\n'
+        'val_dataloader = dict(num_workers=4, persistent_workers=True)\n'
+        'test_dataloader = None\n'
+    )
+    options = {'train_dataloader.num_workers': 0}
+    cfg = load_config(Namespace(config=str(file), cfg_options=options))
+    assert not cfg.train_dataloader.persistent_workers
+    assert cfg.val_dataloader.persistent_workers
+
+
 @pytest.mark.parametrize('given', ['init_cfg=None', ''])
 def test_a_checkpoint_alone_is_enough(tmp_path, given):
     file = tmp_path / 'config.py'

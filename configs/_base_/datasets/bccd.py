@@ -25,6 +25,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,  # more where there are cores to spare
     persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker'),  # new augmentation every epoch
     dataset=dict(
         type='CustomCocoDataset',
         data_root=data_root,

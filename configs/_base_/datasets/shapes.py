@@ -14,6 +14,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,  # a worker would take a core from the training
     persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker'),  # new augmentation every epoch
     dataset=dict(
         type='CustomCocoDataset',
         data_root=data_root,

@@ -32,6 +32,8 @@ param_scheduler = [
 ]
 # lr holds for batches of 8; `--auto-scale-lr` adapts it to others.
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+# A run that is resumed ends as one that was not interrupted.
+custom_hooks = [dict(type='RandomStateHook')]
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2)
 )
