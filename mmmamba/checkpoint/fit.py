@@ -251,6 +251,12 @@ def check_fit(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
     wanted = arch_name(expected, model.arch_zoo)
     found = arch_name(given, model.arch_zoo)
     where = f' under {prefix!r}' if prefix else ''
+    if not given:
+        raise CheckpointError(
+            f'the model is {wanted}, and the checkpoint has nothing{where}; '
+            'that of a backbone alone is named by '
+            'model.backbone.init_cfg.checkpoint, not by load_from'
+        )
     if found == wanted:
         verdict = (
             f'the checkpoint{where} is {found}, as the model, but it '

@@ -313,6 +313,13 @@ def test_refusal_of_a_resnet_does_not_advise_another_arch(t2_model, save):
     assert 'set arch' not in str(error.value)
 
 
+def test_a_backbone_alone_is_no_checkpoint_of_a_detector(tiny):
+    """Named by ``load_from``, where ``init_cfg`` was meant."""
+    detector = nn.ModuleDict(dict(backbone=MobileMamba(TINY)))
+    with pytest.raises(CheckpointError, match=r'named by model.backbone.init'):
+        detector.load_state_dict(tiny, strict=False)
+
+
 def test_wrong_prefix_is_refused(tiny, save):
     path = save(add_prefix('encoder.', tiny))
     with pytest.raises(CheckpointError) as error:
@@ -347,4 +354,4 @@ def test_classes_of_a_test(tmp_path, layout, monkeypatch):
     check_complete(model, file, ('cat', 'dog', 'parrot'))
     check_complete(model, file, ('cat', 'dog'))
     assert "'bird' as label 2, which is 'parrot'" in said[0]
-    assert 'has 3 classes, and the test data 2' in said[1]
+    assert 'has 3 classes, and the data 2' in said[1]
