@@ -452,6 +452,32 @@ def test_voc_counted_from_zero(image):
     }
 
 
+def test_an_image_annotated_twice(image):
+    """What lies beside it wins, then Annotations, whatever sorts first."""
+    for folder, label in {
+        'Annotations': 'cat',
+        'A backup': 'old cat',
+        '.': 'the cat',
+    }.items():
+        (image / folder).mkdir(exist_ok=True)
+        voc_file(image / folder, name=label)
+        shape = dict(label=label, points=[[1, 1], [9, 1], [9, 9]])
+        labelme_file(image / folder, shape)
+    for format, suffix in dict(voc='xml', labelme='json').items():
+        found = read(image, format=format)
+        assert found.classes == ['the cat']
+        assert found.notes == {
+            'image annotated twice': [
+                f'Annotations/a.{suffix}',
+                f'A backup/a.{suffix}',
+            ]
+        }
+        (image / f'a.{suffix}').unlink()
+        found = read(image, format=format)
+        assert found.classes == ['cat']
+        assert [len(s.instances) for s in found.samples] == [1]
+
+
 @pytest.mark.parametrize('coding', ['utf-8', 'utf-16'])
 def test_xml_entities_are_refused(image, coding):
     voc_file(image, coding=coding)

@@ -52,7 +52,7 @@ def read(source: Source) -> Annotated:
     """
     notes = Notes()
     samples = {}
-    for file in source.with_suffix('.json'):
+    for file in source.annotation_files('.json'):
         name = source.name(file)
         content = source.read_json(file)
         if not isinstance(content, dict) or not _is_labelme(content):

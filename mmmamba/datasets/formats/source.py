@@ -86,6 +86,25 @@ class Source:
         """
         return [f for f in self.files if f.suffix.lower() in suffixes]
 
+    def annotation_files(self, suffix: str) -> list[Path]:
+        """The files that may annotate one image each.
+
+        Args:
+            suffix (str): In lower case, with the dot.
+
+        Returns:
+            list[Path]: First those beside their image, then those in a folder
+            Annotations: where an image has several, the first is used.
+        """
+
+        def rank(file: Path) -> int:
+            images = self._by_stem.get(file.stem, ())
+            if any(image.parent == file.parent for image in images):
+                return 0
+            return 1 if file.parent.name.lower() == 'annotations' else 2
+
+        return sorted(self.with_suffix(suffix), key=rank)
+
     def name(self, path: Path) -> str:
         """The path of a file below the folder, for messages."""
         return path.relative_to(self.root).as_posix()

@@ -1,5 +1,6 @@
 """Pascal VOC's XML: a file an image, in Annotations/ or beside the image."""
 
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from .sample import (
@@ -46,10 +47,10 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
         Annotated: Classes in the order of their names.
     """
     notes = Notes()
-    samples = []
+    samples: dict[Path, Sample] = {}
     objects: list[tuple[Sample, str, Instance]] = []
     splits = source.listed_splits()
-    for file in source.with_suffix('.xml'):
+    for file in source.annotation_files('.xml'):
         name = source.name(file)
         root = parse_xml(file, 'annotation')
         if root is None:
@@ -61,6 +62,9 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
         )
         if image is None:
             notes.add('image not found', name)
+            continue
+        if image in samples:
+            notes.add('image annotated twice', name)
             continue
         sample = source.open(image, notes, splits.get(file.stem, ''))
         if sample is None:
@@ -84,7 +88,7 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
                     continue
                 instance.iscrowd = difficult == 'ignore'
             objects.append((sample, where, instance))
-        samples.append(sample)
+        samples[image] = sample
     from_zero = next((o for o in objects if _is_edge(o[2])), None)
     if from_zero:
         notes.add('boxes counted from 0 (kept so)', from_zero[1])
@@ -92,9 +96,10 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
         if not from_zero:
             _count_from_zero(instance)
         add_instance(sample, notes, where, instance)
-    classes = sorted({i.label for s in samples for i in s.instances})
-    source.note_unused(samples, notes)
-    return Annotated('Pascal VOC', classes, samples, notes)
+    found = list(samples.values())
+    classes = sorted({i.label for s in found for i in s.instances})
+    source.note_unused(found, notes)
+    return Annotated('Pascal VOC', classes, found, notes)
 
 
 def _integer(text: str | None) -> int:
