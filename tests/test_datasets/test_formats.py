@@ -581,7 +581,25 @@ def test_yolo_class_lists_that_differ(image):
     with pytest.raises(DatasetError, match='classes in different ways'):
         read(image)
     (image / 'val/classes.txt').write_text('cat\ndog')
-    assert objects(read(image)) == {'a.jpg': [('cat', 45, 36, 10, 8)]}
+    wanted = {'a.jpg': [('cat', 45, 36, 10, 8)]}
+    assert objects(read(image)) == wanted
+    for name in ('val/data.yaml', 'data.yaml'):
+        (image / name).write_text('names: [dog, cat]')
+        with pytest.raises(DatasetError, match='classes in different ways'):
+            read(image)
+        (image / name).write_text('names: {0: "cat ", 1: dog}')
+        assert objects(read(image)) == wanted
+
+
+@pytest.mark.parametrize('line', ['\n', ' \n'])
+def test_a_blank_line_among_class_names(image, line):
+    """Tools differ in whether it has a number; at the end it is harmless."""
+    (image / 'a.txt').write_text('1 .5 .5 .1 .1')
+    (image / 'classes.txt').write_text(f'cat\ndog\n{line}{line}')
+    assert objects(read(image)) == {'a.jpg': [('dog', 45, 36, 10, 8)]}
+    (image / 'classes.txt').write_text(f'cat\n{line}dog\n')
+    with pytest.raises(DatasetError, match='classes.txt: line 2 is blank'):
+        read(image)
 
 
 @pytest.mark.parametrize('line', ['img 0', 'img 0.jpg', '\ufeffimg 0  -1'])

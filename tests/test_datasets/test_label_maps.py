@@ -163,6 +163,18 @@ def test_roboflow_masks(tmp_path):
     assert found.classes == NAMES
     assert [s.split for s in found.samples] == ['train', 'val']
     np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
+    (tmp_path / 'valid/_classes.csv').write_text(
+        '\n'.join(f'{i},{n}' for i, n in enumerate(NAMES[::-1]))
+    )
+    with pytest.raises(DatasetError, match='classes in different ways'):
+        read(tmp_path)
+
+
+def test_a_blank_line_among_class_names(pair):
+    root = pair(LABELS)
+    (root / 'classes.txt').write_text('sky\n\nroad\ntree\ncar')
+    with pytest.raises(DatasetError, match='classes.txt: line 2 is blank'):
+        read(root)
 
 
 def test_masks_of_0_and_255(pair):

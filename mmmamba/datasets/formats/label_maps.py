@@ -13,7 +13,7 @@ from PIL import Image
 from ..findings import DatasetError
 from ..images import open_image, progress
 from .sample import Annotated, Notes, Sample
-from .source import Source, common, differ
+from .source import Source, agreed, common, differ, read_names
 
 _LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
 _BLURRED = ('.jpg', '.jpeg', '.jfif')
@@ -258,36 +258,37 @@ def _load(path: Path, by_color: bool) -> np.ndarray:
 
 
 def _find_table(source: Source) -> _Table | None:
-    """The classes in a CSV, CVAT's or CamVid's list, or a list of names."""
+    """The classes, which all tables of a kind must name alike."""
+    tables = {}
     for file in source.with_suffix('.csv', '.txt'):
-        name = file.name.lower()
-        if file.suffix.lower() == '.csv' and 'class' in name:
-            return _read_csv(file)
-        if name == 'labelmap.txt':  # label:color_rgb:parts:actions
-            lines = file.read_text('utf-8-sig', 'replace').splitlines()
-            rows = [
-                (*x.split(':'), '') for x in lines if x.strip() and x[0] != '#'
-            ]
-            return _Table(
-                {_color(row[1].split(','), file): row[0] for row in rows},
-                True,
-            )
+        table = _read_table(file)
+        if table:
+            tables[file] = table
+    for colors in (True, False):
+        agreed({f: t for f, t in tables.items() if t.colors == colors})
+    return next(iter(tables.values()), None)
+
+
+def _read_table(file: Path) -> _Table | None:
+    """A CSV, CVAT's or CamVid's list, a list of names, or nothing."""
+    name = file.name.lower()
+    if file.suffix.lower() == '.csv' and 'class' in name:
+        return _read_csv(file)
+    if name in ('classes.txt', 'class_names.txt'):
+        return _Table(dict(enumerate(read_names(file))), False)
+    if name not in ('labelmap.txt', 'label_colors.txt'):
+        return None
+    text = file.read_text('utf-8-sig', 'replace')
+    lines = [line for line in text.splitlines() if line.strip()]
+    names = {}
+    for line in lines:
         if name == 'label_colors.txt':  # CamVid's: r g b name
-            fields = [
-                line.split(maxsplit=3)
-                for line in file.read_text('utf-8-sig', 'replace').splitlines()
-                if line.strip()
-            ]
-            return _Table(
-                {_color(row[:3], file): row[-1].strip() for row in fields},
-                True,
-            )
-        if name in ('classes.txt', 'class_names.txt'):
-            lines = file.read_text('utf-8-sig', 'replace').splitlines()
-            return _Table(
-                dict(enumerate(x.strip() for x in lines if x.strip())), False
-            )
-    return None
+            cells = line.split(maxsplit=3)
+            names[_color(cells[:3], file)] = cells[-1].strip()
+        elif line[0] != '#':  # CVAT's: label:color_rgb:parts:actions
+            cells = [*line.split(':'), '']
+            names[_color(cells[1].split(','), file)] = cells[0].strip()
+    return _Table(names, True)
 
 
 def _read_csv(file: Path) -> _Table:

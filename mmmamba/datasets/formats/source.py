@@ -4,13 +4,16 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from ..findings import DatasetError, listing
 from ..images import SUFFIXES, read_size
 from .sample import Notes, Sample
+
+_T = TypeVar('_T')
 
 _SPLITS = {
     'train': 'train',
@@ -303,6 +306,54 @@ def _walk(root: Path) -> list[Path]:
             'take the links out'
         )
     return sorted(files)
+
+
+def read_names(file: Path) -> list[str]:
+    """The class names in a text file, one a line.
+
+    Args:
+        file (Path): The file.
+
+    Returns:
+        list[str]: In the order of their numbers.
+
+    Raises:
+        DatasetError: If a line among them is blank.
+    """
+    text = file.read_text('utf-8-sig', 'replace')
+    names = [line.strip() for line in text.rstrip().splitlines()]
+    if '' in names:
+        # Darknet and labelImg give it a number, Datumaro does not.
+        raise DatasetError(
+            f'{file}: line {names.index("") + 1} is blank, and some tools '
+            'count it as a class: take it out, or put a name there'
+        )
+    return names
+
+
+def agreed(tables: Mapping[Path, _T]) -> _T | None:
+    """The classes that all files name alike.
+
+    Args:
+        tables (Mapping): The classes of each file.
+
+    Returns:
+        object, optional: Those of the first, if there is one.
+
+    Raises:
+        DatasetError: If another file names others.
+    """
+    if not tables:
+        return None
+    first, classes = next(iter(tables.items()))
+    for file, table in tables.items():
+        if table != classes:
+            raise DatasetError(
+                f'{first} and {file} name the classes in different ways, so '
+                'that a label means two things: make one data set of each '
+                'folder, or remove the file that is wrong'
+            )
+    return classes
 
 
 def differ(split: str, other: str) -> bool:

@@ -16,7 +16,7 @@ from .sample import (
     add_instance,
     polygon,
 )
-from .source import Source, differ
+from .source import Source, agreed, differ, read_names
 
 _NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
 _LISTS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
@@ -31,7 +31,7 @@ def is_here(source: Source) -> bool:
         for line in _lines(path)[:3]
     ]
     return any(_numbers(line) for line in lines) or (
-        bool(labels) and bool(_yaml(source)[1])
+        bool(labels) and bool(_settings(source))
     )
 
 
@@ -49,8 +49,8 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
         DatasetError: If there are no class names.
     """
     notes = Notes()
-    yaml_file, settings = _yaml(source)
-    classes = _names(source, yaml_file, settings)
+    files = _settings(source)
+    classes = _names(source, files)
     if classes and names:
         raise DatasetError(
             f'--classes: {source.root} names its classes: {", ".join(classes)}'
@@ -62,6 +62,7 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
             'data.yaml with names, no classes.txt and no obj.names. Name them '
             'in the order of their numbers: --classes NAME NAME ...'
         )
+    settings = next(iter(files.values()), {})
     key_points = _key_points(settings)
     splits = _splits(source, settings)
     labels = _label_files(source)
@@ -163,16 +164,17 @@ def _label_files(source: Source) -> dict[Path, Path]:
     return found
 
 
-def _yaml(source: Source) -> tuple[Path | None, dict]:
-    """The file that names the classes, and what it says."""
+def _settings(source: Source) -> dict[Path, dict]:
+    """The YAML files that name classes, and what they say."""
+    found = {}
     for file in source.with_suffix('.yaml', '.yml'):
         try:
             content = yaml.safe_load(file.read_text('utf-8-sig'))
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(content, dict) and 'names' in content:
-            return file, content
-    return None, {}
+            found[file] = content
+    return found
 
 
 def _key_points(settings: dict) -> int:
@@ -183,10 +185,22 @@ def _key_points(settings: dict) -> int:
     return math.prod(n if isinstance(n, int) else 0 for n in shape)
 
 
-def _names(
-    source: Source, yaml_file: Path | None, settings: dict
-) -> list[str]:
-    names = settings.get('names')
+def _names(source: Source, settings: dict[Path, dict]) -> list[str]:
+    """The classes, which all files must name alike."""
+    tables = {
+        file: _yaml_names(file, content['names'])
+        for file, content in settings.items()
+    }
+    tables |= {
+        file: read_names(file)
+        for file in source.files
+        if file.name in _NAME_FILES or file.suffix == '.names'
+    }
+    return agreed({f: names for f, names in tables.items() if names}) or []
+
+
+def _yaml_names(file: Path, names: object) -> list[str]:
+    """A list, or a mapping of numbers, as names; else none."""
     if isinstance(names, dict):
         try:
             numbers = {int(key): name for key, name in names.items()}
@@ -194,34 +208,19 @@ def _names(
             numbers = {}
         if sorted(numbers) != list(range(len(names))):
             raise DatasetError(
-                f'{yaml_file}: the keys of names must be 0 to '
+                f'{file}: the keys of names must be 0 to '
                 f'{len(names) - 1}; they are {", ".join(map(str, names))}'
             )
         names = [numbers[i] for i in range(len(names))]
-    if isinstance(names, list):
-        # A list within would become a text of any length.
-        if not all(isinstance(name, (str, int, float)) for name in names):
-            raise DatasetError(f'{yaml_file}: names must be a list of names')
-        try:
-            return [str(name) for name in names]
-        except ValueError as error:  # a number of thousands of digits
-            raise DatasetError(f'{yaml_file}: names: {error}') from None
-    lists = {
-        file: [n.strip() for n in _lines(file) if n.strip()]
-        for file in source.files
-        if file.name in _NAME_FILES or file.suffix == '.names'
-    }
-    if not lists:
+    if not isinstance(names, list):
         return []
-    first, classes = next(iter(lists.items()))
-    for file, found in lists.items():
-        if found != classes:
-            raise DatasetError(
-                f'{first} and {file} name the classes in different ways, so '
-                'that a number means two things: make one data set of each '
-                'folder, or their numbers the same'
-            )
-    return classes
+    # A list within would become a text of any length.
+    if not all(isinstance(name, (str, int, float)) for name in names):
+        raise DatasetError(f'{file}: names must be a list of names')
+    try:
+        return [str(name).strip() for name in names]
+    except ValueError as error:  # a number of thousands of digits
+        raise DatasetError(f'{file}: names: {error}') from None
 
 
 def _splits(source: Source, settings: dict) -> dict[Path, str]:
