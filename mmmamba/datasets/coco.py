@@ -337,6 +337,7 @@ def _right_annotations(
 ) -> list[dict]:
     """Annotations whose fields have the types and values they must have."""
     righted = []
+    outlines: dict[tuple, list] = defaultdict(list)
     for annotation in annotations:
         place = f'annotation {annotation.get("id")}'
         image = image_of.get(as_id(annotation.get('image_id')))
@@ -378,6 +379,17 @@ def _right_annotations(
         new.pop('segmentation', None)
         if segmentation:
             new['segmentation'] = segmentation
+        same = outlines[(image['id'], category, *box, new['iscrowd'])]
+        if segmentation in same:
+            notes.add(
+                'warning',
+                'annotation_twice',
+                '{n} annotations of {file} repeat another one with the same '
+                'image, class, box and outline, and are left out: {where}',
+                place,
+            )
+            continue
+        same.append(segmentation)
         if new['iscrowd']:
             notes.add(
                 'info',

@@ -807,6 +807,20 @@ def test_strips_that_resizing_leaves_nothing_of(
         width += 1
 
 
+@pytest.mark.parametrize('kind', ['CocoDataset', 'CustomCocoDataset'])
+def test_repeated_annotations_are_counted(case, kind):
+    """mmdet's data set uses both."""
+    again = dict(case.train['annotations'][0], id=3)
+    case.train['annotations'].append(again)
+    (case.root / 'train.json').write_text(json.dumps(case.train))
+    case.cfg.train_dataloader.dataset.type = kind
+    report = check.inspect_datasets(case.cfg, ('train',))
+    (found,) = (f for f in report.findings if f.kind == 'annotation_twice')
+    assert (found.severity, found.count) == ('warning', 1)
+    plain = kind == 'CocoDataset'
+    assert ('CocoDataset does not' in found.message) == plain
+
+
 @pytest.mark.parametrize('kind', [str, float])
 def test_objects_of_a_category_without_class_are_counted(case, kind):
     """Ids of pandas are floats, those of the categories are not."""

@@ -178,6 +178,12 @@ def an_image_twice(content):
     content['annotations'][0]['image_id'] = 9
 
 
+@made_right('annotation_twice')
+def an_annotation_twice(content):
+    for number, annotation in enumerate(content['annotations'][:2], 7):
+        content['annotations'].append(dict(annotation, id=number))
+
+
 @made_right('category_twice')
 def a_category_twice(content):
     content['categories'].append(dict(id=9, name='dog'))
@@ -195,6 +201,34 @@ def test_made_right(name, folder):
     assert result['annotations'] == coco_file()['annotations']
     assert list(found) == ([kind] if kind else [])
     assert 'error' not in found.values()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(category_id=2),
+        dict(bbox=[2, 3, 20, 11]),
+        dict(iscrowd=1),
+        dict(segmentation=[[2, 3, 22, 3, 22, 13]]),
+    ],
+)
+def test_what_differs_is_no_repetition(folder, change):
+    content = coco_file()
+    another = content['annotations'][0] | dict(id=7) | change
+    content['annotations'].append(another)
+    result, found = righted(content, folder)
+    assert 'annotation_twice' not in found
+    assert len(result['annotations']) == 7
+
+
+def test_an_image_twice_with_the_same_annotations(folder):
+    content = coco_file()
+    content['images'].append(dict(content['images'][0], id=9))
+    for number, annotation in enumerate(content['annotations'][:2], 7):
+        content['annotations'].append(dict(annotation, id=number, image_id=9))
+    result, found = righted(content, folder)
+    assert result == coco_file()
+    assert set(found) == {'image_twice', 'annotation_twice'}
 
 
 def test_ids_that_are_text(folder):

@@ -166,6 +166,11 @@ def size_too_small(content):
         image['width'] = image['height'] = 3
 
 
+def every_object_twice(content):
+    for number, annotation in enumerate(list(content['annotations']), 100):
+        content['annotations'].append(dict(annotation, id=number))
+
+
 def no_iscrowd_no_area(content):
     for annotation in content['annotations']:
         del annotation['iscrowd'], annotation['area']
@@ -202,6 +207,7 @@ def spelt_twice_with_ids_of_text(content):
         outside,
         size_zero,
         size_too_small,
+        every_object_twice,
         no_iscrowd_no_area,
     ],
 )

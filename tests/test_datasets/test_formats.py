@@ -265,6 +265,7 @@ def test_difficult_objects(image, difficult):
     text = (image / 'a.xml').read_text()
     hard = text[text.index('<object>') : text.index('</annotation>')]
     hard = hard.replace('<bndbox>', '<difficult>1</difficult><bndbox>')
+    hard = hard.replace('>30<', '>40<')
     text = text.replace('</annotation>', f'{hard}</annotation>')
     (image / 'a.xml').write_text(text)
     found = read(image, difficult=difficult)
@@ -534,6 +535,13 @@ def test_yolo_lines_with_more_values(image):
     boxes = [(i.label, *i.bbox) for i in found.samples[0].instances]
     assert boxes[:2] == [('dog', 40, 30, 20, 20), ('cat', 40, 30, 20, 20)]
     assert boxes[2][1:] == pytest.approx((10, 8, 20, 32))
+
+
+def test_a_repeated_object_counts_once(image):
+    yolo_file(image, '0 .5 .5 .1 .1\n1 .5 .5 .1 .1\n0 .5 .5 .1 .1\n')
+    found = read(image)
+    assert [label for label, *_ in objects(found)['a.jpg']] == ['cat', 'dog']
+    assert found.notes == {'object annotated twice': ['a.txt: line 3']}
 
 
 def test_yaml_runs_no_code(image):
@@ -995,7 +1003,8 @@ def test_broken_json(image, content):
 
 def test_ids_of_any_type(image):
     """Text is a number, too; lists and dicts are no ids of anything."""
-    coco_file(image, [GOOD] * 4)
+    boxes = [dict(bbox=[1, 1, 9, size]) for size in (5, 6, 7, 8)]
+    coco_file(image, boxes)
     content = json.loads((image / 'coco.json').read_text())
     content['annotations'][0]['image_id'] = '1'
     content['annotations'][1]['image_id'] = [1]

@@ -102,8 +102,8 @@ def add_instance(
 
     Args:
         sample (Sample): The image.
-        notes (Notes): Counts an object that is left out, or is cut by more
-            than a pixel.
+        notes (Notes): Counts an object that is left out, as one that is there
+            already, or is cut by more than a pixel.
         where (str): The object's place in the files, for the notes.
         instance (Instance): The object.
     """
@@ -128,6 +128,9 @@ def add_instance(
         instance.bbox = (left, top, right - left, bottom - top)
         if max(inside) > 1:
             notes.add('box cut at the border of its image (kept)', where)
+    # It could be found once alone, and would halve the precision.
+    if instance in sample.instances:
+        return notes.add('object annotated twice', where)
     sample.instances.append(instance)
     return None
 
