@@ -686,7 +686,7 @@ def _num_classes(node, where: str) -> Iterator[tuple[str, int]]:
 
 
 def _check_evaluator(cfg: Config, split: str) -> None:
-    """An evaluator that reads another file than its loader scores nonsense."""
+    """An evaluator that reads other files than its loader scores nonsense."""
     evaluators = cfg.get(f'{split}_evaluator') or []
     if isinstance(evaluators, Mapping):
         evaluators = [evaluators]
@@ -699,11 +699,20 @@ def _check_evaluator(cfg: Config, split: str) -> None:
     }
     for evaluator in evaluators:
         ann_file = evaluator.get('ann_file')
-        if ann_file and files and os.path.realpath(ann_file) not in files:
+        if not ann_file or not files:
+            continue
+        if os.path.realpath(ann_file) not in files:
             raise DatasetError(
                 f'{split}_evaluator.ann_file is {ann_file}, but '
                 f'{split}_dataloader reads {listing(sorted(files))}; set '
                 'both to the same file'
+            )
+        if len(files) > 1:
+            raise DatasetError(
+                f'{split}_evaluator.ann_file is {ann_file}, but '
+                f'{split}_dataloader reads {listing(sorted(files))}, and what '
+                'is found in the others would count as wrong: merge the '
+                'files, or test one at a time'
             )
 
 

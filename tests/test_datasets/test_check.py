@@ -13,6 +13,7 @@ from PIL import Image
 from mmmamba.datasets import DatasetError, check, check_datasets
 
 pytest.importorskip('mmdet')
+pytest.importorskip('mmmamba.datasets.detection')  # registers ours
 CLASSES = ('circle', 'square')
 RLE = dict(counts=[2, 8, 38], size=[6, 8])
 
@@ -362,6 +363,18 @@ def image_folder_missing(case):
 )
 def evaluator_reads_another_file(case):
     case.cfg.val_evaluator.ann_file = str(case.root / 'train.json')
+
+
+@refused(
+    'val_evaluator.ann_file is {root}/val.json',
+    'val_dataloader reads {root}/train.json, {root}/val.json',
+    'merge the files',
+)
+def evaluator_reads_one_file_of_two(case):
+    case.cfg.val_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[case.dataset('train'), case.dataset('val')],
+    )
 
 
 @refused('val_evaluator.ann_file is data/coco/annotations/val.json')
