@@ -94,7 +94,9 @@ class RightedCoco(NamedTuple):
 
     Attributes:
         content (dict): In COCO format. An image whose annotations are those
-            of the stored pixels, although EXIF turns it, has ``turned``.
+            of the stored pixels, although EXIF turns it, has ``turned``. An
+            image or category that has another id now keeps that of the file
+            as ``given_id``.
         findings (list[Finding]): What was made right, was left out, or is an
             error.
     """
@@ -203,6 +205,21 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def renumbered(entry: Mapping[str, Any], new_id: object) -> dict:
+    """Give an image or a category another id; it keeps that of its file.
+
+    Args:
+        entry (Mapping): The image or category.
+        new_id (object): Its id from now on.
+
+    Returns:
+        dict: A copy, with ``given_id`` if the file has another id.
+    """
+    given = entry.get('given_id', entry['id'])
+    new = dict(entry, id=new_id)
+    return new if given == new_id else dict(new, given_id=given)
+
+
 def _right_categories(
     categories: list[dict], notes: _Notes
 ) -> tuple[list[dict], dict[object, int]]:
@@ -234,7 +251,8 @@ def _right_categories(
             )
         elif name not in righted:
             new = key if keep else len(righted) + 1
-            righted[name] = dict(category, id=new, name=name, _key=key)
+            category = dict(category, name=name, _key=key)
+            righted[name] = renumbered(category, new)
         category_of[key] = righted[name]['id']
     for category in righted.values():
         del category['_key']
@@ -296,7 +314,7 @@ def _right_images(
             image_of[key] = righted[name]
             continue
         new = key if keep else number
-        righted[name] = dict(image, id=new, file_name=name)
+        righted[name] = renumbered(dict(image, file_name=name), new)
         image_of[key] = righted[name]
     if not keep:
         notes.add(

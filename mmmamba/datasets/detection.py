@@ -12,10 +12,10 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
-from mmengine.fileio import get_local_path
+from mmengine.fileio import dump, get_local_path, load
 from mmengine.logging import print_log
 
-from .coco import read_coco, right_coco
+from .coco import read_coco, renumbered, right_coco
 from .findings import Finding, raise_errors
 from .loading import LoadedAsAnnotated
 
@@ -63,16 +63,31 @@ class CustomCoco(COCO):
             names (Sequence[str]): The classes.
         """
         given = self.dataset['categories']
-        by_name = {c['name']: c for c in given}
-        others = [c for c in given if c['name'] not in names]
-        ordered = [by_name.get(n, dict(name=n)) for n in names] + others
-        number_of = {c.get('id'): i for i, c in enumerate(ordered, 1)}
+        ordered = self.loadCats(self.get_cat_ids(names))
+        ordered += [c for c in given if c['name'] not in names]
+        number_of = {c['id']: i for i, c in enumerate(ordered, 1)}
         self.dataset['categories'] = [
-            dict(c, id=i) for i, c in enumerate(ordered, 1)
+            renumbered(c, i) for i, c in enumerate(ordered, 1)
         ]
         for annotation in self.dataset['annotations']:
             annotation['category_id'] = number_of[annotation['category_id']]
         self._index()
+
+    def give_ids_back(self, file: str) -> None:
+        """Write predictions anew, with the ids of the annotation file.
+
+        Args:
+            file (str): The predictions, in COCO's format of results.
+        """
+        predictions = load(file)
+        for name, entries in (
+            ('image_id', self.imgs),
+            ('category_id', self.cats),
+        ):
+            for prediction in predictions:
+                entry = entries[prediction[name]]
+                prediction[name] = entry.get('given_id', entry['id'])
+        dump(predictions, file)
 
     def get_cat_ids(
         self,
@@ -152,7 +167,8 @@ class CustomCocoDataset(LoadedAsAnnotated, CocoDataset):
 class CustomCocoMetric(CocoMetric):
     """``CocoMetric`` against the annotations that ``CustomCocoDataset`` uses.
 
-    The same arguments.
+    The same arguments. What ``outfile_prefix`` names has the ids of the
+    annotation file.
     """
 
     def __init__(self, ann_file: str | None = None, **kwargs) -> None:
@@ -172,7 +188,19 @@ class CustomCocoMetric(CocoMetric):
                 }
             )
             self._coco_api.number(self.dataset_meta['classes'])
-        return super().compute_metrics(results)
+        metrics = super().compute_metrics(results)
+        if self._ann_file is not None and self.outfile_prefix is not None:
+            for file in self._files:
+                self._coco_api.give_ids_back(file)
+        return metrics
+
+    def results2json(
+        self, results: Sequence[dict], outfile_prefix: str
+    ) -> dict:
+        """Write the predictions; see ``CocoMetric``."""
+        files = super().results2json(results, outfile_prefix)
+        self._files = set(files.values())
+        return files
 
     def _read(
         self, sizes: Mapping[int, tuple[int, int]] | None = None

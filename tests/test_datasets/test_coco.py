@@ -240,7 +240,10 @@ def test_ids_that_are_text(folder):
             annotation[name] = f'x{annotation[name]}'
     result, found = righted(content, folder)
     assert found == {'image_id_text': 'info'}
-    assert result['images'] == coco_file()['images']
+    assert result['images'] == [
+        dict(image, given_id=f'x{image["id"]}')
+        for image in coco_file()['images']
+    ]
     assert result['annotations'] == coco_file()['annotations']
 
 

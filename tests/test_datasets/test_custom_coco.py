@@ -80,12 +80,11 @@ class Data:
     def build(self) -> BaseDataset:
         return DATASETS.build(self.config)
 
-    def ap_of_perfect_model(self) -> dict[str, float]:
+    def ap_of_perfect_model(self, **options) -> dict[str, float]:
         """AP of predictions that are the boxes of :data:`BOXES`."""
         dataset = self.build()
-        metric = METRICS.build(
-            dict(type='CustomCocoMetric', ann_file=str(self.file))
-        )
+        config = dict(type='CustomCocoMetric', ann_file=str(self.file))
+        metric = METRICS.build(config | options)
         metric.dataset_meta = dataset.metainfo
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
@@ -216,6 +215,28 @@ def test_a_perfect_model_scores_1(tmp_path, change):
     change(content)
     data = Data(tmp_path, content)
     assert data.ap_of_perfect_model()['coco/bbox_mAP'] == 1.0
+
+
+@pytest.mark.parametrize('format_only', [False, True])
+@pytest.mark.parametrize('kind', [int, 'no {}'.format])
+def test_predictions_are_written_with_the_ids_of_the_file(
+    tmp_path, kind, format_only
+):
+    content = coco_file(names=('dog', 'bird', 'cat'), ids=(90, 5, 7))
+    for entry in (*content['images'], *content['categories']):
+        entry['id'] = kind(entry['id'])
+    for annotation in content['annotations']:
+        for name in ('image_id', 'category_id'):
+            annotation[name] = kind(annotation[name])
+    found = Data(tmp_path, content).ap_of_perfect_model(
+        format_only=format_only, outfile_prefix=f'{tmp_path}/found'
+    )
+    assert format_only or found['coco/bbox_mAP'] == 1.0
+    written = json.loads((tmp_path / 'found.bbox.json').read_text())
+    names = ('image_id', 'category_id', 'bbox')
+    assert [[p[n] for n in names] for p in written] == [
+        [a[n] for n in names] for a in content['annotations']
+    ]
 
 
 def test_a_class_that_the_file_lacks_shifts_no_label(tmp_path):
