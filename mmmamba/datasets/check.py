@@ -430,6 +430,34 @@ class _Look:
                     file,
                 )
             )
+        reduces = summary.reduce_zero_label
+        given = {step.get('reduce_zero_label') for step in steps}
+        if not given <= {None, reduces}:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'zero_label',
+                    f'reduce_zero_label is {reduces} in the {self.split} data '
+                    f'set and {not reduces} in its pipeline, which would fail '
+                    'at the first image: set it in the data set alone',
+                    file,
+                )
+            )
+        heads = dict(_num_classes(self.cfg.model, 'model')).values()
+        number = len(classes) if classes else max(heads, default=0)
+        beyond = sorted(n for n in summary.labels if not 0 <= n < number)
+        if beyond and number:
+            self.findings.append(
+                Finding(
+                    'error',
+                    'label_beyond_classes',
+                    f'{file} has the labels {listing(beyond)}; those of the '
+                    f'{number} classes are 0 to {number - 1}. Correct the '
+                    'labels, or the classes and num_classes',
+                    file,
+                    len(beyond),
+                )
+            )
 
     def _open_images(self, most: int | None) -> None:
         """Decode the images, and compare their sizes with the label maps'."""
@@ -519,12 +547,10 @@ class _Look:
         counts = count_labels(_sample(self.summary.map_paths, most))
         if classes is None:
             return
-        # ADE20K's own data set reduces by default.
-        default = self.dataset.get('type') == 'ADE20KDataset'
         findings, self.summary.classes = check_labels(
             counts,
             classes,
-            bool(self.dataset.get('reduce_zero_label', default)),
+            self.summary.reduce_zero_label,
             self.paths['data_prefix.seg_map_path'],
         )
         self.summary.objects = sum(self.summary.classes.values())

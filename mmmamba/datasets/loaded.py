@@ -28,6 +28,8 @@ class Summary:
             the images.
         paths (list[str]): The image files that are used.
         map_paths (list[str]): Their label maps.
+        labels (set[int]): The labels of whole images.
+        reduce_zero_label (bool): Whether label 0 of the maps is "ignore".
         turned (set[str]): Images that are loaded without EXIF's turn.
         with_masks (int): Objects with a mask.
         findings (list[Finding]): What loading found.
@@ -42,6 +44,8 @@ class Summary:
     box_sizes: list[tuple[float, float]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     map_paths: list[str] = field(default_factory=list)
+    labels: set[int] = field(default_factory=set)
+    reduce_zero_label: bool = False
     turned: set[str] = field(default_factory=set)
     with_masks: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -110,8 +114,11 @@ def _count(built: BaseDataset, summary: Summary) -> None:
             summary.map_paths.append(info['seg_map_path'])
         if 'width' in info:
             summary.image_sizes.append((info['width'], info['height']))
-        if 'gt_label' in info and isinstance(info['gt_label'], int):
-            counts[info['gt_label']] += 1
+        labels = info.get('gt_label')
+        labels = labels if isinstance(labels, list) else [labels]
+        labels = [label for label in labels if isinstance(label, int)]
+        summary.labels.update(labels)
+        counts.update(labels)
         for instance in info.get('instances', ()):
             if instance.get('ignore_flag'):
                 continue
@@ -119,6 +126,7 @@ def _count(built: BaseDataset, summary: Summary) -> None:
             left, top, right, bottom = instance['bbox']
             summary.box_sizes.append((right - left, bottom - top))
             summary.with_masks += 'mask' in instance
+    summary.reduce_zero_label = getattr(built, 'reduce_zero_label', False)
     summary.used_images = len(built)
     summary.images = getattr(built, 'listed_images', len(built))
     summary.empty_images = getattr(built, 'empty_images', 0)

@@ -724,6 +724,34 @@ def test_segmentation_folder_missing(segmentation, key, folder, tmp_path):
     ) in str(error.value)
 
 
+@pytest.mark.parametrize('data_set', [True, False])
+@pytest.mark.parametrize('pipeline', [True, False, None])
+def test_zero_label_of_data_set_and_pipeline(
+    segmentation, tmp_path, data_set, pipeline
+):
+    for name in ('images/a.jpg', 'maps/a.png'):
+        Image.fromarray(np.ones((4, 4), np.uint8)).save(tmp_path / name)
+    step = dict(type='LoadAnnotations', reduce_zero_label=pipeline)
+    dataset = segmentation.train_dataloader.dataset
+    dataset.update(reduce_zero_label=data_set, pipeline=[step])
+    if pipeline in (None, data_set):
+        check_datasets(segmentation, ('train',))
+    else:
+        with pytest.raises(DatasetError, match=f'is {data_set} in the train'):
+            check_datasets(segmentation, ('train',))
+
+
+def test_a_data_set_that_reduces_the_zero_label(segmentation, tmp_path):
+    """By default: its labels of six classes are 1 to 6."""
+    for name in ('images/a.png', 'maps/a.png'):
+        Image.fromarray(np.full((4, 4), 6, np.uint8)).save(tmp_path / name)
+    segmentation.model = dict(decode_head=dict(num_classes=6))
+    dataset = segmentation.train_dataloader.dataset
+    del dataset['metainfo']
+    dataset.type = 'PotsdamDataset'
+    check_datasets(segmentation, ('train',))
+
+
 def test_segmentation_num_classes(segmentation):
     segmentation.model.auxiliary_head[0].num_classes = 150
     with pytest.raises(DatasetError) as error:
@@ -765,6 +793,19 @@ def test_classification_folder_missing(classification, tmp_path):
 def test_classification_num_classes(classification):
     classification.model.head.num_classes = 1000
     with pytest.raises(DatasetError, match='num_classes is 1000'):
+        check_datasets(classification, ('train',))
+
+
+@pytest.mark.parametrize('classes', [CLASSES, None])
+@pytest.mark.parametrize('label', [-1, 2])
+def test_classification_labels(classification, tmp_path, classes, label):
+    (tmp_path / 'train.txt').write_text(
+        f'circle/a.jpg 0\nsquare/a.jpg {label}\n'
+    )
+    dataset = classification.train_dataloader.dataset
+    dataset.update(ann_file='train.txt', classes=classes)
+    message = f'train.txt has the labels {label}; those of the 2 classes are 0'
+    with pytest.raises(DatasetError, match=message):
         check_datasets(classification, ('train',))
 
 
