@@ -181,10 +181,13 @@ class _Notes:
 
 
 def as_id(value: object) -> object:
-    """An id that compares equal whether it is text or a number."""
+    """An id that compares equal whether it is text or a number.
+
+    Python's own 1_2, which it takes for 12, is text.
+    """
     if isinstance(value, str):
         try:
-            return int(value)
+            return value if '_' in value else int(value)
         except ValueError:
             return value
     if isinstance(value, float) and value.is_integer():
@@ -197,6 +200,8 @@ def as_id(value: object) -> object:
 def as_number(value: object) -> float | None:
     """A finite number, or text that is one; else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and '_' in value:
         return None
     try:
         number = float(value)
@@ -413,8 +418,9 @@ def _right_annotations(
                 'info',
                 'ignored',
                 '{n} objects of {file} are marked "ignore" or "iscrowd": they '
-                'count neither as found nor as missed, and nothing is learnt '
-                'from them',
+                'count neither as found nor as missed. Detectors with '
+                'ignore_iof_thr above 0 leave them out of training, others '
+                'learn them as background',
                 place,
             )
         righted.append(new)

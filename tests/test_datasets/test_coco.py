@@ -247,6 +247,21 @@ def test_ids_that_are_text(folder):
     assert result['annotations'] == coco_file()['annotations']
 
 
+def test_an_underscore_is_no_part_of_a_number(folder):
+    """Python takes 1_12 and 11_2 for 112."""
+    content = coco_file()
+    ids = dict(zip((1, 2, 3), ('1_12', '11_2', '112')))
+    for image in content['images']:
+        image['id'] = ids[image['id']]
+    for annotation in content['annotations']:
+        annotation['image_id'] = ids[annotation['image_id']]
+    content['annotations'][0]['bbox'][0] = '1_0'
+    result, found = righted(content, folder)
+    assert found == {'image_id_text': 'info', 'no_box': 'warning'}
+    shown = [annotation['image_id'] for annotation in result['annotations']]
+    assert shown == [1, 2, 2, 3, 3]
+
+
 def test_the_box_of_a_polygon(folder):
     content = coco_file()
     for annotation in content['annotations']:

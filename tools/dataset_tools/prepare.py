@@ -83,7 +83,8 @@ def parse_args() -> argparse.Namespace:
         choices=('keep', 'ignore', 'drop'),
         default='keep',
         help='Pascal VOC: objects marked difficult; "ignore" makes them count '
-        'neither as found nor as missed, as in its own evaluation '
+        'neither as found nor as missed, as in its own evaluation, though '
+        'most detectors learn them as background '
         '(default: %(default)s)',
     )
     parser.add_argument(
