@@ -343,6 +343,8 @@ def test_ignored_objects_count_neither_way(folder, flag):
     content['annotations'][2].update(flag)
     result, found = righted(content, folder)
     assert found == {'ignored': 'info'}
+    (finding,) = right_coco(content, 'file.json').findings
+    assert 'learn them as background' in finding.message
     assert [a['iscrowd'] for a in result['annotations']] == [0, 0, 1, 0, 0, 0]
 
 

@@ -501,6 +501,11 @@ def yolo_file(root, text, settings='names: [cat, dog]'):
         ('-1 .5 .5 .1 .1', 'unknown class number'),
         ('0.5 .5 .5 .1 .1', 'unknown class number'),
         ('0 50 50 10 10', 'box that is not in parts of the image'),
+        (
+            '0 .5 .5 .2 .2 .4 .4 2 .5 .5 1 .6 .6 2',
+            'points that are not in parts of the image (if they are key '
+            'points, data.yaml needs kpt_shape)',
+        ),
         ('0 .5 .5 .1', 'line that is no YOLO label'),
         ('0 .5 nan .1 .1', 'line that is no YOLO label'),
         ('cat .5 .5 .1 .1', 'line that is no YOLO label'),
@@ -1014,6 +1019,35 @@ def test_ids_of_any_type(image):
     found = read(image)
     assert len(found.samples[0].instances) == 2
     assert {'unknown image', 'unknown category'} <= set(found.notes)
+
+
+@pytest.mark.parametrize('form', ['coco', 'labelme', 'label_studio'])
+def test_blanks_and_case_in_class_names(image, form):
+    names = [' cat', 'cat ', 'Cat']
+    if form == 'coco':
+        coco_file(image, [dict(bbox=[1, 1, 9, n]) for n in (5, 6, 7)])
+        content = json.loads((image / 'coco.json').read_text())
+        content['categories'] = [
+            dict(id=n, name=name) for n, name in enumerate(names)
+        ]
+        for n, annotation in enumerate(content['annotations']):
+            annotation['category_id'] = n
+        (image / 'coco.json').write_text(json.dumps(content))
+    elif form == 'labelme':
+        corners = [[1, 1], [9, 9]]
+        shape = dict(shape_type='rectangle', points=corners)
+        labelme_file(image, *(dict(shape, label=name) for name in names))
+    else:
+        box = dict(x=1, y=1, width=9, height=9)
+        label_studio_file(
+            image, *(dict(box, rectanglelabels=[name]) for name in names)
+        )
+    found = read(image)
+    assert sorted(found.classes) == ['Cat', 'cat']
+    (pair,) = found.notes[
+        'class name that differs from another in case alone (kept)'
+    ]
+    assert sorted(pair.split(', ')) == ['Cat', 'cat']
 
 
 def test_several_formats(image):

@@ -117,7 +117,7 @@ def read_annotated(
     for sample in found.samples:
         if found.read_map is None:
             sample.labels = frozenset(i.label for i in sample.instances)
-    _check_names(found.classes, source)
+    _check_names(found, source)
     _leave_out_broken(source, found)
     if not any(sample.labels for sample in found.samples):
         reasons = '; '.join(
@@ -150,7 +150,9 @@ def _leave_out_broken(source: Source, found: Annotated) -> None:
     found.samples[:] = kept
 
 
-def _check_names(classes: list[str], source: Source) -> None:
+def _check_names(found: Annotated, source: Source) -> None:
+    """Refuse names that cannot serve; count those that may be one class."""
+    classes = found.classes
     twice = [name for name in classes if classes.count(name) > 1]
     if twice or not all(name.strip() for name in classes):
         raise DatasetError(
@@ -158,6 +160,14 @@ def _check_names(classes: list[str], source: Source) -> None:
             f'{twice[0] if twice else ""!r} is there twice or empty in '
             f'{classes}: rename it where the data set names its classes'
         )
+    known: dict[str, str] = {}
+    for name in classes:
+        first = known.setdefault(name.casefold(), name)
+        if first != name:
+            found.notes.add(
+                'class name that differs from another in case alone (kept)',
+                f'{name}, {first}',
+            )
 
 
 __all__ = [

@@ -111,13 +111,16 @@ def _readable(source: Source, file: Path, notes: Notes) -> dict:
                     f'entry of {kind} that cannot be read',
                     f'{source.name(file)}: entry {number}',
                 )
+    content['categories'] = [
+        dict(c, name=str(c['name']).strip()) for c in content['categories']
+    ]
     used = {str(a.get('category_id')) for a in content['annotations']}
     groups = {str(c.get('supercategory')) for c in content['categories']}
     # Roboflow adds the group of all classes as category 0.
     content['categories'] = [
         c
         for c in content['categories']
-        if c['id'] != 0 or '0' in used or str(c['name']) not in groups
+        if c['id'] != 0 or '0' in used or c['name'] not in groups
     ]
     return content
 

@@ -152,7 +152,7 @@ def _add(sample: Sample, result: dict, notes: Notes, where: str) -> None:
 
 
 def _instance(kind: str, value: dict, sample: Sample) -> Instance:
-    label = str(value[kind][0])
+    label = str(value[kind][0]).strip()
     scale = np.array([sample.width, sample.height]) / 100
     if kind == 'polygonlabels':
         return polygon(label, (np.array(value['points'], float) * scale))

@@ -115,7 +115,7 @@ def _is_labelme(content: object) -> bool:
 
 
 def _instance(shape: dict, sample: Sample) -> Instance | None:
-    label = str(shape['label'])
+    label = str(shape['label']).strip()
     points = [(float(x), float(y)) for x, y in shape['points']]
     kind = shape.get('shape_type') or 'polygon'
     if kind == 'polygon':

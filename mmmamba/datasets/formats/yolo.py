@@ -104,11 +104,11 @@ def _add(
     index = int(values[0])
     if index != values[0] or not 0 <= index < len(classes):
         return notes.add('unknown class number', where)
-    if max(map(abs, values[1:5])) > 2:
-        return notes.add('box that is not in parts of the image', where)
     label = classes[index]
     size = np.array([sample.width, sample.height], float)
     if len(values) <= 6:  # a sixth is the score of a prediction
+        if max(map(abs, values[1:5])) > 2:
+            return notes.add('box that is not in parts of the image', where)
         center, extent = np.reshape(values[1:5], (2, 2)) * size
         x, y = (center - extent / 2).tolist()
         width, height = extent.tolist()
@@ -116,6 +116,13 @@ def _add(
     else:
         # An odd number of coordinates: the last is a score, too.
         points = values[1 : 1 + (len(values) - 1) // 2 * 2]
+        # A key point has 2 where it is visible.
+        if max(map(abs, points)) > 1.5:
+            return notes.add(
+                'points that are not in parts of the image (if they are key '
+                'points, data.yaml needs kpt_shape)',
+                where,
+            )
         instance = polygon(label, (np.reshape(points, (-1, 2)) * size))
     return add_instance(sample, notes, where, instance)
 
