@@ -477,6 +477,21 @@ class _Look:
                     count=len(broken),
                 )
             )
+        dark = [
+            p for p, s in sizes.items() if not isinstance(s, str) and s.dark
+        ]
+        if dark:
+            self.findings.append(
+                Finding(
+                    'warning',
+                    'dark_image',
+                    f'{len(dark)} images of 16 bits use less than a quarter '
+                    'of their range, as those of 12-bit cameras do, and are '
+                    f'loaded almost black: {listing(dark)}. Scale them to '
+                    '65535, or save them with 8 bits',
+                    count=len(dark),
+                )
+            )
         if not self.summary.image_sizes:
             self.summary.image_sizes = [
                 (s.width, s.height)

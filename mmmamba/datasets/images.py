@@ -24,6 +24,7 @@ _ORIENTATION = 0x0112
 # WebP never.
 _TURNED = (5, 6, 7, 8)
 _TIFF_SIZE = (256, 257)  # the tags of width and height
+_DARK = 64  # of 255: a quarter of the range, as 14 of 16 bits have it
 
 _T = TypeVar('_T')
 
@@ -36,11 +37,14 @@ class ImageSize(NamedTuple):
         height (int): Height.
         turned (bool): Whether EXIF exchanges width and height, so that the
             stored pixels are ``height`` wide.
+        dark (bool): Whether OpenCV, which keeps the upper 8 of 16 bits, would
+            load it almost black. Defaults to False, as if not decoded.
     """
 
     width: int
     height: int
     turned: bool
+    dark: bool = False
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -103,7 +107,8 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
         str(path).encode()
     except UnicodeEncodeError:  # OpenCV would crash
         return 'its name is not UTF-8; rename it'
-    if decode and not _opencv_reads(str(path), image.format):
+    dark = _is_dark(str(path), image.format) if decode else False
+    if dark is None:
         return (
             f'a {image.format} that OpenCV cannot decode; save it as PNG or '
             'JPEG'
@@ -112,22 +117,29 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
     if turned:
         width, height = height, width
     # Of a TIFF nobody sees the stored pixels.
-    return ImageSize(width, height, turned and image.format != 'TIFF')
+    turned = turned and image.format != 'TIFF'
+    return ImageSize(width, height, turned, dark)
 
 
-def _opencv_reads(path: str, kind: str | None) -> bool:
-    """Whether OpenCV, which loads the images, does not refuse one.
+def _is_dark(path: str, kind: str | None) -> bool | None:
+    """Whether 16 bits hold fewer; None if OpenCV, which loads them, refuses.
 
     Of TIFF it knows some kinds only; of a PNG it misses an end that Pillow
     does not.
     """
     if kind == 'JPEG':  # all that Pillow decodes
-        return cv2.haveImageReader(path)
+        return False if cv2.haveImageReader(path) else None
     try:
         data = np.fromfile(path, np.uint8)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR) is not None
+        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if pixels is None:
+            return None
+        if pixels.max() >= _DARK:
+            return False
+        deep = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH)
     except cv2.error:
-        return False
+        return None
+    return deep is not None and deep.dtype == np.uint16
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -165,7 +177,7 @@ def decode_all(
     for path, stamp in stamps.items():
         entry = known.get(path)
         if stamp and entry and entry[:2] == stamp:
-            found[path] = ImageSize(entry[2], entry[3], entry[4])
+            found[path] = ImageSize(*entry[2:])
     missing = [path for path in paths if path not in found]
     # Decoders release the GIL, so that threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -199,8 +211,11 @@ def _remembered(memory: str | Path | None) -> dict[str, list]:
         return {}
     if not isinstance(known, dict):
         return {}
+    length = 2 + len(ImageSize._fields)
     return {
-        p: e for p, e in known.items() if isinstance(e, list) and len(e) == 5
+        p: e
+        for p, e in known.items()
+        if isinstance(e, list) and len(e) == length
     }
 
 

@@ -861,6 +861,18 @@ def test_strips_that_resizing_leaves_nothing_of(
         width += 1
 
 
+def test_dark_images_are_counted(case):
+    """Once more from what is remembered of those that decoded."""
+    case.cfg.work_dir = str(case.root / 'run')
+    dark = Image.fromarray(np.full((6, 8), 4095, np.uint16))
+    dark.save(case.root / 'train/a.jpg', 'PNG')
+    (case.root / 'train.json').write_text(json.dumps(case.train))
+    for _ in range(2):
+        (found,) = check.inspect_datasets(case.cfg, ('train',)).findings
+        assert (found.severity, found.kind) == ('warning', 'dark_image')
+        assert found.count == 1
+
+
 @pytest.mark.parametrize('kind', ['CocoDataset', 'CustomCocoDataset'])
 def test_repeated_annotations_are_counted(case, kind):
     """mmdet's data set uses both."""

@@ -365,6 +365,29 @@ def test_what_opencv_cannot_decode_is_found(tmp_path, kind):
     assert 'that OpenCV cannot decode' in decode(file)
 
 
+@pytest.mark.parametrize('kind', ['png', 'tiff'])
+@pytest.mark.parametrize('shape', [(40, 60), (40, 60, 3)])
+@pytest.mark.parametrize(
+    'top, dtype, dark',
+    [
+        (4095, np.uint16, True),
+        (65535, np.uint16, False),
+        (0, np.uint16, True),
+        (15, np.uint8, False),
+    ],
+)
+def test_16_bits_that_hold_fewer_are_found(
+    tmp_path, kind, shape, top, dtype, dark
+):
+    """OpenCV loads 4095 of 65535 as 15 of 255."""
+    file = tmp_path / f'a.{kind}'
+    pixels = np.zeros(shape, dtype)
+    pixels[3, 5] = top
+    assert cv2.imwrite(str(file), pixels)
+    assert decode(file).dark == dark
+    assert (cv2.imread(str(file)).max() < 64) == (top < 16384)
+
+
 def test_a_name_that_is_not_utf8(tmp_path):
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.jpg'))
     Image.new('RGB', (60, 40)).save(file)
