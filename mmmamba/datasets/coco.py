@@ -183,7 +183,7 @@ class _Notes:
 def as_id(value: object) -> object:
     """An id that compares equal whether it is text or a number.
 
-    Python's own 1_2, which it takes for 12, is text.
+    Text such as 1_2, which int() takes for 12, stays text.
     """
     if isinstance(value, str):
         try:

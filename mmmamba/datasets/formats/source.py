@@ -323,7 +323,7 @@ def read_names(file: Path) -> list[str]:
     text = file.read_text('utf-8-sig', 'replace')
     names = [line.strip() for line in text.rstrip().splitlines()]
     if '' in names:
-        # Darknet and labelImg give it a number, Datumaro does not.
+        # Darknet gives it a number, Datumaro does not.
         raise DatasetError(
             f'{file}: line {names.index("") + 1} is blank, and some tools '
             'count it as a class: take it out, or put a name there'
