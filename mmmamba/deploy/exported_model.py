@@ -77,7 +77,16 @@ class ExportedModel:
 
         Returns:
             dict[str, np.ndarray]: The outputs by name.
+
+        Raises:
+            ValueError: If the images are of another dtype than the file's.
         """
+        # OpenVINO would convert them without a word.
+        wanted = 'uint8' if self._runtime.input_is_uint8 else 'float32'
+        if images.dtype != wanted:
+            raise ValueError(
+                f'{self.file} takes images of {wanted}, not {images.dtype}'
+            )
         return dict(zip(self.facts.outputs, self._runtime(images)))
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, tuple]:
@@ -89,7 +98,25 @@ class ExportedModel:
         Returns:
             tuple[np.ndarray, tuple]: The input without the axis of the batch,
             and the height and width that the image has in it.
+
+        Raises:
+            ValueError: If it is no such image, or if the config's test has
+                steps that are not known here.
         """
+        kind = getattr(image, 'dtype', type(image).__name__)
+        shape: tuple[int, ...] = getattr(image, 'shape', ())
+        if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(
+                'an image is an array (H, W, 3) of uint8 in the order BGR, as '
+                f'cv2.imread() gives it where it can read, not {kind} {shape}'
+            )
+        steps = getattr(self.facts, 'unprepared', [])
+        if steps:
+            raise ValueError(
+                f'the test pipeline of {self.facts.config} has '
+                f'{", ".join(steps)}, which is not done here: prepare images '
+                'as it does, and call run()'
+            )
         return pixels.prepare(image, self.facts)
 
     def predict(self, image: np.ndarray) -> dict[str, np.ndarray]:

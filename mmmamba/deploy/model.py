@@ -84,9 +84,10 @@ def fold_norms(model: nn.Module) -> None:
     """Fold batch norms into the convolutions before them, in place.
 
     Those of mmcv's ``ConvModule`` and of neighbours in an ``nn.Sequential``:
-    elsewhere only a run would tell what follows what. The levels of a head may
-    share a convolution and have a norm each, as RTMDet's do: then each level
-    gets a convolution of its own.
+    elsewhere only a run would tell what follows what. A ``Sequential`` whose
+    owner calls its parts by index is not told from others. The levels of a
+    head may share a convolution and have a norm each, as RTMDet's do: then
+    each level gets a convolution of its own.
 
     Args:
         model (nn.Module): Any model in eval mode.
@@ -118,6 +119,9 @@ def fold_norms(model: nn.Module) -> None:
             conv.bias = nn.Parameter(bias.to(dtype))
             part._modules[first] = conv
             part._modules[second] = nn.Identity()
+            if isinstance(part, ConvModule):
+                # By another path it would still fold in each call.
+                part.turn_on_efficient_conv_bn_eval(False)
 
 
 def _folds(conv: Any, norm: Any) -> bool:
@@ -126,6 +130,7 @@ def _folds(conv: Any, norm: Any) -> bool:
 
     return (
         type(conv) in (nn.Conv2d, Conv2d)
+        and not conv._forward_pre_hooks  # such as spectral norm's
         and isinstance(norm, _BatchNorm)
         and type(norm).forward in (_BatchNorm.forward, SyncBatchNorm.forward)
         and norm.running_mean is not None

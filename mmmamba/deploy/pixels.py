@@ -62,7 +62,7 @@ def prepare(
         image has in it.
     """
     frame = facts.shape or facts.resize.get('crop')
-    if facts.task == 'classification':
+    if facts.resize.get('crops', facts.task == 'classification'):
         image = _crop(image, frame, facts.resize)
         height, width = size = image.shape[:2]
     else:
@@ -126,7 +126,7 @@ def _crop(
     left = max(0, int(round((new[1] - width) / 2.0)))
     image = image[top : top + height, left : left + width]
     missing = [(0, height - image.shape[0]), (0, width - image.shape[1])]
-    return _pad(image, missing, np.zeros(3))
+    return _pad(image, missing, np.array(how.get('pad_value', (0, 0, 0))))
 
 
 def _resize_as(image: np.ndarray, size: tuple, how: dict) -> np.ndarray:

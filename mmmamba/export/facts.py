@@ -39,9 +39,12 @@ class Facts:
         resize (dict): How an image gets the shape: ``keep_ratio``,
             ``interpolation``, ``backend``, ``pad_value`` (of BGR pixels),
             ``scale``, height and width, where it is padded or cropped
-            afterwards, and of classifiers the size of the ``crop`` and
+            afterwards, ``crops``, whether its centre is taken, and of
+            classifiers the size of the ``crop``, height and width, and
             ``edge``, the length of its ``side``, ``'short'``, ``'long'``,
             ``'width'`` or ``'height'``.
+        unprepared (list[str]): Steps of the test pipeline that change images
+            and are not among these.
         outputs (list[str]): Names.
         custom_ops (bool): Whether it needs mmmamba's library.
         align_corners (bool): Of segmentors: how logits are resized.
@@ -64,6 +67,7 @@ class Facts:
     bgr_to_rgb: bool = False
     preprocessed: bool = False
     resize: dict = field(default_factory=dict)
+    unprepared: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     custom_ops: bool = False
     align_corners: bool = False
@@ -108,6 +112,7 @@ def gather_facts(model: nn.Module, cfg: Config) -> Facts:
             or getattr(preprocessor, 'to_rgb', False)
         )
     facts.resize = resizing(cfg)
+    facts.unprepared = unprepared(cfg)
     return facts
 
 
@@ -127,7 +132,7 @@ def kind_of(step: dict) -> str:
 def resizing(cfg: Config) -> dict:
     """Tell how the test pipeline gives an image its size."""
     found: dict = dict(keep_ratio=True, interpolation='bilinear')
-    keeps_scale = cfg.get('default_scope') == 'mmpretrain'
+    keeps_scale = found['crops'] = cfg.get('default_scope') == 'mmpretrain'
     for step in pipeline_of(cfg):
         kind = kind_of(step)
         if kind == 'Resize':
@@ -139,11 +144,12 @@ def resizing(cfg: Config) -> dict:
             found['edge'] = step['scale']
             found['side'] = step.get('edge', 'short')
         elif kind == 'CenterCrop':
-            found['crop'] = list(to_2tuple(step['crop_size']))
+            width, height = to_2tuple(step['crop_size'])
+            found['crop'] = [height, width]
+            if step.get('auto_pad'):
+                found['pad_value'] = _pad_value(step.get('pad_cfg', {}))
         elif kind == 'Pad':
-            value = step.get('pad_val', 0)
-            value = value.get('img', 0) if isinstance(value, dict) else value
-            found['pad_value'] = np.broadcast_to(value, 3).tolist()
+            found['pad_value'] = _pad_value(step)
             keeps_scale |= bool(step.get('size') or step.get('size_divisor'))
         else:
             continue
@@ -152,6 +158,35 @@ def resizing(cfg: Config) -> dict:
                 found[name] = step[name]
     if not keeps_scale:  # the shape of the file is the scale
         found.pop('scale', None)
+    return found
+
+
+def _pad_value(pad: dict) -> list:
+    """Of the three channels of an image."""
+    value = pad.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, dict) else value
+    return np.broadcast_to(value, 3).tolist()
+
+
+def unprepared(cfg: Config) -> list[str]:
+    """Name what the test pipeline does to an image beyond :func:`resizing`."""
+    found = []
+    cropped = False
+    for step in pipeline_of(cfg):
+        kind = kind_of(step)
+        if kind == 'CenterCrop':
+            cropped = True
+            known = cfg.get('default_scope') == 'mmpretrain'
+        elif kind in ('Resize', 'ResizeEdge'):
+            known = not cropped and not step.get('scale_factor')
+        elif kind == 'LoadImageFromFile':
+            known = step.get('color_type', 'color') == 'color'
+        elif kind == 'RandomFlip':
+            known = not step.get('prob')
+        else:
+            known = kind == 'Pad' or kind.startswith(('Load', 'Pack'))
+        if not known:
+            found.append(kind)
     return found
 
 
@@ -202,7 +237,7 @@ def image_shape(cfg: Config) -> tuple[int, int]:
                 shorter = min(scale)
                 shape = (shorter, min(max(scale), math.ceil(shorter * 4 / 3)))
         elif kind == 'CenterCrop':
-            height, width = to_2tuple(step['crop_size'])
+            width, height = to_2tuple(step['crop_size'])
             shape = (height, width)
         elif kind == 'Pad' and step.get('size'):
             width, height = to_2tuple(step['size'])

@@ -199,7 +199,7 @@ def exported_program(
 
     Raises:
         ExportError: If the model has parts that ``torch.export`` cannot
-            follow.
+            follow, or axes that it cannot leave open.
     """
     parts = {type(part).__name__ for part in graph.modules()}
     if 'MultiScaleDeformableAttention' in parts:
@@ -217,10 +217,19 @@ def exported_program(
     shapes = {
         axes[name]: torch.export.Dim(name, min=least[name]) for name in dynamic
     }
-    with torch.no_grad():
-        return torch.export.export(
-            graph, (example,), dynamic_shapes=(shapes,) if shapes else None
-        )
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                graph, (example,), dynamic_shapes=(shapes,) if shapes else None
+            )
+    except torch._dynamo.exc.UserError as error:
+        if not shapes:
+            raise
+        raise ExportError(
+            f'torch.export cannot leave {", ".join(dynamic)} open '
+            'for this model, such as one whose blocks do not run as one op '
+            f'({str(error).splitlines()[0]})'
+        ) from error
 
 
 def _pt2(graph: Graph, example: Tensor, file: Path, dynamic) -> None:

@@ -9,7 +9,13 @@ import torch
 from mmengine.config import Config
 
 from mmmamba.deploy import pixels
-from mmmamba.export.facts import Facts, image_shape, resizing, resizing_to
+from mmmamba.export.facts import (
+    Facts,
+    image_shape,
+    resizing,
+    resizing_to,
+    unprepared,
+)
 
 
 def facts(**known):
@@ -40,13 +46,28 @@ CROP = dict(type='CenterCrop', crop_size=80)
         [dict(EDGE, edge='width')],
         [dict(EDGE, edge='height', interpolation='lanczos'), CROP],
         [dict(type='Resize', scale=(64, 96), keep_ratio=True)],
+        [EDGE, dict(type='CenterCrop', crop_size=(80, 60))],
+        [
+            dict(EDGE, scale=60),
+            dict(
+                type='CenterCrop',
+                crop_size=80,
+                auto_pad=True,
+                pad_cfg=dict(type='Pad', pad_val=dict(img=114)),
+            ),
+        ],
+        [
+            dict(type='Resize', scale=(96, 96), keep_ratio=True),
+            dict(type='Pad', size=(96, 96), pad_val=dict(img=(1, 2, 3))),
+        ],
     ],
     ids=lambda steps: '-'.join(
         str(step.get('edge', step['type'])) for step in steps
     ),
 )
+@pytest.mark.parametrize('task', ['classification', 'features'])
 @pytest.mark.parametrize('open_size', [False, True])
-def test_classifiers_see_what_the_pipeline_gives(steps, open_size):
+def test_classifiers_see_what_the_pipeline_gives(steps, open_size, task):
     mmpretrain = pytest.importorskip('mmpretrain')
     mmpretrain.utils.register_all_modules()
     from mmpretrain.registry import TRANSFORMS
@@ -60,18 +81,51 @@ def test_classifiers_see_what_the_pipeline_gives(steps, open_size):
     results = dict(img=image, img_shape=image.shape[:2])
     for step in steps:
         results = TRANSFORMS.build(step)(results)
+    if open_size and steps[-1]['type'] == 'Pad':
+        return  # the size of the file is that of the padded image
     known = facts(
-        task='classification',
+        task=task,
         shape=None if open_size else list(results['img'].shape[:2]),
         resize=resizing(cfg),
     )
-    if CROP in steps:
-        assert image_shape(cfg) == (80, 80)
+    if 'crop' in known.resize:
+        assert list(image_shape(cfg)) == known.resize['crop']
     found, _ = pixels.prepare(image, known)
     wanted = np.zeros_like(found.transpose(1, 2, 0))
     height, width = results['img'].shape[:2]
     wanted[:height, :width] = results['img']
     np.testing.assert_array_equal(found.transpose(1, 2, 0), wanted)
+
+
+@pytest.mark.parametrize(
+    ('scope', 'step', 'named'),
+    [
+        ('mmdet', dict(type='Normalize', mean=[0] * 3, std=[1] * 3), True),
+        ('mmdet', dict(type='mmdet.CenterCrop', crop_size=64), True),
+        ('mmpretrain', dict(type='Resize', scale_factor=0.5), True),
+        ('mmpretrain', CROP, False),
+        ('mmseg', dict(type='ResizeToMultiple', size_divisor=32), True),
+        ('mmseg', dict(type='RandomFlip', prob=0.0), False),
+        ('mmseg', dict(type='RandomFlip', prob=0.5), True),
+        ('mmseg', dict(type='LoadAnnotations'), False),
+        ('mmseg', dict(type='PackSegInputs'), False),
+        (
+            'mmdet',
+            dict(type='LoadImageFromFile', color_type='grayscale'),
+            True,
+        ),
+    ],
+    ids=str,
+)
+def test_steps_that_are_not_done_to_a_photo(scope, step, named):
+    resize = dict(type='Resize', scale=(64, 64))
+    kind = step['type'].split('.')[-1]
+    assert unprepared(config(scope, resize, step)) == [kind] * named
+
+
+def test_resizing_after_the_crop_is_not_done():
+    steps = CROP, dict(type='Resize', scale=64)
+    assert unprepared(config('mmpretrain', *steps)) == ['Resize']
 
 
 def test_another_size_has_the_same_share_of_the_image():

@@ -433,7 +433,20 @@ def conv_module(*order, **norm):
     return ConvModule(8, 8, 3, norm_cfg=dict(type='BN', **norm), order=order)
 
 
+def folding_in_each_call():
+    module = conv_module('conv', 'norm', 'act')
+    module.turn_on_efficient_conv_bn_eval()
+    return module
+
+
 MODELS_WITH_NORMS = dict(
+    folding_in_each_call=(folding_in_each_call, 0),
+    spectral=(
+        lambda: nn.Sequential(
+            nn.utils.spectral_norm(nn.Conv2d(8, 8, 1)), BN(8)
+        ),
+        1,
+    ),
     pre_norm=(lambda: conv_module('norm', 'act', 'conv'), 1),
     norm_after_act=(lambda: conv_module('conv', 'act', 'norm'), 1),
     usual=(lambda: conv_module('conv', 'norm', 'act'), 0),

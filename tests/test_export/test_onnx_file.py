@@ -77,6 +77,35 @@ def test_batch_stays_open(tmp_path):
         check(model, tmp_path / 'm.onnx', torch.randn(batch, 3, 64, 96))
 
 
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_what_is_no_image_is_refused(suffix, tmp_path):
+    if suffix == '.xml':
+        pytest.importorskip('openvino', reason='it runs .xml files')
+    graph, images = exported(Model().eval(), batch=1)
+    file = tmp_path / f'm{suffix}'
+    write(graph, images, file, 'onnx' if suffix == '.onnx' else 'openvino')
+    model = ExportedModel(file, threads=2)
+    photo = np.zeros((50, 70, 3), np.uint8)
+    assert len(model.predict(photo)) == 3
+    for bad in (
+        None,
+        'photo.jpg',
+        photo[..., 0],
+        photo[:0],
+        photo.repeat(2, -1)[..., :4],
+        photo.astype(np.float32),
+        photo.astype(np.uint16),
+    ):
+        with pytest.raises(ValueError, match=r'an image is an array \(H, W'):
+            model.predict(bad)
+    for dtype in (np.uint8, np.float64):
+        with pytest.raises(ValueError, match='takes images of float32, not'):
+            model.run(images.numpy().astype(dtype))
+    model.facts.unprepared = ['CLAHE']
+    with pytest.raises(ValueError, match='has CLAHE, which is not done here'):
+        model.predict(photo)
+
+
 @pytest.mark.parametrize('custom_op', ['scan', 'block'])
 def test_custom_ops_give_the_same_maps(custom_op, tmp_path):
     model = Model().eval()

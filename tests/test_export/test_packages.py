@@ -29,10 +29,10 @@ print(model.get_metadata()['mmmamba'])
 """
 
 
-def make(height, width, batch=1, custom_op=None, dtype=None):
+def make(height, width, batch=1, custom_op=None, dtype=None, arch=SMALL):
     """A graph of a small backbone, and images for it."""
     torch.manual_seed(0)
-    backbone = lively(MobileMamba(SMALL)).eval()
+    backbone = lively(MobileMamba(arch)).eval()
     if dtype is not None:
         backbone.switch_to_deploy(dtype)
     facts = Facts(arch='small', shape=[height, width])
@@ -72,6 +72,14 @@ def test_package_of_pytorch(tmp_path, run_python, compiled, dtype):
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)['arch'] == 'small'
+
+
+def test_axes_that_cannot_stay_open(tmp_path):
+    """The blocks of a narrow arch do not run as one op."""
+    arch = dict(channels=(32, 48, 64), depths=(1, 1, 1))
+    graph, images = make(96, 96, custom_op='block', arch=arch)
+    with pytest.raises(ExportError, match='cannot leave height, width open'):
+        exported_program(graph, images, ['height', 'width'])
 
 
 def test_executorch(tmp_path):

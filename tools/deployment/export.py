@@ -152,6 +152,8 @@ def main() -> None:
             '--format web resizes photos bilinearly; the test pipeline of '
             f'the config has interpolation={facts.resize["interpolation"]!r}'
         )
+    if facts.unprepared:
+        report_unprepared(facts.unprepared, kind, bool(args.calibration))
     size = shape or image_shape(cfg)
     facts.shape = None if 'height' in dynamic else list(size)
     if shape is not None:
@@ -192,6 +194,21 @@ def main() -> None:
         dtype = 'int8' if rounds else args.dtype
         trained = make_graph(model, facts, size, folded=False, **ends)
         report(compare(trained, file, example), SLACK[dtype])
+
+
+def report_unprepared(steps: list[str], kind: str, calibrates: bool) -> None:
+    """Say what a photo goes through in a test, and not with the file."""
+    found = f'the test pipeline of the config has {", ".join(steps)}'
+    for needs, option in (
+        (kind == 'web', '--format web'),
+        (calibrates, '--calibration'),
+    ):
+        if needs:
+            raise UsageError(f'{option} prepares photos itself, but {found}')
+    print(
+        f'Note: {found}, which predict.py and ExportedModel.predict() refuse '
+        'to do without. Prepare images as the pipeline does, and call run()'
+    )
 
 
 def packs_int8(args: argparse.Namespace, kind: str) -> bool:

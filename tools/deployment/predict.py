@@ -92,7 +92,10 @@ def main() -> int:
         ) as error:
             unreadable.append(f'{path} ({error})')
             continue
-        result = model.predict(image)
+        try:
+            result = model.predict(image)
+        except ValueError as error:
+            return fail(error)
         found[str(path)] = {
             name: value.tolist()
             for name, value in result.items()
