@@ -29,11 +29,12 @@ from mmmamba.utils.cpu import prepare_cpu
 from mmmamba.utils.dataset_config import leaves
 from mmmamba.utils.pictures import add_max_size, draw_fast
 
+_COCO = ['bbox', 'segm', 'proposal', 'proposal_fast']
 #: What evaluators compute, by their names.
 METRICS = dict(
     IoUMetric=['mIoU', 'mDice', 'mFscore'],
-    CocoMetric=['bbox', 'segm', 'proposal', 'proposal_fast'],
-    CustomCocoMetric=['bbox', 'segm', 'proposal', 'proposal_fast'],
+    CocoMetric=_COCO,
+    CustomCocoMetric=_COCO,
 )
 #: Detectors that find no masks.
 BOXES_ALONE = (

@@ -120,13 +120,17 @@ def find_checkpoint(resume: str, work_dir: str) -> str:
     return latest
 
 
+def schedulers_of(cfg: Config) -> list[dict]:
+    """The schedules of the config, which may be one or none."""
+    schedulers = cfg.get('param_scheduler') or []
+    return [schedulers] if isinstance(schedulers, dict) else schedulers
+
+
 def check_schedule(cfg: Config) -> None:
     """Explain a schedule that the training is too short or long for."""
     by_epoch = 'max_epochs' in cfg.train_cfg
     end = cfg.train_cfg.get('max_epochs' if by_epoch else 'max_iters')
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
+    schedulers = schedulers_of(cfg)
     for i, scheduler in enumerate(schedulers):
         begin = scheduler.get('begin', 0)
         if scheduler.get('by_epoch', True) == by_epoch and begin >= end:
@@ -154,10 +158,7 @@ def check_schedule(cfg: Config) -> None:
 
 def check_warm_up(cfg: Config, iterations: int) -> None:
     """Explain a warm-up in iterations that a training in epochs cuts off."""
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
-    for i, scheduler in enumerate(schedulers):
+    for i, scheduler in enumerate(schedulers_of(cfg)):
         end = scheduler.get('end', 0)
         if not scheduler.get('by_epoch', True) and iterations < end < math.inf:
             print_log(

@@ -1,16 +1,13 @@
 """What a resumed run takes from its checkpoint, and what from its config."""
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.optim import _ParamScheduler
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmmamba.checkpoint import CheckpointError
+from mmmamba.checkpoint import CheckpointError, unwrap_state_dict
 
 # Of a scheduler's state, what is not settings.
 _STEPS = ('last_step', '_global_step')
@@ -59,7 +56,7 @@ class ResumeHook(Hook):
             return
         _check_weights(runner, checkpoint)
         ratio = _ratio_of_epochs(runner, checkpoint)
-        saved = list(_each(checkpoint.get('param_schedulers')))
+        saved = _each(checkpoint.get('param_schedulers'))
         pairs = list(zip(_each(runner.param_schedulers), saved))
         if ratio != 1:
             checkpoint['meta']['iter'] = round(
@@ -69,12 +66,10 @@ class ResumeHook(Hook):
                 _convert(scheduler, state, ratio)
         differs = _first_difference(pairs) or _other_rate(runner, checkpoint)
         if differs:
-            print_log(
+            runner.logger.warning(
                 f'{differs}. A resumed run goes on with what the checkpoint '
                 'has. To train its weights as the config says, start without '
-                '--resume, with --cfg-options load_from=CHECKPOINT',
-                logger='current',
-                level=logging.WARNING,
+                '--resume, with --cfg-options load_from=CHECKPOINT'
             )
 
 
@@ -83,8 +78,8 @@ def _check_weights(runner: Runner, checkpoint: dict) -> None:
     model: Any = runner.model
     model = getattr(model, 'module', model)
     weights = model.state_dict()
-    for name, tensor in checkpoint.get('state_dict', {}).items():
-        own = weights.get(name.removeprefix('module.'))
+    for name, tensor in unwrap_state_dict(checkpoint).items():
+        own = weights.get(name)
         if own is not None and own.shape != tensor.shape:
             raise CheckpointError(
                 f'the checkpoint to resume from is of another model: its '
@@ -101,21 +96,19 @@ def _ratio_of_epochs(runner: Runner, checkpoint: dict) -> float:
         return 1
     now = len(runner.train_dataloader)
     if now != before:
-        print_log(
+        runner.logger.warning(
             f'An epoch had {before} iterations and has {now} now. Schedules '
             'in epochs go on at the same place; learning rates and what is '
-            'given in iterations stay as they are.',
-            logger='current',
-            level=logging.WARNING,
+            'given in iterations stay as they are.'
         )
     return now / before
 
 
-def _each(schedulers) -> Iterator:
+def _each(schedulers) -> list:
     """Those of all optimizers, in order."""
     if isinstance(schedulers, dict):  # by optimizer
-        schedulers = [s for group in schedulers.values() for s in group]
-    return iter(schedulers or [])
+        return [s for group in schedulers.values() for s in group]
+    return schedulers or []
 
 
 def _settings(scheduler: _ParamScheduler) -> dict:

@@ -625,14 +625,14 @@ def main() -> None:
     tables = {}
     for name in args.tables:
         try:
-            tables[name] = measures[name](args)
+            rows = measures[name](args)
         except torch.cuda.OutOfMemoryError:
             print(f'{name} does not run: no memory is left')
             continue
-        if not tables[name]:
-            del tables[name]
+        if not rows:
             continue
-        report(measures[name].__doc__, tables[name])
+        tables[name] = rows
+        report(measures[name].__doc__, rows)
         if args.csv:  # what there is so far, should the next one fail
             write_csv(args.csv, tables)
     if args.plot:

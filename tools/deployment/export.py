@@ -199,12 +199,9 @@ def main() -> None:
 def report_unprepared(steps: list[str], kind: str, calibrates: bool) -> None:
     """Say what a photo goes through in a test, and not with the file."""
     found = f'the test pipeline of the config has {", ".join(steps)}'
-    for needs, option in (
-        (kind == 'web', '--format web'),
-        (calibrates, '--calibration'),
-    ):
-        if needs:
-            raise UsageError(f'{option} prepares photos itself, but {found}')
+    if kind == 'web' or calibrates:
+        option = '--format web' if kind == 'web' else '--calibration'
+        raise UsageError(f'{option} prepares photos itself, but {found}')
     print(
         f'Note: {found}, which predict.py and ExportedModel.predict() refuse '
         'to do without. Prepare images as the pipeline does, and call run()'

@@ -31,6 +31,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools/analysis_tools'
 PEER = 'timm:efficientvit'
+NETWORK_TESTS = 'tests/test_device/test_network.py'
 #: Tests that a sanitizer, some hundred times slower, has time for.
 SHORT = (
     '33 or 36- or 9- or 260 or 1023 or 4097 or 37-dtype1 or kernels or '
@@ -139,24 +140,12 @@ def cuda_steps(out: Path) -> list[Step]:
     kinds = {torch.cuda.get_device_capability(i) for i in range(count)}
     architectures = ';'.join(f'{x}.{y}' for x, y in sorted(kinds))
     return [
-        Step(
-            'build',
-            python('setup.py', 'build_ext', '--inplace', '--force'),
-            15,
-            environment=dict(
-                MMMAMBA_WITH_OPS='1',
-                FORCE_CUDA='1',
-                TORCH_CUDA_ARCH_LIST=architectures,
-            ),
-            # What an earlier build left may be of other sources.
-            needed=True,
+        build_step(
+            '--force', FORCE_CUDA='1', TORCH_CUDA_ARCH_LIST=architectures
         ),
         Step('built', python('-c', HAS_OPS.format('cuda')), 1, needed=True),
         pytest_step(out, 'ops', 'tests/test_ops/test_cuda.py'),
-        pytest_step(
-            *(out, 'network', 'tests/test_device/test_network.py', '-k'),
-            'cuda',
-        ),
+        pytest_step(out, 'network', NETWORK_TESTS, '-k', 'cuda'),
         csv_step(
             *(out, 'scan', 'benchmark_op.py', '--device', 'cuda'),
             *('--batch-size', '64', '--tables', 'targets', 'memory', 'shapes'),
@@ -208,18 +197,10 @@ def cpu_steps(out: Path) -> list[Step]:
     """The same on the CPU, in small: the kernels are emulated."""
     emulated = 'tests/test_ops/test_cuda_kernel.py'
     return [
-        Step(
-            'build',
-            python('setup.py', 'build_ext', '--inplace'),
-            15,
-            environment=dict(MMMAMBA_WITH_OPS='1'),
-            needed=True,
-        ),
+        build_step(),
         Step('built', python('-c', HAS_OPS.format('cpp-cpu')), 1, needed=True),
         pytest_step(out, 'ops', emulated, '-k', 'nan or layout'),
-        pytest_step(
-            *(out, 'network', 'tests/test_device/test_network.py', '-k', 'cpu')
-        ),
+        pytest_step(out, 'network', NETWORK_TESTS, '-k', 'cpu'),
         csv_step(
             *(out, 'scan', 'benchmark_op.py', '--rounds', '2'),
             *('--tables', 'targets', 'memory'),
@@ -243,6 +224,20 @@ def cpu_steps(out: Path) -> list[Step]:
 
 def python(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
+
+
+def build_step(*options: str, **environment: str) -> Step:
+    """The build, which fails if it does not give all ops.
+
+    Without it there may be those of an earlier build, of other sources.
+    """
+    return Step(
+        'build',
+        python('setup.py', 'build_ext', '--inplace', *options),
+        15,
+        environment={'MMMAMBA_WITH_OPS': '1', **environment},
+        needed=True,
+    )
 
 
 def pytest_step(out: Path, name: str, *arguments: str) -> Step:

@@ -96,22 +96,21 @@ inline Waiting run_warp(Thread* lanes) {
 
 // Fill shared memory with NaNs of any type.
 static void forget_shared() {
-  const auto fill = [](dl_phdr_info* library, size_t, void* address) {
-    const auto here = reinterpret_cast<ElfW(Addr)>(address);
-    bool ours = false;
-    size_t bytes = 0;
-    for (int i = 0; i < library->dlpi_phnum; ++i) {
+  static thread_local char any;  // lies among what is shared
+  const auto fill = [](dl_phdr_info* library, size_t, void* inside) {
+    auto* memory = static_cast<char*>(library->dlpi_tls_data);
+    for (int i = 0; memory && i < library->dlpi_phnum; ++i) {
       const auto& segment = library->dlpi_phdr[i];
-      if (segment.p_type == PT_TLS) bytes = segment.p_memsz;
-      const auto offset = here - library->dlpi_addr - segment.p_vaddr;
-      ours |= segment.p_type == PT_LOAD && offset < segment.p_memsz;
+      const auto* end = memory + segment.p_memsz;
+      if (segment.p_type == PT_TLS && inside >= memory && inside < end) {
+        std::memset(memory, 0xff, segment.p_memsz);
+        return 1;
+      }
     }
-    if (ours && library->dlpi_tls_data)
-      std::memset(library->dlpi_tls_data, 0xff, bytes);
-    return int(ours);
+    return 0;
   };
-  // By anything that lies in this library and in no other.
-  dl_iterate_phdr(fill, reinterpret_cast<void*>(&forget_shared));
+  if (!dl_iterate_phdr(fill, &any))
+    throw std::runtime_error("shared memory is not found");
 }
 
 inline void run_block() {
