@@ -1,8 +1,8 @@
 """Tests of tools/dataset_tools/prepare.py."""
 
+import glob
 import json
-import os
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
@@ -468,29 +468,19 @@ def test_config_builds(prepare, request, method):
 
 
 @pytest.mark.slow
-def test_prepare_train_predict(prepare, boxes, capsys, tmp_path):
+def test_prepare_train_predict(prepare, boxes, capsys, run_tool):
     """The three commands that are printed, shortened."""
     assert prepare() == 0
-    lines = capsys.readouterr().out.splitlines()
-    train, test, predict = (
-        line.strip().replace('python ', f'{sys.executable} ', 1)
-        for line in lines[-3:]
-    )
+    commands = capsys.readouterr().out.splitlines()[-3:]
     short = (
         ' --cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1'
         ' param_scheduler.0.end=1'
         ' model.test_cfg.score_thr=0'  # or nothing is found so early
     )
-    root = str(Path(__file__).parents[2])
-    for command in (train + short, test, predict + ' --device cpu'):
-        result = subprocess.run(
-            command,
-            shell=True,
-            env=dict(os.environ, PYTHONPATH=root),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr
+    for command, more in zip(commands, (short, '', ' --device cpu')):
+        python, tool, *rest = shlex.split(command + more)
+        assert python == 'python'
+        rest = [glob.glob(x) if '*' in x else [x] for x in rest]
+        assert run_tool(Path(tool).resolve(), *sum(rest, [])) == 0
     (best,) = Path('work_dirs/out').glob('best_*.pth')
     assert len(list(Path('outputs').rglob('*.jpg'))) == 2

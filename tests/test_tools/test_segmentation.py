@@ -125,12 +125,19 @@ def metrics(output: str) -> list[float]:
     return [float(number) for number in found.groups()]
 
 
-def test_metrics_folded_norms_and_dumped_maps(folder, checkpoint):
-    test = ['test.py', 'config.py', checkpoint, '--work-dir', 'work']
-    plain = metrics(finish(start(folder, *test, '--out', 'maps')))
-    assert plain == metrics(finish(start(folder, *test, '--fuse-conv-bn')))
-    int8 = metrics(finish(start(folder, *test, '--deploy-dtype', 'int8')))
-    assert int8 == pytest.approx(plain, abs=2)
+def test_metrics_folded_norms_and_dumped_maps(
+    folder, checkpoint, run_tool, capfd, monkeypatch
+):
+    monkeypatch.chdir(folder)
+
+    def test(*options) -> list[float]:
+        test = ['test.py', 'config.py', checkpoint, '--work-dir', 'work']
+        assert run_tool(*test, *options) == 0
+        return metrics(''.join(capfd.readouterr()))
+
+    plain = test('--out', 'maps')
+    assert plain == test('--fuse-conv-bn')
+    assert test('--deploy-dtype', 'int8') == pytest.approx(plain, abs=2)
 
     # The printed figures are those of the dumped maps.
     intersection, union, truth_area = np.zeros((3, 4))
@@ -154,7 +161,7 @@ def test_metrics_folded_norms_and_dumped_maps(folder, checkpoint):
 
     # mmseg's own tool reads them, with our classes.
     confusion = ['analysis_tools/confusion_matrix.py', 'config.py', 'maps']
-    finish(start(folder, *confusion, 'drawn'))
+    assert run_tool(*confusion, 'drawn') == 0
     assert (folder / 'drawn/confusion_matrix.png').is_file()
 
 
@@ -234,9 +241,9 @@ def test_image_demo(folder, checkpoint, run_tool, monkeypatch):
         writer.write(cv2.imread(str(file)))
     writer.release()
     rest = ['config.py', checkpoint, '--out-dir', 'drawn']
-    finish(start(folder, 'image_demo.py', images, *rest))
-    assert (folder / 'drawn/000000.jpg').stat().st_size > 0
     monkeypatch.chdir(folder)
+    assert run_tool('image_demo.py', images, *rest) == 0
+    assert (folder / 'drawn/000000.jpg').stat().st_size > 0
     assert run_tool('image_demo.py', video, *rest, '--fuse-conv-bn') == 0
     reader = cv2.VideoCapture(str(folder / 'drawn/video.mp4'))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 3

@@ -93,7 +93,7 @@ def train_log(work_dir: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def test_interrupt_resume_and_test(folder):
+def test_interrupt_resume_and_test(folder, run_tool, capfd):
     work_dir = folder / 'work'
     arguments = [CONFIG, '--work-dir', work_dir, '--cfg-options', *OPTIONS]
 
@@ -110,8 +110,9 @@ def test_interrupt_resume_and_test(folder):
 
     time.sleep(1)  # run folders are named by the second
     more = [f'train_cfg.max_epochs={done + 1}', '--resume']
-    output = finish(tool('train.py', *arguments, *more))
-    assert f'Resume from {work_dir}/epoch_{done}.pth' in output
+    assert run_tool('train.py', *arguments, *more) == 0
+    resumes = f'Resume from {work_dir}/epoch_{done}.pth'
+    assert resumes in ''.join(capfd.readouterr())
     resumed = [x['iter'] for x in train_log(work_dir) if 'loss' in x]
     assert resumed == [4 * done + i for i in (1, 2, 3, 4)]
     checkpoint = work_dir / f'epoch_{done + 1}.pth'
@@ -122,23 +123,22 @@ def test_interrupt_resume_and_test(folder):
     out = folder / 'predictions.pkl'
     pictures = folder / 'pictures'
     options = ['--out', out, '--show-dir', pictures, '--max-size', 100]
-    finish(
-        tool(
-            'test.py',
-            CONFIG,
-            checkpoint,
-            *options,
-            '--work-dir',
-            work_dir,
-            '--cfg-options',
-            *OPTIONS,
-            # So that a hardly trained detector finds something at all.
-            'model.test_cfg.score_thr=0.0',
-            'model.test_cfg.max_per_img=1000',
-            'test_evaluator.metric_items=[AR@1000]',
-            f'test_evaluator.outfile_prefix={folder}/dump',
-        )
+    code = run_tool(
+        'test.py',
+        CONFIG,
+        checkpoint,
+        *options,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *OPTIONS,
+        # So that a hardly trained detector finds something at all.
+        'model.test_cfg.score_thr=0.0',
+        'model.test_cfg.max_per_img=1000',
+        'test_evaluator.metric_items=[AR@1000]',
+        f'test_evaluator.outfile_prefix={folder}/dump',
     )
+    assert code == 0
     sizes = [Image.open(file).size for file in pictures.glob('*')]
     assert sizes == 3 * [(200, 100)]  # of 128 px; truth and prediction
     assert len(pickle.loads(out.read_bytes())) == 3
@@ -159,9 +159,10 @@ def test_interrupt_resume_and_test(folder):
     # Labels that would mean other classes are refused.
     order = 'test_dataloader.dataset.metainfo.classes=[square,circle,triangle]'
     arguments = [CONFIG, checkpoint, '--cfg-options', *OPTIONS, order]
-    output, _ = (process := tool('test.py', *arguments)).communicate()
-    assert process.returncode == 1
-    assert "trained with the class 'circle' as label 0" in output
+    capfd.readouterr()
+    assert run_tool('test.py', *arguments) == 1
+    said = "trained with the class 'circle' as label 0"
+    assert said in capfd.readouterr().err
 
 
 def launch(*arguments, gpus=1, rank=0, nodes=1, port=0) -> subprocess.Popen:
@@ -400,7 +401,7 @@ def test_checkpoint_in_the_place_of_the_config(folder, run_tool, capsys):
     assert 'here.pth is no config, such as a .py' in capsys.readouterr().err
 
 
-def test_broken_image_is_named(folder, data_root):
+def test_broken_image_is_named(folder, data_root, run_tool, capfd):
     """A JPEG that is none passes the size check; loading names it."""
     shapes = folder / 'broken'
     subprocess.run(['cp', '-rL', data_root / 'shapes', shapes], check=True)
@@ -409,9 +410,6 @@ def test_broken_image_is_named(folder, data_root):
         *OPTIONS,
         f'train_dataloader.dataset.data_root={shapes}/',
     ]
-    process = tool(
-        'train.py', CONFIG, '--work-dir', 'work', '--cfg-options', *options
-    )
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert '000003.jpg' in output.splitlines()[-1]
+    arguments = [CONFIG, '--work-dir', 'work', '--cfg-options', *options]
+    assert run_tool('train.py', *arguments) == 1
+    assert '000003.jpg' in capfd.readouterr().err.splitlines()[-1]
