@@ -275,6 +275,33 @@ class MobileMamba(BaseModule):
                     module.eval()
         return self
 
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Where a parameter is, for mmpretrain's layer-wise learning rates.
+
+        The stem is layer 0, and each block is one. What is in front of the
+        first block of a stage belongs to it, what follows the backbone is the
+        last layer.
+
+        Args:
+            param_name (str): The name of the parameter in the model.
+            prefix (str): Of the backbone's names. Defaults to ``''``.
+
+        Returns:
+            tuple[int, int]: The layer, from 0, and the number of layers.
+        """
+        depths = self.arch['depths']
+        count = sum(depths) + 2
+        if not param_name.startswith(prefix):
+            return count - 1, count
+        name = param_name.removeprefix(prefix).split('.')
+        if name[0] == 'stem':
+            return 0, count
+        stage = int(name[1])
+        block = int(name[3]) if name[2] == 'blocks' else 0
+        return 1 + sum(depths[:stage]) + block, count
+
     @property
     def _num_used(self) -> int:
         """Number of stages the outputs depend on."""

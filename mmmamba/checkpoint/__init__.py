@@ -18,6 +18,7 @@ from .fit import (
     drop_heads,
     is_deployed,
     load_pretrained,
+    refuse_deployed,
 )
 from .names import from_published, is_published, to_published
 
@@ -38,6 +39,7 @@ __all__ = [
     'is_published',
     'load_from_local',
     'load_pretrained',
+    'refuse_deployed',
     'to_published',
     'unwrap_state_dict',
 ]

@@ -150,6 +150,22 @@ def is_deployed(names: Iterable[str]) -> bool:
     return 'stem.0.weight' in names
 
 
+def refuse_deployed(names: Iterable[str]) -> None:
+    """Refuse a deployed backbone where the trained one is needed.
+
+    Args:
+        names (Iterable[str]): Names of its tensors.
+
+    Raises:
+        CheckpointError: If it is one.
+    """
+    if is_deployed(names):
+        raise CheckpointError(
+            'this is a deployed MobileMamba, whose norms are folded: give the '
+            'checkpoint that it was made of'
+        )
+
+
 def check_arch(model: 'MobileMamba', checkpoint: Mapping) -> None:
     """Refuse a checkpoint whose meta names another arch than the model's.
 

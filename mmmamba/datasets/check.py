@@ -20,6 +20,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from .class_folders import (
+    compare_class_folders,
+    find_unread_images,
+    read_class_folders,
+)
 from .coco import as_id, read_coco, right_coco
 from .findings import DatasetError, Finding, listing, raise_errors
 from .images import ImageSize, decode_all, read_size
@@ -107,6 +112,7 @@ def inspect_datasets(
     """
     report = Report()
     done: dict[str, str] = {}
+    class_folders: dict[str, list[str]] = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if not loader:
@@ -123,9 +129,12 @@ def inspect_datasets(
             look = _Look(cfg, split, dataset, paths)
             look.look(most_images, most_maps)
             report.findings += [f.of(split) for f in look.findings]
+            class_folders.update(look.class_folders)
             if look.summary is not None:
                 _add(report.splits, split, look.summary)
         _attempt(report.findings, 'evaluator', _check_evaluator, cfg, split)
+        _attempt(report.findings, 'evaluator', _check_topk, cfg, split)
+    report.findings += compare_class_folders(class_folders)
     report.findings += _compare_splits(report.splits)
     order = ('error', 'warning', 'info')
     report.findings.sort(key=lambda f: order.index(f.severity))
@@ -233,6 +242,7 @@ class _Look:
         self.dataset = dataset
         self.paths = paths
         self.findings: list[Finding] = []
+        self.class_folders: dict[str, list[str]] = {}
         self.summary: Summary | None = None
 
     def look(self, most_images: int | None, most_maps: int | None) -> None:
@@ -261,10 +271,7 @@ class _Look:
             )
         folder = _image_folder(self.dataset, self.paths)
         if folder:
-            _attempt(
-                *(self.findings, 'class_folders', _check_class_folders),
-                *(model, folder, classes),
-            )
+            self._look_at_class_folders(folder, classes)
         if 'ann_file' in self.paths and _is_coco(self.dataset):
             self._look_at_coco(classes)
         if any(f.severity == 'error' for f in self.findings):
@@ -273,10 +280,29 @@ class _Look:
         self.findings += self.summary.findings
         if any(f.severity == 'error' for f in self.summary.findings):
             return
+        if folder:
+            self.findings += find_unread_images(folder, self.summary.paths)
         self._look_at_use(classes)
         self._open_images(most_images)
         if self.summary.map_paths:
             self._open_maps(classes, most_maps)
+
+    def _look_at_class_folders(
+        self, path: str, classes: tuple[str, ...] | None
+    ) -> None:
+        """Check the folders by class against the classes of the config."""
+        names = _attempt(
+            *(self.findings, 'class_folders', read_class_folders),
+            *(path, classes),
+        )
+        if names is None:
+            return
+        self.class_folders[path] = names
+        if classes is None:
+            _attempt(
+                *(self.findings, 'class_folders', _check_num_classes),
+                *(self.cfg.model, tuple(names)),
+            )
 
     def _look_at_coco(self, classes: tuple[str, ...] | None) -> None:
         """Check an annotation file against the classes of the config."""
@@ -668,35 +694,11 @@ def _image_folder(dataset: Mapping, paths: Mapping[str, str]) -> str | None:
     ancestors = {c.__name__ for c in _dataset_class(dataset).__mro__}
     if 'CustomDataset' not in ancestors or dataset.get('ann_file'):
         return None
+    if dataset.get('with_label') is False:  # a flat folder, to predict on
+        return None
     if 'data_root' in paths and dataset.get('split'):  # ImageNet's
         return os.path.join(paths['data_root'], dataset['split'])
     return next(iter(paths.values()))
-
-
-def _check_class_folders(
-    model: Mapping, path: str, classes: tuple[str, ...] | None
-) -> None:
-    """Classes are numbered by their folders' sorted names (mmpretrain)."""
-    if not os.path.isdir(path):
-        raise DatasetError(f'the image folder {path} does not exist')
-    folders = sorted(e.name for e in os.scandir(path) if e.is_dir())
-    if not folders:
-        raise DatasetError(
-            f'{path} has no folders: one for each class is expected, with '
-            'its images'
-        )
-    if classes is None:
-        _check_num_classes(model, tuple(folders))
-    elif len(classes) != len(folders):
-        raise DatasetError(
-            f'{path} has {len(folders)} folders ({listing(folders)}), but '
-            f'the config names {len(classes)} classes ({listing(classes)})'
-        )
-    elif set(classes) == set(folders) and list(classes) != folders:
-        raise DatasetError(
-            f"the folders of {path} are numbered in their names' order, which "
-            f'is not that of the classes in the config: set classes={folders}'
-        )
 
 
 def _check_num_classes(model: Mapping, classes: tuple[str, ...]) -> None:
@@ -726,11 +728,28 @@ def _num_classes(node, where: str) -> Iterator[tuple[str, int]]:
             yield from _num_classes(child, f'{where}.{i}')
 
 
+def _evaluators(cfg: Config, split: str) -> Sequence[Mapping]:
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return [evaluators] if isinstance(evaluators, Mapping) else evaluators
+
+
+def _check_topk(cfg: Config, split: str) -> None:
+    """There is no top-5 accuracy of three classes."""
+    number = (cfg.model.get('head') or {}).get('num_classes')
+    for evaluator in _evaluators(cfg, split):
+        if evaluator.get('type') != 'Accuracy':
+            continue
+        topk = evaluator.get('topk', 1)
+        most = max(topk) if isinstance(topk, Sequence) else topk
+        if number and most > number:
+            raise DatasetError(
+                f'{split}_evaluator.topk is {topk}, but there are only '
+                f'{number} classes: set {split}_evaluator.topk=1'
+            )
+
+
 def _check_evaluator(cfg: Config, split: str) -> None:
     """An evaluator that reads other files than its loader scores nonsense."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    if isinstance(evaluators, Mapping):
-        evaluators = [evaluators]
     files = {
         os.path.realpath(path['ann_file'])
         for path in map(
@@ -738,7 +757,7 @@ def _check_evaluator(cfg: Config, split: str) -> None:
         )
         if 'ann_file' in path
     }
-    for evaluator in evaluators:
+    for evaluator in _evaluators(cfg, split):
         ann_file = evaluator.get('ann_file')
         if not ann_file or not files:
             continue

@@ -289,6 +289,30 @@ def output_file(name: str) -> Path:
     return path
 
 
+def picture_file(name: str) -> Path:
+    """Take the name of a file to plot into, as ``type`` of an option.
+
+    Args:
+        name (str): The file; its folder is made.
+
+    Returns:
+        Path: The same.
+
+    Raises:
+        argparse.ArgumentTypeError: If it cannot be written, or its suffix is
+            none that matplotlib writes.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase  # takes a second
+
+    suffixes = FigureCanvasBase.get_supported_filetypes()
+    if Path(name).suffix.lstrip('.').lower() not in suffixes:
+        raise argparse.ArgumentTypeError(
+            f'{name} must end in .png or in one of: '
+            + ', '.join(f'.{suffix}' for suffix in sorted(suffixes))
+        )
+    return output_file(name)
+
+
 def check_checkpoint(name: str) -> None:
     """Refuse a checkpoint that is not there; say which are.
 

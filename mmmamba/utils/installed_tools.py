@@ -28,7 +28,7 @@ def run_installed_tool(name: str) -> None:
     package = Path(import_module(scope).__path__[0])
     path = package / '.mim/tools/analysis_tools' / f'{name}.py'
     if not path.is_file():
-        raise UsageError(f'{scope} has no tool {name}')
+        raise UsageError(f'{scope} has no analysis tool {name}')
     # What the tool takes for its own folder and name.
     sys.path.insert(0, str(path.parent))
     sys.argv[0] = str(path)

@@ -649,3 +649,39 @@ def test_any_size(size):
 def test_invalid_input(shape, message):
     with pytest.raises(ValueError, match=message):
         make_tiny()(torch.zeros(shape))
+
+
+def test_layer_wise_learning_rates():
+    """The stem, each block, and the head, by mmpretrain's constructor."""
+    optimizers = pytest.importorskip('mmpretrain.engine.optimizers')
+    from mmpretrain.models import ImageClassifier
+
+    model = ImageClassifier(
+        backbone=dict(
+            type='MobileMamba',
+            arch=dict(base='t2', channels=(16, 24, 32), depths=(1, 2, 1)),
+            out_indices=(2,),
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
+    )
+    constructor = optimizers.LearningRateDecayOptimWrapperConstructor(
+        dict(optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1)),
+        dict(layer_decay_rate=0.5),
+    )
+    groups = constructor(model).optimizer.param_groups
+    rates = {group['param_name']: group['lr'] for group in groups}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert len(rates) == len(trained)
+    expected = {
+        'backbone.stem.': 0.5**5,
+        'backbone.stages.0.': 0.5**4,
+        'backbone.stages.1.transition.': 0.5**3,
+        'backbone.stages.1.blocks.0.': 0.5**3,
+        'backbone.stages.1.blocks.1.': 0.5**2,
+        'backbone.stages.2.': 0.5,
+        'head.': 1.0,
+    }
+    for name, rate in rates.items():
+        (prefix,) = filter(name.startswith, expected)
+        assert rate == expected[prefix], name

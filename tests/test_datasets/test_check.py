@@ -796,6 +796,68 @@ def test_classification_num_classes(classification):
         check_datasets(classification, ('train',))
 
 
+def add_val(classification, folders):
+    """A val split of these folders, each with an image."""
+    train = classification.train_dataloader.dataset
+    root = Path(train.data_root, 'val')
+    for name in folders:
+        (root / name).mkdir(parents=True)
+        write_image(root / name / 'b.jpg')
+    dataset = dict(train, data_prefix='val')
+    classification.val_dataloader = dict(dataset=dataset)
+
+
+@pytest.mark.parametrize('classes', [CLASSES, ['Circles', 'Squares'], None])
+def test_other_class_folders_in_val(classification, classes):
+    """Label 1 would be a square in training and a triangle in validation."""
+    classification.train_dataloader.dataset.classes = classes
+    add_val(classification, ['circle', 'triangle'])
+    with pytest.raises(DatasetError) as error:
+        check_datasets(classification, ('train', 'val'))
+    said = 'val has other folders than' if classes != CLASSES else 'no classes'
+    assert said in str(error.value)
+    assert 'triangle' in str(error.value)
+
+
+def test_the_same_class_folders_in_val(classification):
+    classification.train_dataloader.dataset.classes = ['Circles', 'Squares']
+    add_val(classification, CLASSES)
+    check_datasets(classification, ('train', 'val'))
+
+
+def test_images_of_a_suffix_that_is_not_read(classification, tmp_path):
+    folder = tmp_path / 'train/circle'
+    write_image(folder / 'b.WEBP')
+    report = check.inspect_datasets(classification, ('train',))
+    (found,) = report.findings
+    assert (found.severity, found.count) == ('warning', 1)
+    assert "set extensions=['.jpg', '.webp']" in found.message
+    dataset = classification.train_dataloader.dataset
+    dataset.extensions = ['.jpg', '.webp']
+    assert not check.inspect_datasets(classification, ('train',)).findings
+
+
+def test_images_without_labels(classification, tmp_path):
+    (tmp_path / 'flat').mkdir()
+    write_image(tmp_path / 'flat/a.jpg')
+    dataset = classification.train_dataloader.dataset
+    dataset.update(data_prefix='flat', with_label=False)
+    classification.test_dataloader = dict(dataset=dataset)
+    check_datasets(classification, ('test',))
+
+
+@pytest.mark.parametrize('topk', [5, (1, 5)])
+def test_more_than_all_classes(classification, topk):
+    """mmpretrain says so after the first epoch."""
+    evaluator = dict(type='Accuracy', topk=topk)
+    classification.val_dataloader = classification.train_dataloader
+    classification.val_evaluator = evaluator
+    with pytest.raises(DatasetError, match='set val_evaluator.topk=1'):
+        check_datasets(classification, ('val',))
+    classification.val_evaluator = [dict(type='Accuracy', topk=(1, 2))]
+    check_datasets(classification, ('val',))
+
+
 @pytest.mark.parametrize('classes', [CLASSES, None])
 @pytest.mark.parametrize('label', [-1, 2])
 def test_classification_labels(classification, tmp_path, classes, label):

@@ -115,6 +115,23 @@ def test_wrong_sizes(run, checkpoint, options, message):
     assert message in output
 
 
+def test_tools_of_mmpretrain(run, checkpoint, folder):
+    """As docs/analysis.md has them for a classifier."""
+    code, output = run(
+        *('test.py', 'config.py', checkpoint, *SIZE, '--out', 'all.pkl')
+    )
+    assert code == 0, output
+    for name, *options in (
+        ('analyze_results', 'all.pkl', '--out-dir', 'worst', '--topk', 1),
+        ('confusion_matrix', 'all.pkl', '--show-path', 'confusion.png'),
+    ):
+        tool = f'analysis_tools/{name}.py'
+        code, output = run(tool, 'config.py', *options)
+        assert code == 0, output
+    assert len(list((folder / 'worst/fail').rglob('*.png'))) <= 1
+    assert (folder / 'confusion.png').is_file()
+
+
 @torch.no_grad()
 def test_the_backbone_goes_into_a_detector(run, checkpoint, folder):
     """The moving average, published: the same features, the arch known."""

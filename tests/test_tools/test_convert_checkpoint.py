@@ -283,6 +283,16 @@ def test_sources_that_are_refused(refusal, tmp_path, source):
         assert part in message
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'int8'])
+def test_deployed_is_refused(refusal, dtype):
+    """Its packed weights would pass for those of a narrow arch."""
+    model = MobileMamba('t2').eval()
+    model.switch_to_deploy(dtype)
+    torch.save(dict(state_dict=model.state_dict()), 'a.pth')
+    message = refusal('a.pth', 'result.pth', '--to', 'published')
+    assert 'a.pth: this is a deployed MobileMamba' in message
+
+
 def test_wrong_prefix_is_refused(refusal, tmp_path):
     torch.save(hollow('t2'), tmp_path / 'a.pth')
     message = refusal('a.pth', 'result.pth', '--prefix', 'backbone')

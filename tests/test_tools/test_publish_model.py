@@ -471,3 +471,11 @@ def test_paths_that_are_refused(refusal, tmp_path):
     assert 'none.pth does not exist' in refusal('none.pth', 'x.pth')
     assert 'folder is a directory' in refusal('a.pth', 'folder')
     assert 'cannot write a.pth/x' in refusal('a.pth', 'a.pth/x')
+
+
+def test_deployed_is_refused(refusal):
+    model = MobileMamba(ARCH).eval()
+    model.switch_to_deploy('int8')
+    torch.save(dict(state_dict=model.state_dict()), 'a.pth')
+    message = refusal('a.pth', 'out.pth')
+    assert 'a.pth: this is a deployed MobileMamba' in message

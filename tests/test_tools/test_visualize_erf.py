@@ -111,7 +111,8 @@ def test_few_images(erf, photos, capsys):
         (['mobilemamba:t2', '--checkpoints', 'pretrained'], 'only timm'),
         (['mobilemamba:t2', '--checkpoints', 'no.pth'], 'no.pth'),
         (['mobilemamba:t2', '--images', 'nowhere'], 'no images'),
-        (['mobilemamba:t2', '--out', 'a.npz'], 'a .png'),
+        (['mobilemamba:t2', '--out', 'a.npz'], 'a.npz must end in .png'),
+        (['mobilemamba:t2', '--out', 'a'], 'a must end in .png'),
     ],
 )
 def test_wrong_use(run_tool, capsys, options, message):

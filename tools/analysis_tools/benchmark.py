@@ -48,7 +48,13 @@ from mmmamba.utils.analysis.models import (
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import keep_to_cores, serve
-from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
+from mmmamba.utils.cli import (
+    UsageError,
+    output_file,
+    picture_file,
+    positive_int,
+    run_tool,
+)
 
 MODES = ('eager', 'compiled', 'cudagraph', 'compiled-cudagraph')
 DTYPES = dict(
@@ -173,7 +179,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--plot',
-        type=output_file,
+        type=picture_file,
         help="draw each model's best throughput against its FLOPs, or its "
         'accuracy, if given, against its time, here (a PNG, say)',
     )

@@ -32,7 +32,13 @@ from mmmamba.layers.ssm import SSM
 from mmmamba.ops import bidirectional_scan, describe_backends, use_backend
 from mmmamba.ops import selective_scan as general_scan
 from mmmamba.utils.analysis.cuda_graph import capture
-from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
+from mmmamba.utils.cli import (
+    UsageError,
+    output_file,
+    picture_file,
+    positive_int,
+    run_tool,
+)
 
 #: Arch and image size: those of pretraining, and larger ones.
 SHAPES = (*PRETRAIN_SIZES.items(), ('b4', 768), ('b4', 1024))
@@ -82,7 +88,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--plot',
-        type=output_file,
+        type=picture_file,
         help='draw time against L here (a PNG, say)',
     )
     args = parser.parse_args()

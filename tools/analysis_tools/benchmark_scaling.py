@@ -24,7 +24,13 @@ from mmmamba.utils.analysis.models import NAME_HELP
 from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.analysis.turns import take_turns
 from mmmamba.utils.analysis.worker import usable_cores
-from mmmamba.utils.cli import UsageError, output_file, positive_int, run_tool
+from mmmamba.utils.cli import (
+    UsageError,
+    output_file,
+    picture_file,
+    positive_int,
+    run_tool,
+)
 
 BENCHMARK = Path(__file__).with_name('benchmark.py')
 #: A measurement takes at least this long, so that the clock does not matter.
@@ -77,7 +83,7 @@ def parse_args() -> argparse.Namespace:
         '--csv', type=output_file, help='also write the rows here'
     )
     parser.add_argument(
-        '--plot', type=output_file, help='also draw them here (a PNG, say)'
+        '--plot', type=picture_file, help='also draw them here (a PNG, say)'
     )
     args = parser.parse_args()
     if max(args.threads) > cores:

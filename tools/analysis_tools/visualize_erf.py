@@ -33,6 +33,7 @@ from mmmamba.utils.analysis.tables import write_csv
 from mmmamba.utils.cli import (
     UsageError,
     output_file,
+    picture_file,
     positive_int,
     run_tool,
     torch_device,
@@ -108,7 +109,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
-        type=output_file,
+        type=picture_file,
         default=Path('erf.png'),
         help='where the picture goes; the contributions, not scaled, go next '
         'to it as .npz (default: erf.png)',
@@ -136,8 +137,6 @@ def parse_args() -> argparse.Namespace:
             f'{len(args.models)} models, got {len(stages)}'
         )
     args.stages = stages * (len(args.models) // len(stages))
-    if args.out.suffix == '.npz':
-        parser.error('--out names the picture, a .png say')
     if args.checkpoints and len(args.checkpoints) != len(args.models):
         parser.error(
             f'--checkpoints takes one for each of the {len(args.models)} '

@@ -22,6 +22,7 @@ from mmmamba.checkpoint import (
     from_published,
     is_published,
     load_from_local,
+    refuse_deployed,
     to_published,
     unwrap_state_dict,
 )
@@ -82,6 +83,7 @@ def read(src: str, prefix: str | None) -> tuple[OrderedDict, str]:
     """The backbone's tensors by our names, and the name of its arch."""
     tensors = unwrap_state_dict(load_from_local(src))
     tensors = drop_heads(backbone_state_dict(tensors, prefix))
+    refuse_deployed(tensors)
     if is_published(tensors):
         tensors = OrderedDict(
             (from_published(n), t) for n, t in tensors.items()

@@ -31,6 +31,7 @@ from mmmamba.checkpoint import (
     from_published,
     is_published,
     load_from_local,
+    refuse_deployed,
     unwrap_state_dict,
 )
 from mmmamba.utils.cli import UsageError, positive_int, run_tool
@@ -130,6 +131,7 @@ def publish(checkpoint: Mapping, args: argparse.Namespace) -> dict:
         if not name.startswith('teacher.')
     )
     backbone = backbone_state_dict(tensors)
+    refuse_deployed(backbone)
     if is_published(backbone):
         backbone = OrderedDict(
             (from_published(name), tensor)
