@@ -17,9 +17,11 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import mmengine.config.utils
+import mmengine.runner.runner
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.utils.dl_utils import collect_env
 
 from mmmamba.ops import available_backends, describe_backends, use_backend
 
@@ -28,6 +30,8 @@ torch.set_num_threads(1)
 # For each base file such as 'mmdet::_base_/...', mmengine reads the package's
 # hundred metafiles: half of the time that it takes to read a config.
 mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
+# Each runner asks the compilers for their versions.
+mmengine.runner.runner.collect_env = functools.cache(collect_env)
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / 'tools'
@@ -75,12 +79,14 @@ def threads(request):
     torch.set_num_threads(1)
 
 
-def pytest_collection_finish(session):
+@pytest.fixture(scope='module', autouse=True)
+def _freeze():
     """Leave what is imported by now to itself.
 
     Each data set of mmengine collects garbage when it is built: a fifth of a
     second with all of the toolboxes loaded.
     """
+    gc.collect()
     gc.freeze()
 
 

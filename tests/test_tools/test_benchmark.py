@@ -116,23 +116,19 @@ def test_other_runtimes(benchmark, capsys, tmp_path):
     plot = tmp_path / 'speed.png'
     code, rows = benchmark(
         *('mobilemamba:t2@64', peer, f'ort:{peer}', f'openvino:{peer}'),
-        *('--fuse', '--processes', '--batch-sizes', 1, 2, '--reference', peer),
+        *('--fuse', '--processes', '--reference', peer),
         *('--accuracy', 76.9, 63.2, '--plot', plot),
     )
     assert code == 0, capsys.readouterr()
     assert plot.read_bytes().startswith(b'\x89PNG')
-    for batch in '1', '2':
-        of_peer = [
-            r for r in rows if r['model'] == peer and r['batch'] == batch
-        ]
-        *single, best = of_peer
-        assert [r['mode'] for r in single] == ['eager', 'ort', 'openvino']
-        fastest = min(single, key=lambda r: float(r['ms']))
-        assert best['mode'] == f'best: {fastest["mode"]}'
-        assert best['ms'] == fastest['ms']
-        assert float(best['ratio']) == 1
-        assert {r['MFLOPs'] for r in of_peer} == {single[0]['MFLOPs']}
-        assert {float(r['accuracy']) for r in of_peer} == {63.2}
+    *single, best = of_peer = [r for r in rows if r['model'] == peer]
+    assert [r['mode'] for r in single] == ['eager', 'ort', 'openvino']
+    fastest = min(single, key=lambda r: float(r['ms']))
+    assert best['mode'] == f'best: {fastest["mode"]}'
+    assert best['ms'] == fastest['ms']
+    assert float(best['ratio']) == 1
+    assert {r['MFLOPs'] for r in of_peer} == {single[0]['MFLOPs']}
+    assert {float(r['accuracy']) for r in of_peer} == {63.2}
 
 
 def test_a_process_that_ends_says_why():
