@@ -2,7 +2,12 @@
 // calls a function that takes them.
 #pragma once
 
-#include <ATen/ATen.h>
+// Not ATen.h, with the thousands of operators of PyTorch: it takes half of the
+// time that a file needs to compile.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 #include <torch/version.h>
 

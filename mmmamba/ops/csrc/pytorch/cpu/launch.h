@@ -1,7 +1,6 @@
 // From tensors to the arguments of kernels, and PyTorch as a runtime.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
 #include <torch/version.h>
