@@ -1,4 +1,4 @@
-"""Draw what a detector or segmentor finds in images, a video or a webcam."""
+"""Draw what a model finds in images, a video or a webcam."""
 
 import argparse
 import mimetypes
@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from rich.progress import track
+from torch import nn
 
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
@@ -188,23 +189,20 @@ def make_drawer(
     cfg: Config, args: argparse.Namespace
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function that draws what the model finds in a BGR image."""
+    model = load_trained(cfg, args.checkpoint, args.device)
+    if dtype := deploy_dtype(args):
+        deploy_model(model, dtype)
+    if cfg.default_scope == 'mmpretrain':
+        return make_writer(model, args.max_size)
     if cfg.default_scope == 'mmdet':
         from mmdet.apis import inference_detector as predict
 
         options = dict(pred_score_thr=args.score_thr)
-    elif cfg.default_scope == 'mmseg':
+    else:
         from mmseg.apis import inference_model as predict
 
         cfg.visualizer.alpha = args.opacity
         options = {}
-    else:
-        raise UsageError(
-            f'{args.config} is of {cfg.default_scope}; detectors (mmdet) and '
-            'segmentors (mmseg) have something to draw'
-        )
-    model = load_trained(cfg, args.checkpoint, args.device)
-    if dtype := deploy_dtype(args):
-        deploy_model(model, dtype)
     cfg.visualizer.save_dir = str(args.out_dir)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta
@@ -220,6 +218,31 @@ def make_drawer(
             **options,
         )
         return visualizer.get_image()[..., ::-1]
+
+    return draw
+
+
+def make_writer(
+    model: nn.Module, max_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that writes the class of a BGR image into it."""
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.visualization import UniversalVisualizer
+
+    inferencer = ImageClassificationInferencer(model)
+    visualizer = UniversalVisualizer()
+    classes = model.dataset_meta.get('classes')
+
+    def draw(image: np.ndarray) -> np.ndarray:
+        # Not by calling it, which shows a progress bar for each image.
+        (batch,) = inferencer.preprocess([image])
+        (found,) = inferencer.forward(batch)
+        height, width = image.shape[:2]
+        small = mmcv.imresize(image, fit(width, height, max_size))
+        drawn = visualizer.visualize_cls(
+            small[..., ::-1], found, classes, draw_gt=False
+        )
+        return drawn[..., ::-1]
 
     return draw
 

@@ -40,7 +40,9 @@ def load_trained(
         from mmpretrain.apis import get_model
 
         def build(cfg, checkpoint, device):
-            return get_model(cfg, pretrained=checkpoint, device=device)
+            model = get_model(cfg, pretrained=checkpoint, device=device)
+            model.dataset_meta = model._dataset_meta
+            return model
 
     else:
         raise UsageError(

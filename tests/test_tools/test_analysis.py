@@ -145,3 +145,12 @@ def test_curve_of_a_log(run_tool, tmp_path):
     options = ('plot_curve', log, '--keys', 'loss', '--out', curve)
     assert run_tool('analysis_tools/analyze_logs.py', *options) == 0
     assert curve.stat().st_size > 1000
+
+
+def test_an_empty_log(run_tool, tmp_path, capsys):
+    log = tmp_path / 'scalars.json'
+    log.touch()
+    assert run_tool('analysis_tools/analyze_logs.py', 'cal_train_time', log)
+    message = capsys.readouterr().err
+    assert f'{log} is empty: its run ended before' in message
+    assert 'Traceback' not in message

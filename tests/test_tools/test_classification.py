@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
@@ -130,6 +131,38 @@ def test_tools_of_mmpretrain(run, checkpoint, folder):
         assert code == 0, output
     assert len(list((folder / 'worst/fail').rglob('*.png'))) <= 1
     assert (folder / 'confusion.png').is_file()
+
+
+@pytest.mark.parametrize('options', [[], ['--fuse-conv-bn']])
+def test_image_demo(run, checkpoint, folder, monkeypatch, options):
+    """The class that the inferencer of mmpretrain finds."""
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.visualization import UniversalVisualizer
+
+    drawn = []
+    draw = UniversalVisualizer.visualize_cls
+
+    def note(self, image, found, classes, **options):
+        drawn.append((found, classes))
+        return draw(self, image, found, classes, **options)
+
+    monkeypatch.setattr(UniversalVisualizer, 'visualize_cls', note)
+    images = sorted((folder / 'crops/val/circle').iterdir())[:2]
+    inferencer = ImageClassificationInferencer(
+        str(folder / 'config.py'), str(checkpoint)
+    )
+    found = inferencer([str(image) for image in images])
+    for image, expected in zip(images, found):
+        rest = ['config.py', checkpoint, '--out-dir', 'demo', *options]
+        code, output = run('image_demo.py', image, *rest)
+        assert code == 0, output
+        before = cv2.imread(str(image))
+        after = cv2.imread(str(folder / 'demo' / image.name))
+        assert after.shape == before.shape and (after != before).any()
+        sample, classes = drawn.pop()
+        assert classes[int(sample.pred_label)] == expected['pred_class']
+        score = float(sample.pred_score.max())
+        assert score == pytest.approx(expected['pred_score'], abs=1e-5)
 
 
 @torch.no_grad()
