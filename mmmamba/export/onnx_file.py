@@ -86,7 +86,7 @@ def make_onnx(
             'have; export the checkpoint that was trained, or int8'
         )
     onnx = need('onnx')
-    optimizer = need('onnxscript.optimizer', 'onnxscript')
+    need('onnxscript.optimizer', 'onnxscript')
     facts = graph.facts
     nodes = (
         custom_nodes(opset) if facts.custom_ops else contextlib.nullcontext()
@@ -108,7 +108,7 @@ def make_onnx(
             'exports the backbone alone'
         )
     if not facts.custom_ops:
-        model = optimizer.optimize(model)
+        model = _fold(model)
         onnx.checker.check_model(model, full_check=True)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, facts.to_json()
@@ -158,6 +158,31 @@ def _trace(
         dynamic_axes=dynamic_axes,
         **options,
     )
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants, and compute once what is computed twice.
+
+    What onnxscript's ``optimize()`` does, without its search for patterns: one
+    of these compares each node with all others, and none of them is here.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import fold_constants
+
+    graph = ir.serde.deserialize_model(model)
+    for _ in range(2):
+        fold_constants(graph, onnx_shape_inference=True)
+        common.RemoveUnusedNodesPass()(graph)
+    ir.passes.Sequential(
+        common.LiftConstantsToInitializersPass(
+            lift_all_constants=True, size_limit=0
+        ),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+    )(graph)
+    return ir.serde.serialize_model(graph)
 
 
 def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:
