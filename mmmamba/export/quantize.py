@@ -115,12 +115,13 @@ def quantize_openvino(
     """
     nncf = need('nncf')
     nncf.set_log_level(logging.WARNING)
+    batch = model.input(0).partial_shape[0]
     others = [
         op.get_friendly_name()
         for op in model.get_ops()
         if op.get_type_name() != 'Convolution'
+        or (batch.is_dynamic and _is_shared(op))
     ]
-    batch = model.input(0).partial_shape[0]
     batches = Batches(
         images, facts, batch.get_length() if batch.is_static else 1
     )
@@ -130,6 +131,16 @@ def quantize_openvino(
         subset_size=len(batches),
         ignored_scope=nncf.IgnoredScope(names=others, validate=False),
     )
+
+
+def _is_shared(op: openvino.Node) -> bool:
+    """Tell whether several ops read the values of a convolution.
+
+    Where the batch is open, OpenVINO's CPU plugin (2026.4) gives one of them
+    the scale of 8 bits twice, if the convolution has no bias.
+    """
+    readers = [r.get_node() for r in op.output(0).get_target_inputs()]
+    return sum(r.get_type_name() != 'ShapeOf' for r in readers) > 1
 
 
 def quantize_onnx(

@@ -12,8 +12,10 @@ from torch import nn
 from mmmamba.backbones import MobileMamba
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import ExportError, Facts, make_graph
-from mmmamba.export.formats import check_packages, write
-from mmmamba.export.quantize import Batches, find_images
+from mmmamba.export.formats import check_packages, save_openvino, write
+from mmmamba.export.onnx_file import make_openvino
+from mmmamba.export.quantize import Batches, find_images, quantize_openvino
+from mmmamba.utils.onnx import trace
 
 onnx = pytest.importorskip('onnx', reason='exports are ONNX files')
 pytest.importorskip('onnxruntime', reason='it quantizes ONNX files')
@@ -118,6 +120,38 @@ def test_batch_stays_open(suffix, photos, tmp_path):
     for batch in (1, 3):
         images = np.zeros((batch, 3, 64, 64), np.float32)
         assert len(model.run(images)['stage1']) == batch
+
+
+class Pyramid(nn.Module):
+    """As in an FPN, several read a convolution without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.lateral = nn.Conv2d(3, 16, 3, bias=False)
+        self.out = nn.Conv2d(16, 16, 1)
+
+    def forward(self, images):
+        x = self.lateral(images)
+        return self.out(x), x
+
+
+@pytest.mark.slow
+def test_open_batch_costs_no_accuracy(photos, tmp_path):
+    """OpenVINO scaled such a convolution twice."""
+    pytest.importorskip('nncf', reason='it quantizes')
+    torch.manual_seed(0)
+    model, images = Pyramid(), torch.randn(2, 3, 64, 64)
+    names = dict(input_names=['images'], dynamic_axes={'images': {0: 'batch'}})
+    file = trace(model, images, **names)
+    facts = Facts(shape=[64, 64], std=[60.0] * 3, outputs=['out', 'lateral'])
+    converted = make_openvino(onnx.load_from_string(file), facts)
+    converted = quantize_openvino(converted, facts, find_images(photos, 4))
+    save_openvino(converted, tmp_path / 'm.xml')
+    found = ExportedModel(tmp_path / 'm.xml').run(images.numpy())
+    with torch.no_grad():
+        for expected, values in zip(model(images), found.values()):
+            error = np.abs(expected.numpy() - values).max()
+            assert error < 0.1 * expected.abs().max()
 
 
 def test_images_are_from_all_over_the_folder(photos):
