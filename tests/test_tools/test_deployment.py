@@ -21,6 +21,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools/deployment'
 WEB = ('--format', 'web')
+RESIZE = 'test_dataloader.dataset.pipeline.1'
+PILLOW = ('--cfg-options', f'{RESIZE}.backend=pillow')
+AREA = ('--cfg-options', f'{RESIZE}.interpolation=area')
 INT8 = ('--dtype', 'int8', '--calibration', 'nothing')
 
 
@@ -190,6 +193,8 @@ def test_metric_is_that_of_the_toolbox(
         (['page', *WEB, '--logits'], 'leave --backbone and --logits'),
         (['page', *WEB, '--batch', '2'], 'one by one'),
         (['page', *WEB, '--custom-op'], 'for onnx and openvino'),
+        (['page', *WEB, *AREA], "interpolation='area', backend='cv2'"),
+        (['page', *WEB, *PILLOW], "='bilinear', backend='pillow'"),
         (['m.onnx', '--opset', '9'], 'opset 9 is not supported'),
         (['m.pt', '--batch', 'dynamic'], 'hold one shape'),
         (['m.pt', '--dtype', 'fp16'], '--dtype fp16 is for onnx'),

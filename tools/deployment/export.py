@@ -147,10 +147,13 @@ def main() -> None:
     model = load_trained(cfg, args.checkpoint)
 
     facts = gather_facts(model, cfg)
-    if kind == 'web' and facts.resize['interpolation'] != 'bilinear':
+    interpolation = facts.resize['interpolation']
+    backend = facts.resize.get('backend', 'cv2')
+    if kind == 'web' and (interpolation, backend) != ('bilinear', 'cv2'):
         raise UsageError(
-            '--format web resizes photos bilinearly; the test pipeline of '
-            f'the config has interpolation={facts.resize["interpolation"]!r}'
+            "--format web resizes photos by OpenCV's bilinear; the test "
+            f'pipeline of the config has interpolation={interpolation!r}, '
+            f'backend={backend!r}'
         )
     if facts.unprepared:
         report_unprepared(facts.unprepared, kind, bool(args.calibration))
