@@ -84,16 +84,21 @@ def photo_as_pixels(photo, tmp_path):
     return file
 
 
+def wait(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 60, 0.05).until(condition)
+
+
 def until(browser, condition):
     """Wait for something in the page; fail with what the page says."""
-    from selenium.webdriver.support.ui import WebDriverWait
 
     def check(_):
         status = browser.find_element('id', 'status')
         assert 'error' not in status.get_attribute('class'), status.text
         return condition(status.text)
 
-    WebDriverWait(browser, 60, 0.05).until(check)
+    wait(browser, check)
 
 
 def rows(browser):
@@ -162,6 +167,80 @@ def test_camera(page, browser):
     assert button.text == 'Stop'
     button.click()
     assert button.text == 'Camera'
+
+
+#: Keeps what the page gets of getUserMedia, which takes half a second.
+KEEP_STREAMS = """
+window.streams = [];
+const media = navigator.mediaDevices;
+const ask = media.getUserMedia.bind(media);
+media.getUserMedia = async (wanted) => {
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  streams.push(await ask(wanted));
+  return streams.at(-1);
+};
+"""
+LIVE = """return streams.map((stream) =>
+  stream.getTracks().filter((track) => track.readyState === 'live').length)
+"""
+
+
+@pytest.fixture
+def camera(page, browser):
+    """The page when it is ready, and its button."""
+    browser.get(page)
+    until(browser, 'Ready'.__eq__)
+    browser.execute_script(KEEP_STREAMS)
+    return browser.find_element('id', 'camera')
+
+
+def test_two_clicks_are_one_camera(camera, browser):
+    camera.click()
+    camera.click()
+    until(browser, lambda _: len(browser.execute_script(LIVE)) == 2)
+    until(browser, lambda text: 'ms in all' in text)
+    assert sum(browser.execute_script(LIVE)) == 1
+    camera.click()
+    assert browser.execute_script(LIVE) == [0, 0]
+
+
+def test_a_photo_is_not_replaced_by_a_camera(camera, browser, photo):
+    camera.click()
+    choose(browser, photo)
+    until(browser, lambda _: browser.execute_script(LIVE) == [0])
+    assert camera.text == 'Camera'
+    width = browser.execute_script('return picture.width')
+    assert width == cv2.imread(str(photo)).shape[1]
+
+
+@pytest.mark.parametrize(
+    'end',
+    [
+        'const [track] = streams[0].getTracks(); track.stop();'
+        'track.dispatchEvent(new Event("ended"))',
+        'OffscreenCanvas = undefined',  # an error in the loop
+    ],
+)
+def test_a_camera_may_end(end, camera, browser):
+    camera.click()
+    until(browser, lambda text: 'ms in all' in text)
+    browser.execute_script(end)
+    wait(browser, lambda _: camera.text == 'Camera')
+    assert browser.execute_script(LIVE) == [0]
+
+
+def test_transparent_parts_are_said(page, browser, photo, tmp_path):
+    image = cv2.imread(str(photo))
+    image = np.dstack([image, np.full_like(image[..., 0], 255)])
+    for alpha in (255, 0):
+        image[:100, :, 3] = alpha
+        file = tmp_path / f'{alpha}.png'
+        cv2.imwrite(str(file), image)
+        browser.get(page)
+        until(browser, 'Ready'.__eq__)
+        choose(browser, file)
+        said = browser.find_element('id', 'status').text
+        assert said.endswith('count as black') == (alpha == 0)
 
 
 def test_what_is_no_photo_is_said(page, browser, tmp_path):

@@ -12,6 +12,7 @@ const threshold = element('threshold');
 let facts, session;
 let last = null;  // the photo in view and what was found in it
 let stream = null;  // of the camera, while it is on
+let request = 0;  // the last one for the camera; those before it are void
 
 function say(text, error = false) {
   element('status').textContent = text;
@@ -76,7 +77,7 @@ function draw() {
   element('drop').classList.add('filled');
 }
 
-/** The pixels of something that can be drawn, as they are stored. */
+/** The pixels of a photo or video; a canvas makes transparent ones black. */
 function pixelsOf(source, width, height) {
   const pen = new OffscreenCanvas(width, height)
     .getContext('2d', { willReadFrequently: true });
@@ -88,33 +89,47 @@ async function open(file) {
   stopCamera();
   let bitmap;
   try {
-    bitmap = await createImageBitmap(
-      file, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: 'none' });
   } catch {
     return say(`${file.name ?? 'This file'} cannot be read as a photo`, true);
   }
   say('Running');
   // Let the browser show it before the network takes the thread.
   await new Promise((resolve) => setTimeout(resolve));
-  await run(pixelsOf(bitmap, bitmap.width, bitmap.height));
+  const photo = pixelsOf(bitmap, bitmap.width, bitmap.height);
+  await run(photo);
+  const pixels = new Uint32Array(photo.data.buffer);
+  if (pixels.some((pixel) => pixel >>> 24 < 255))  // the byte of alpha
+    element('status').textContent += '; transparent parts count as black';
 }
 
 function stopCamera() {
+  request++;
   stream?.getTracks().forEach((track) => track.stop());
   stream = null;
   element('camera').textContent = 'Camera';
 }
 
 async function startCamera() {
-  const video = element('video');
-  stream = await navigator.mediaDevices.getUserMedia(
+  const mine = ++request;
+  const own = await navigator.mediaDevices.getUserMedia(
     { video: { facingMode: 'environment' } });
-  element('camera').textContent = 'Stop';
-  video.srcObject = stream;
-  await video.play();
-  while (stream) {
-    await run(pixelsOf(video, video.videoWidth, video.videoHeight));
-    await new Promise(requestAnimationFrame);
+  const [track] = own.getVideoTracks();
+  // While the browser asked, there was another click or a photo.
+  if (mine !== request) return track.stop();
+  stream = own;
+  try {
+    track.addEventListener('ended', stopCamera);  // it is unplugged, or taken
+    element('camera').textContent = 'Stop';
+    const video = element('video');
+    video.srcObject = stream;
+    await video.play();
+    while (stream === own) {
+      await run(pixelsOf(video, video.videoWidth, video.videoHeight));
+      await new Promise(requestAnimationFrame);
+    }
+  } finally {
+    if (stream === own) stopCamera();
   }
 }
 
