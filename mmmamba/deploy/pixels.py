@@ -24,6 +24,10 @@ def resize(
         return image
     if cv2 is not None:
         flag = getattr(cv2, f'INTER_{_CV2_NAMES[interpolation]}')
+        if image.ndim == 3 and image.shape[2] > 512:  # the most of OpenCV
+            parts = np.split(image, range(512, image.shape[2], 512), 2)
+            parts = [resize(p, height, width, interpolation) for p in parts]
+            return np.concatenate([np.atleast_3d(p) for p in parts], 2)
         return cv2.resize(image, (width, height), interpolation=flag)
     from PIL import Image
 

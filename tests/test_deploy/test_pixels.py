@@ -261,3 +261,13 @@ def test_logits_of_one_class_and_of_many():
     logits[299] = 1
     found = pixels.label_map(dict(logits=logits), (1, 2), (1, 2), facts())
     assert found['label_map'].tolist() == [[299, 299]]
+
+
+def test_many_logits_are_resized():
+    """OpenCV takes 512 channels."""
+    logits = np.random.default_rng(0).normal(size=(1025, 5, 7)).astype('f4')
+    wanted = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None], (20, 31), mode='bilinear'
+    )[0].argmax(0)
+    found = pixels.label_map(dict(logits=logits), (20, 31), (5, 7), facts())
+    np.testing.assert_array_equal(found['label_map'], wanted)
