@@ -14,13 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-import cv2
 import numpy as np
 from mmengine.logging import print_log
 from rich.progress import track
 
 from mmmamba.datasets.images import SUFFIXES
 from mmmamba.deploy import pixels
+from mmmamba.utils.pictures import PictureError, read_image
 
 from .errors import ExportError
 from .facts import Facts
@@ -51,23 +51,19 @@ def find_images(folder: Path, count: int) -> list[Path]:
     chosen = [files[i * len(files) // number] for i in range(number)]
     found = []
     for path in track(chosen, 'Reading the images', transient=True):
-        if cv2.imread(str(path)) is None:
+        try:
+            read_image(path)
+            found.append(path)
+        except PictureError as error:
             print_log(
-                f'{path} is left out: OpenCV cannot read it',
+                f'{path} is left out: {error}',
                 logger='current',
                 level=logging.WARNING,
             )
-        else:
-            found.append(path)
     if not found:
         what = 'image that can be read' if files else 'image'
         raise ExportError(f'--calibration {folder}: there is no {what} in it')
     return found
-
-
-def read(path: Path) -> np.ndarray:
-    """Read an image of :func:`find_images`."""
-    return cast(np.ndarray, cv2.imread(str(path)))
 
 
 class Batches:
@@ -93,7 +89,7 @@ class Batches:
         """Read them, the last batch filled up with its last image."""
         for start in range(0, len(self.images), self.size):
             batch = [
-                pixels.prepare(read(path), self.facts)[0]
+                pixels.prepare(read_image(path), self.facts)[0]
                 for path in self.images[start : start + self.size]
             ]
             batch += batch[-1:] * (self.size - len(batch))

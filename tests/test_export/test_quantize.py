@@ -1,6 +1,7 @@
 """Convolutions in 8 bits."""
 
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -158,6 +159,16 @@ def test_images_are_from_all_over_the_folder(photos):
     assert [p.name for p in find_images(photos, 3)] == ['1.png', '3.png']
     found = find_images(photos, 100)
     assert [p.name for p in found] == [f'{i}.png' for i in range(6)]
+
+
+def test_images_that_cannot_be_read_are_left_out(photos, tmp_path):
+    photo = (photos / 'class/0.png').read_bytes()
+    (tmp_path / 'good.png').write_bytes(photo)
+    sides, rest = np.array([60000, 60000], '>u4').tobytes(), photo[24:29]
+    checksum = zlib.crc32(b'IHDR' + sides + rest).to_bytes(4, 'big')
+    huge = photo[:16] + sides + rest + checksum + photo[33:]
+    (tmp_path / 'huge.png').write_bytes(huge)
+    assert [p.name for p in find_images(tmp_path, 10)] == ['good.png']
 
 
 def test_last_batch_is_filled_up(photos):
