@@ -15,8 +15,14 @@ from .errors import ExportError
 from .graph import Graph
 from .onnx_file import need
 
-#: Feature maps, scores of classes and logits: difference over the maximum.
-RELATIVE = 1e-5
+#: What may differ by rounding of float32, and with weights in float16. Feature
+#: maps, scores of classes and logits: over their maximum; label maps: the
+#: share of the pixels.
+RELATIVE = 1e-5, 1e-2
+PIXELS = 1e-4, 1e-2
+OBJECTS = dict(
+    boxes=(0.05, 1.0), scores=(1e-4, 1e-2), labels=(0, 0), masks=(1e-3, 1e-2)
+)
 #: Objects below this score may change places with others that are alike.
 SCORE = 0.3
 #: Where none is above, so many of the best are compared.
@@ -43,7 +49,7 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        """Whether it is as small as rounding of float32 makes it."""
+        """Whether it is as small as rounding makes it."""
         return self.value <= self.allowed
 
     @property
@@ -52,13 +58,17 @@ class Difference:
         return f'{self.value:.2g} {self.kind}'
 
 
-def compare(graph: Graph, file: Path, example: Tensor) -> list[Difference]:
+def compare(
+    graph: Graph, file: Path, example: Tensor, half: bool = False
+) -> list[Difference]:
     """Run both on the same images.
 
     Args:
         graph (Graph): The trained model, or what the file was made of.
         file (Path): The file.
         example (Tensor): The images.
+        half (bool): Whether the file has weights in float16. Defaults to
+            False.
 
     Returns:
         list[Difference]: Of each output.
@@ -71,7 +81,8 @@ def compare(graph: Graph, file: Path, example: Tensor) -> list[Difference]:
     names = graph.facts.outputs
     found = run_file(file, example, names)
     if graph.facts.task == 'detection':
-        return _objects(dict(zip(names, expected)), dict(zip(names, found)))
+        wanted = dict(zip(names, expected))
+        return _objects(wanted, dict(zip(names, found)), half)
     result = []
     for name, a, b in zip(names, expected, found):
         shape = 'x'.join(map(str, b.shape))
@@ -80,17 +91,19 @@ def compare(graph: Graph, file: Path, example: Tensor) -> list[Difference]:
         elif name == 'label_map':
             share = float((a != b).mean())
             result.append(
-                Difference(name, shape, share, 1e-4, 'of the pixels')
+                Difference(name, shape, share, PIXELS[half], 'of the pixels')
             )
         else:
             error = float(np.abs(a - b).max() / np.abs(a).max())
             result.append(
-                Difference(name, shape, error, RELATIVE, 'of the maximum')
+                Difference(
+                    name, shape, error, RELATIVE[half], 'of the maximum'
+                )
             )
     return result
 
 
-def _objects(expected: dict, found: dict) -> list[Difference]:
+def _objects(expected: dict, found: dict, half: bool) -> list[Difference]:
     """Compare the objects above :data:`SCORE` with those nearest to them."""
     counted = expected['scores'] > SCORE
     number = int(counted.sum())
@@ -98,14 +111,11 @@ def _objects(expected: dict, found: dict) -> list[Difference]:
     if number == other == 0:
         counted[:, :BEST] = expected['labels'][:, :BEST] >= 0
         number = other = int(counted.sum())
-    shape = 'x'.join(map(str, found['boxes'].shape))
     result = [
         Difference(
             'objects', f'{number}', abs(number - other), 0, 'more or less'
         )
     ]
-    bounds = dict(boxes=(0.05, 'px'), scores=(1e-4, ''), labels=(0, ''))
-    bounds['masks'] = (1e-3, '')
     pairs = [
         _nearest(image, expected, found, row)
         for image, row in zip(*np.nonzero(counted))
@@ -114,8 +124,11 @@ def _objects(expected: dict, found: dict) -> list[Difference]:
     for name, values in expected.items():
         a, b = values[counted], found[name][images, rows]
         error = float(np.abs(a - b).max()) if number else 0.0
-        allowed, kind = bounds[name]
-        result.append(Difference(name, shape, error, allowed, kind))
+        shape = 'x'.join(map(str, found[name].shape))
+        kind = 'px' if name == 'boxes' else ''
+        result.append(
+            Difference(name, shape, error, OBJECTS[name][half], kind)
+        )
     return result
 
 

@@ -13,6 +13,7 @@ from mmmamba.backbones import MobileMamba
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import ExportError, Facts, make_graph, make_onnx
 from mmmamba.export.formats import write
+from mmmamba.export.graph import Graph
 from mmmamba.ops import use_backend
 
 onnx = pytest.importorskip('onnx', reason='exports are ONNX files')
@@ -173,7 +174,35 @@ def test_half_weights_make_the_file_half_as_large(tmp_path):
     assert sizes[1] < 0.75 * sizes[0]
 
 
+class Anchored(nn.Module):
+    """A layer, and constants in pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 64, 3)
+        self.register_buffer('anchors', torch.linspace(0, 1333, 1000))
+
+    def forward(self, images):
+        return self.layer(images), self.anchors + images.mean()
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_half_weights_leave_anchors_in_place(suffix, tmp_path):
+    if suffix == '.xml':
+        pytest.importorskip('openvino', reason='it runs .xml files')
+    graph = Graph(Anchored(), Facts(outputs=['maps', 'anchors']))
+    images, file = torch.randn(1, 3, 8, 8), tmp_path / f'm{suffix}'
+    kind = 'onnx' if suffix == '.onnx' else 'openvino'
+    write(graph, images, file, kind, half=True)
+    found = ExportedModel(file).run(images.numpy())
+    with torch.no_grad():
+        maps, anchors = graph(images)
+    assert 1e-5 < np.abs(found['maps'] - maps.numpy()).max() < 1e-2
+    assert np.abs(found['anchors'] - anchors.numpy()).max() < 1e-3
+
+
 def test_a_deployed_backbone_is_refused():
+
     model = Model().eval()
     model.backbone.switch_to_deploy()
     with pytest.raises(ExportError, match='deployed already'):
