@@ -66,7 +66,28 @@ class ExportedModel:
                 f'{file} tells nothing about its classes and images: it was '
                 'not written by mmmamba (tools/deployment/export.py)'
             )
-        self.facts = SimpleNamespace(**json.loads(self._runtime.facts))
+        try:
+            self.facts = self._read(self._runtime.facts)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{file}: its metadata are damaged ({error}); export it anew'
+            ) from error
+
+    def _read(self, text: str) -> SimpleNamespace:
+        """Read the facts, and look into those on which predict() stumbles."""
+        facts = SimpleNamespace(**json.loads(text))
+        how = facts.resize.get('interpolation', 'bilinear')
+        known = how in pixels.INTERPOLATIONS
+        if not known and facts.resize.get('backend') != 'pillow':
+            raise ValueError(f'the interpolation is {how!r}')
+        sides = self._runtime.input_shape[2:]
+        if self._runtime.input_is_uint8:
+            sides = self._runtime.input_shape[1:3]
+        if facts.shape is not None and facts.shape != sides:
+            raise ValueError(
+                f'the shape is {facts.shape}, the graph has {sides}'
+            )
+        return facts
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run the graph as it is.

@@ -15,6 +15,15 @@ try:
 except ImportError:
     cv2 = None  # type: ignore[assignment]
 
+#: Names in a config, and in OpenCV.
+INTERPOLATIONS = dict(
+    nearest='NEAREST',
+    bilinear='LINEAR',
+    bicubic='CUBIC',
+    area='AREA',
+    lanczos='LANCZOS4',
+)
+
 
 def resize(
     image: np.ndarray, height: int, width: int, interpolation: str = 'bilinear'
@@ -23,7 +32,7 @@ def resize(
     if image.shape[:2] == (height, width):
         return image
     if cv2 is not None:
-        flag = getattr(cv2, f'INTER_{_CV2_NAMES[interpolation]}')
+        flag = getattr(cv2, f'INTER_{INTERPOLATIONS[interpolation]}')
         if image.ndim == 3 and image.shape[2] > 512:  # the most of OpenCV
             parts = np.split(image, range(512, image.shape[2], 512), 2)
             parts = [resize(p, height, width, interpolation) for p in parts]
@@ -41,15 +50,6 @@ def resize(
         for layer in np.moveaxis(np.atleast_3d(image), 2, 0)
     ]
     return np.stack(layers, -1).reshape(height, width, *image.shape[2:])
-
-
-_CV2_NAMES = dict(
-    nearest='NEAREST',
-    bilinear='LINEAR',
-    bicubic='CUBIC',
-    area='AREA',
-    lanczos='LANCZOS4',
-)
 
 
 def prepare(

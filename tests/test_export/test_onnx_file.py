@@ -147,6 +147,16 @@ def test_tracing_exporter_keeps_the_scan_in_pytorch():
         assert error < 1e-5
 
 
+@pytest.fixture(scope='module')
+def file_with_facts(tmp_path_factory):
+    graph, images = exported(Model().eval())
+    graph.facts.resize = dict(interpolation='bilinear')
+    file = tmp_path_factory.mktemp('facts') / 'm.onnx'
+    write(graph, images, file, 'onnx')
+    ExportedModel(file)
+    return file
+
+
 def test_facts_are_in_the_file(tmp_path):
     graph, images = exported(Model().eval())
     graph.facts.classes = ['ant', 'bee']
@@ -202,7 +212,6 @@ def test_half_weights_leave_anchors_in_place(suffix, tmp_path):
 
 
 def test_a_deployed_backbone_is_refused():
-
     model = Model().eval()
     model.backbone.switch_to_deploy()
     with pytest.raises(ExportError, match='deployed already'):
@@ -256,3 +265,24 @@ def test_a_foreign_file_is_refused(tmp_path):
     onnx.save(model, tmp_path / 'm.onnx')
     with pytest.raises(ValueError, match='not written by mmmamba'):
         ExportedModel(tmp_path / 'm.onnx')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        (lambda text: text[:-5], 'line 1 column'),
+        (lambda text: '[1]', 'must be a mapping'),
+        (lambda text: text.replace('"resize"', '"other"'), "'resize'"),
+        (lambda text: text.replace('"bilinear"', '"x"'), "is 'x')"),
+        (lambda text: text.replace('[64, 96]', '[64, 97]'), 'has [64, 96]'),
+    ],
+)
+def test_damaged_metadata_are_named(damage, words, file_with_facts, tmp_path):
+    model = onnx.load(file_with_facts)
+    (entry,) = (p for p in model.metadata_props if p.key == 'mmmamba')
+    entry.value = damage(entry.value)
+    onnx.save(model, tmp_path / 'm.onnx')
+    with pytest.raises(ValueError, match='its metadata are damaged') as error:
+        ExportedModel(tmp_path / 'm.onnx')
+    assert str(error.value).startswith(f'{tmp_path}/m.onnx: ')
+    assert words in str(error.value)
