@@ -16,6 +16,7 @@ from torch import nn
 
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
+    CheckpointParser,
     UsageError,
     add_cfg_options,
     add_deploy_options,
@@ -40,7 +41,7 @@ VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CheckpointParser(description=__doc__)
     parser.add_argument(
         'image',
         metavar='IMAGE',

@@ -14,6 +14,7 @@ from mmmamba.checkpoint import check_complete
 from mmmamba.datasets import check_datasets
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
+    CheckpointParser,
     UsageError,
     add_deploy_options,
     add_run_options,
@@ -47,7 +48,7 @@ BOXES_ALONE = (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CheckpointParser(description=__doc__)
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(

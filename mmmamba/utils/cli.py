@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,19 @@ LOST_PROCESS = (
 
 class UsageError(RuntimeError):
     """A command that cannot be carried out as it was given."""
+
+
+class CheckpointParser(argparse.ArgumentParser):
+    """The parser of a tool whose last argument is a checkpoint."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the tool; explain what the shell makes of ``best_*.pth``."""
+        if message.startswith('unrecognized arguments') and '.pth' in message:
+            message += (
+                '. A checkpoint is one file, and best_*.pth fits several '
+                'where there was more than one training'
+            )
+        super().error(message)
 
 
 class _Options(DictAction):

@@ -395,6 +395,14 @@ def test_test_refuses_early(folder, run_tool, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    'command', [['test.py', CONFIG], ['image_demo.py', 'photo.jpg', CONFIG]]
+)
+def test_several_checkpoints(run_tool, capsys, command):
+    assert run_tool(*command, 'best_1.pth', 'best_2.pth') == 2
+    assert 'best_*.pth fits several' in capsys.readouterr().err
+
+
 def test_checkpoint_in_the_place_of_the_config(folder, run_tool, capsys):
     (folder / 'here.pth').write_bytes(b'')
     assert run_tool('test.py', 'here.pth', CONFIG) == 1
