@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 # OpenMP's threads wait for each other in a busy loop, which takes seconds for
@@ -120,8 +121,7 @@ def run_tool(monkeypatch):
         arguments = [str(TOOLS / name), *map(str, args)]
         monkeypatch.setattr(sys, 'argv', arguments)
         # A logger of the tool writes to the output of this test alone.
-        loggers = MMLogger._instance_dict.copy()
-        monkeypatch.setattr(MMLogger, '_instance_dict', loggers)
+        monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
         try:
             tool.run_tool(tool.main)
         except SystemExit as stop:

@@ -656,15 +656,16 @@ def test_layer_wise_learning_rates():
     optimizers = pytest.importorskip('mmpretrain.engine.optimizers')
     from mmpretrain.models import ImageClassifier
 
-    model = ImageClassifier(
-        backbone=dict(
-            type='MobileMamba',
-            arch=dict(base='t2', channels=(16, 24, 32), depths=(1, 2, 1)),
-            out_indices=(2,),
-        ),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
-    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = ImageClassifier(
+            backbone=dict(
+                type='MobileMamba',
+                arch=dict(base='t2', channels=(16, 24, 32), depths=(1, 2, 1)),
+                out_indices=(2,),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
+        )
     constructor = optimizers.LearningRateDecayOptimWrapperConstructor(
         dict(optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1)),
         dict(layer_decay_rate=0.5),
