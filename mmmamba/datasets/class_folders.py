@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from .findings import DatasetError, Finding, listing
 from .images import SUFFIXES
@@ -92,24 +91,28 @@ def find_unread_images(path: str, read: Iterable[str]) -> list[Finding]:
     Returns:
         list[Finding]: A warning, if there are such images.
     """
-    known = {os.path.normpath(file) for file in read}
+    known = set(map(_suffix, read))
+    others = set(SUFFIXES) - known
     unread = [
-        file
-        for file in Path(path).glob('*/**/*')
-        if file.suffix.lower() in SUFFIXES and str(file) not in known
+        _suffix(name)
+        for folder, _, names in os.walk(path, followlinks=True)
+        for name in names
+        if folder != path and _suffix(name) in others
     ]
     if not unread:
         return []
-    suffixes = sorted({file.suffix.lower() for file in unread})
-    every = sorted({Path(f).suffix.lower() for f in known} | set(suffixes))
     return [
         Finding(
             'warning',
             'image_unread',
             f'{len(unread)} images of {path} are not read, because of their '
-            f'suffix ({listing(suffixes)}): set extensions={every} in the '
-            'data set',
+            f'suffix ({listing(sorted(set(unread)))}): set extensions='
+            f'{sorted(known.union(unread))} in the data set',
             path,
             len(unread),
         )
     ]
+
+
+def _suffix(file: str) -> str:
+    return os.path.splitext(file)[1].lower()
