@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import (
     CheckpointLoader,
     Runner,
@@ -78,6 +78,7 @@ def main() -> None:
             cfg.resume = True
             cfg.load_from = find_checkpoint(args.resume, cfg.work_dir)
         check_schedule(cfg)
+        check_save_best(cfg)
         check_pretrained(cfg)
         check_datasets(cfg, ('train', 'val'))
 
@@ -154,6 +155,31 @@ def check_schedule(cfg: Config) -> None:
             logger='current',
             level=logging.WARNING,
         )
+
+
+def check_save_best(cfg: Config) -> None:
+    """Refuse a name that no metric has; mmengine does after a validation."""
+    hooks = cfg.get('default_hooks') or {}
+    wanted = (hooks.get('checkpoint') or {}).get('save_best') or []
+    evaluators = cfg.get('val_evaluator') or []
+    if isinstance(evaluators, dict):
+        evaluators = [evaluators]
+    prefixes = []
+    with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as known:
+        for evaluator in evaluators:
+            kind = evaluator['type']
+            kind = known.get(kind) if isinstance(kind, str) else kind
+            default = getattr(kind, 'default_prefix', None)
+            prefixes.append(evaluator.get('prefix') or default)
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if name == 'auto' or name.split('/')[0] in prefixes:
+            continue
+        if prefixes and all(prefixes):
+            raise UsageError(
+                f'default_hooks.checkpoint.save_best is {name}, and the '
+                'metrics of val_evaluator have names such as '
+                f'{prefixes[0]}/{name.split("/")[-1]}'
+            )
 
 
 def check_warm_up(cfg: Config, iterations: int) -> None:

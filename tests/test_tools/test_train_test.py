@@ -340,6 +340,12 @@ def test_two_nodes_of_which_one_falls_silent(folder, rank, who):
             'data/shapes/none.json does not exist',
         ),
         (
+            [CONFIG, '--cfg-options']
+            + ['default_hooks.checkpoint.save_best=bbox_mAP'],
+            'save_best is bbox_mAP, and the metrics of val_evaluator have '
+            'names such as coco/bbox_mAP',
+        ),
+        (
             [CONFIG, '--cfg-options', 'model.bbox_head.num_classes=80'],
             'model.bbox_head.num_classes is 80',
         ),
