@@ -110,9 +110,8 @@ def test_interrupt_resume_and_test(folder, run_tool, capfd):
 
     time.sleep(1)  # run folders are named by the second
     more = [f'train_cfg.max_epochs={done + 1}', '--resume']
-    assert run_tool('train.py', *arguments, *more) == 0
-    resumes = f'Resume from {work_dir}/epoch_{done}.pth'
-    assert resumes in ''.join(capfd.readouterr())
+    output = finish(tool('train.py', *arguments, *more))
+    assert f'Resume from {work_dir}/epoch_{done}.pth' in output
     resumed = [x['iter'] for x in train_log(work_dir) if 'loss' in x]
     assert resumed == [4 * done + i for i in (1, 2, 3, 4)]
     checkpoint = work_dir / f'epoch_{done + 1}.pth'
@@ -123,7 +122,7 @@ def test_interrupt_resume_and_test(folder, run_tool, capfd):
     out = folder / 'predictions.pkl'
     pictures = folder / 'pictures'
     options = ['--out', out, '--show-dir', pictures, '--max-size', 100]
-    code = run_tool(
+    process = tool(
         'test.py',
         CONFIG,
         checkpoint,
@@ -138,7 +137,7 @@ def test_interrupt_resume_and_test(folder, run_tool, capfd):
         'test_evaluator.metric_items=[AR@1000]',
         f'test_evaluator.outfile_prefix={folder}/dump',
     )
-    assert code == 0
+    finish(process)
     sizes = [Image.open(file).size for file in pictures.glob('*')]
     assert sizes == 3 * [(200, 100)]  # of 128 px; truth and prediction
     assert len(pickle.loads(out.read_bytes())) == 3
@@ -159,7 +158,6 @@ def test_interrupt_resume_and_test(folder, run_tool, capfd):
     # Labels that would mean other classes are refused.
     order = 'test_dataloader.dataset.metainfo.classes=[square,circle,triangle]'
     arguments = [CONFIG, checkpoint, '--cfg-options', *OPTIONS, order]
-    capfd.readouterr()
     assert run_tool('test.py', *arguments) == 1
     said = "trained with the class 'circle' as label 0"
     assert said in capfd.readouterr().err
