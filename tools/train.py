@@ -17,7 +17,7 @@ from mmengine.runner import (
 
 from mmmamba.backbones.arch import base_name
 from mmmamba.checkpoint import check_classes
-from mmmamba.datasets import check_datasets
+from mmmamba.datasets import check_datasets, evaluators_of
 from mmmamba.utils.cli import (
     UsageError,
     add_run_options,
@@ -161,20 +161,17 @@ def check_save_best(cfg: Config) -> None:
     """Refuse a name that no metric has; mmengine does after a validation."""
     hooks = cfg.get('default_hooks') or {}
     wanted = (hooks.get('checkpoint') or {}).get('save_best') or []
-    evaluators = cfg.get('val_evaluator') or []
-    if isinstance(evaluators, dict):
-        evaluators = [evaluators]
     prefixes = []
     with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as known:
-        for evaluator in evaluators:
+        for evaluator in evaluators_of(cfg, 'val'):
             kind = evaluator['type']
             kind = known.get(kind) if isinstance(kind, str) else kind
             default = getattr(kind, 'default_prefix', None)
             prefixes.append(evaluator.get('prefix') or default)
+    if not prefixes or not all(prefixes):  # any name may be right
+        return
     for name in [wanted] if isinstance(wanted, str) else wanted:
-        if name == 'auto' or name.split('/')[0] in prefixes:
-            continue
-        if prefixes and all(prefixes):
+        if name != 'auto' and name.split('/')[0] not in prefixes:
             raise UsageError(
                 f'default_hooks.checkpoint.save_best is {name}, and the '
                 'metrics of val_evaluator have names such as '

@@ -5,6 +5,7 @@ from .check import (
     check_annotations,
     check_datasets,
     check_images,
+    evaluators_of,
     inspect_datasets,
 )
 from .coco import read_coco, right_coco
@@ -17,6 +18,7 @@ __all__ = [
     'check_annotations',
     'check_datasets',
     'check_images',
+    'evaluators_of',
     'inspect_datasets',
     'read_coco',
     'right_coco',

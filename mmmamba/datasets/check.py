@@ -728,7 +728,16 @@ def _num_classes(node, where: str) -> Iterator[tuple[str, int]]:
             yield from _num_classes(child, f'{where}.{i}')
 
 
-def _evaluators(cfg: Config, split: str) -> Sequence[Mapping]:
+def evaluators_of(cfg: Config, split: str) -> Sequence[Mapping]:
+    """List the evaluators of a split, which may be one or none.
+
+    Args:
+        cfg (Config): The config.
+        split (str): ``'val'`` or ``'test'``.
+
+    Returns:
+        Sequence[Mapping]: Their configs.
+    """
     evaluators = cfg.get(f'{split}_evaluator') or []
     return [evaluators] if isinstance(evaluators, Mapping) else evaluators
 
@@ -736,7 +745,7 @@ def _evaluators(cfg: Config, split: str) -> Sequence[Mapping]:
 def _check_topk(cfg: Config, split: str) -> None:
     """There is no top-5 accuracy of three classes."""
     number = (cfg.model.get('head') or {}).get('num_classes')
-    for evaluator in _evaluators(cfg, split):
+    for evaluator in evaluators_of(cfg, split):
         if evaluator.get('type') != 'Accuracy':
             continue
         topk = evaluator.get('topk', 1)
@@ -757,7 +766,7 @@ def _check_evaluator(cfg: Config, split: str) -> None:
         )
         if 'ann_file' in path
     }
-    for evaluator in _evaluators(cfg, split):
+    for evaluator in evaluators_of(cfg, split):
         ann_file = evaluator.get('ann_file')
         if not ann_file or not files:
             continue

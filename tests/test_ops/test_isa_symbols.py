@@ -12,12 +12,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from setuptools.modified import newer_group
 from test_ops.support import ROOT, find_compiler
 
 pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
-KERNELS = ROOT / 'mmmamba' / 'ops' / 'csrc' / 'common' / 'cpu'
-SOURCES = sorted(KERNELS.glob('kernels_avx*.cpp'))
+CSRC = ROOT / 'mmmamba' / 'ops' / 'csrc'
+SOURCES = sorted(CSRC.glob('common/cpu/kernels_avx*.cpp'))
 
 # The address of a function of the C++ runtime: data that is alike everywhere.
 DATA = 'DW.ref.__gxx_personality_v0'
@@ -31,9 +32,8 @@ def compile_file(source: Path, folder: Path) -> Path:
     """The object that setup.py linked, if it is of today's sources."""
     built = ROOT / 'build/kernels' / source.relative_to(ROOT)
     built = built.with_suffix('.o')
-    sources = [source, *KERNELS.glob('*.h*')]
-    newest = max(file.stat().st_mtime for file in sources)
-    if built.is_file() and built.stat().st_mtime > newest:
+    # By the rule of setup.py.
+    if not newer_group([source, *CSRC.rglob('*.h*')], built):
         return built
     compiled = folder / 'compiled.o'
     # What -O3 inlines is no symbol: -O1 shows as many or more, and is faster.
