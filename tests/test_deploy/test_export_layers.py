@@ -53,6 +53,17 @@ def test_outputs_are_those_of_the_trained(options, size, by_op):
         assert error < 1e-5
 
 
+@pytest.mark.parametrize('arch', ['t2', 't4', 's6', 'b1', 'b4'])
+def test_convolutions_are_of_whole_blocks(arch):
+    # ONNX Runtime has its fast ones for multiples of four alone
+    network = Network(MobileMamba(arch).eval())
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert convs[0].weight.shape[1] == 3
+    assert not any(conv.out_channels % 4 for conv in convs)
+    for conv in convs[1:]:
+        assert conv.groups == conv.in_channels or conv.in_channels % 4 == 0
+
+
 def test_later_stages_are_left_out():
     backbone = MobileMamba(SMALL, out_indices=(0, 1)).eval()
     assert len(Network(backbone).stages) == 2
