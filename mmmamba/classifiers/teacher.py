@@ -185,9 +185,16 @@ def load_weights(model: nn.Module, path: str) -> None:
             shape.
     """
     if path.endswith('.safetensors'):  # as timm publishes them
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        state_dict = load_file(path)
+        try:
+            state_dict = load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f'{path} is truncated or damaged ({error}). Download or copy '
+                'it again'
+            ) from error
     else:
         checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
         state_dict = unwrap_state_dict(checkpoint)

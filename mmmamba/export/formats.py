@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,8 +174,15 @@ def store_half(model) -> None:
 
 
 def save_openvino(model, file: Path) -> None:
-    """Save OpenVINO's model as a pair of files."""
-    need('openvino').save_model(model, str(file), compress_to_fp16=False)
+    """Save OpenVINO's model as a pair of files, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        temporary = Path(folder, file.name)
+        need('openvino').save_model(
+            model, str(temporary), compress_to_fp16=False
+        )
+        for suffix in ('.bin', file.suffix):
+            os.replace(temporary.with_suffix(suffix), file.with_suffix(suffix))
 
 
 def _torchscript(graph: Graph, example: Tensor, file: Path, dynamic) -> None:

@@ -189,6 +189,16 @@ def test_a_teacher_that_does_not_fit(student, teacher, tmp_path):
         ).init_weights()
 
 
+def test_a_damaged_teacher_of_timm(student, teacher, tmp_path):
+    save_file = pytest.importorskip('safetensors.torch').save_file
+    file = tmp_path / 'teacher.safetensors'
+    save_file(teacher[0].state_dict(), file)
+    student(teacher_ckpt=str(file)).init_weights()
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match='safetensors is truncated'):
+        student(teacher_ckpt=str(file)).init_weights()
+
+
 def test_a_teacher_from_a_config_file(student, teacher, tmp_path):
     file = tmp_path / 'teacher.py'
     model = {k: v for k, v in TEACHER.items() if k != 'data_preprocessor'}

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +210,24 @@ def test_half_weights_leave_anchors_in_place(suffix, tmp_path):
         maps, anchors = graph(images)
     assert 1e-5 < np.abs(found['maps'] - maps.numpy()).max() < 1e-2
     assert np.abs(found['anchors'] - anchors.numpy()).max() < 1e-3
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
+    openvino = pytest.importorskip('openvino', reason='it writes .xml files')
+    graph, images = exported(Model(), (64, 64), 1)
+    file = tmp_path / 'm.xml'
+    write(graph, images, file, 'openvino')
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+    assert sorted(before) == ['m.bin', 'm.xml']
+
+    def disk_full(model, path, **options):
+        Path(path).with_suffix('.bin').write_bytes(b'half')
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr(openvino, 'save_model', disk_full)
+    with pytest.raises(OSError, match='no space'):
+        write(graph, images, file, 'openvino')
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
 
 
 def test_a_deployed_backbone_is_refused():
