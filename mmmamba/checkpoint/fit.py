@@ -311,14 +311,15 @@ def check_complete(
             the order of their labels. Defaults to None.
 
     Raises:
-        CheckpointError: If a tensor is missing or of another shape, or if
+        CheckpointError: If a tensor is missing or of another shape, if
+            the checkpoint has a second head that the model lacks, or if
             the model was trained with ``classes`` in another order.
     """
     checkpoint = CheckpointLoader.load_checkpoint(str(filename), 'cpu')
     try:
-        missing = model.load_state_dict(
+        missing, unexpected = model.load_state_dict(
             unwrap_state_dict(checkpoint), strict=False
-        ).missing_keys
+        )
     except RuntimeError as error:  # shapes; CheckpointError is one
         details = ' '.join(str(error).split())[:400]
         raise CheckpointError(f'{filename}: {details}') from None
@@ -326,6 +327,12 @@ def check_complete(
         raise CheckpointError(
             f'{filename} is not a checkpoint of this {type(model).__name__}: '
             f'{len(missing)} of its tensors are missing ({listing(missing)})'
+        )
+    if any('head_dist.' in name for name in unexpected):
+        raise CheckpointError(
+            f'{filename} has two heads, as distillation trains them, and the '
+            'config has one, whose scores alone are less accurate; add '
+            '--cfg-options model.head.distillation=True'
         )
     if classes:
         check_classes(checkpoint, filename, list(classes))

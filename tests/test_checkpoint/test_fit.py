@@ -355,3 +355,15 @@ def test_classes_of_a_test(tmp_path, layout, monkeypatch):
     check_complete(model, file, ('cat', 'dog'))
     assert "'bird' as label 2, which is 'parrot'" in said[0]
     assert 'has 3 classes, and the data 2' in said[1]
+
+
+def test_a_second_head_is_not_left_out(tmp_path):
+    """The scores of one head alone are other than those of the training."""
+    model, file = nn.ModuleDict(dict(head=nn.Linear(1, 1))), tmp_path / 'm.pth'
+    state_dict = dict(model.state_dict())
+    torch.save(dict(state_dict={**state_dict, 'extra': torch.ones(1)}), file)
+    check_complete(model, file)
+    state_dict['head.head_dist.l.weight'] = torch.ones(1)
+    torch.save(dict(state_dict=state_dict), file)
+    with pytest.raises(CheckpointError, match=r'head\.distillation=True'):
+        check_complete(model, file)
