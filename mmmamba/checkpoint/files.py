@@ -10,12 +10,14 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.dist import is_main_process
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
 from torch import Tensor
@@ -145,40 +147,77 @@ _SAFE_GLOBALS = [
 ] + [type(np.dtype(t)) for t in '?bBhHiIlLqQefd']
 
 
-def download(address: str) -> dict:
-    """Read a checkpoint from the network as if it were a local file.
+def load_from_http(
+    address: str, map_location: str | torch.device | None = 'cpu'
+) -> dict:
+    """Download a checkpoint and read it as a local file.
+
+    It is kept in PyTorch's cache, by its name alone, and read from there the
+    next time.
 
     Args:
         address (str): An http(s) address.
+        map_location (str | torch.device, optional): As in ``torch.load``.
+            Defaults to ``'cpu'``.
 
     Returns:
         dict: What the file holds; see :func:`load_from_local`.
+
+    Raises:
+        CheckpointError: If it cannot be downloaded, and as
+            :func:`load_from_local`.
     """
-    with TemporaryDirectory() as folder:
-        path = Path(folder, 'checkpoint')
-        torch.hub.download_url_to_file(address, str(path))
-        return load_from_local(path)
+    name = Path(unquote(urlparse(address).path)).name
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    cached = path.is_file()
+    if cached:
+        print_log(f'{address} is in the cache: {path}', logger='current')
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(
+                address, str(path), progress=is_main_process()
+            )
+        except (OSError, HTTPException) as error:
+            raise CheckpointError(
+                f'{address} cannot be downloaded ({error})'
+            ) from error
+    try:
+        return load_from_local(path, map_location)
+    except CheckpointError as error:
+        if not cached:  # such as the page of a login
+            path.unlink(missing_ok=True)
+        raise CheckpointError(f'{address}: {error}') from error
+
+
+# Where weights lie, the preferred first: in moving averages (the published
+# code's, timm's and DeiT's), then in what is trained (the last: DeepSpeed's).
+AVERAGES = ('net_E', 'state_dict_ema', 'model_ema')
+CONTAINERS = (*AVERAGES, 'net', 'state_dict', 'model', 'module')
+# What DistributedDataParallel and torch.compile put into names.
+WRAPPERS = re.compile(r'^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.')
 
 
 def unwrap_state_dict(checkpoint: Mapping) -> OrderedDict:
     """Find the weights in a checkpoint's container.
 
     Args:
-        checkpoint (Mapping): A bare state dict, or one with the weights under
-            ``net_E`` (EMA, preferred), ``net``, ``state_dict`` or ``model``.
+        checkpoint (Mapping): A bare state dict, or one with the weights in
+            one of :data:`CONTAINERS`, a moving average before others.
 
     Returns:
-        OrderedDict: The tensors by name, without a ``module.`` prefix.
+        OrderedDict: The tensors by name, without the prefixes of
+        :data:`WRAPPERS`.
 
     Raises:
         CheckpointError: If there are no tensors.
     """
-    for container in ('net_E', 'net', 'state_dict', 'model'):
+    for container in CONTAINERS:
         if isinstance(checkpoint.get(container), Mapping):
             checkpoint = checkpoint[container]
             break
     tensors = OrderedDict(
-        (re.sub(r'^module\.', '', str(name)), value)
+        (WRAPPERS.sub('', str(name)), value)
         for name, value in checkpoint.items()
         if isinstance(value, Tensor)
     )

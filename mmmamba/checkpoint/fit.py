@@ -18,8 +18,8 @@ from torch import nn
 from .files import (
     CheckpointError,
     backbone_state_dict,
-    download,
     listing,
+    load_from_http,
     load_from_local,
     unwrap_state_dict,
 )
@@ -53,7 +53,7 @@ def load_pretrained(
     print_log(f'Load the backbone from {filename}', logger='current')
     try:
         if re.match('https?://', str(filename)):
-            checkpoint = download(filename)
+            checkpoint = load_from_http(filename)
         else:
             checkpoint = load_from_local(filename)
         check_arch(model, checkpoint)

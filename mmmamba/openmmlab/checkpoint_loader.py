@@ -1,4 +1,4 @@
-"""The checkpoints that mmengine reads from disk are read safely, too."""
+"""The checkpoints that mmengine reads, of disks and http, are read safely."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,20 +7,12 @@ import torch
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from mmmamba.checkpoint import (
-    is_published,
-    load_from_local,
-    unwrap_state_dict,
-)
-from mmmamba.checkpoint.files import HAS_SAFE_GLOBALS
+from mmmamba.checkpoint import files, is_published, unwrap_state_dict
 
 from .report import changed, left_alone, name_of
 
-# mmengine's name for "no scheme", a path.
-_LOCAL = ''
 
-
-def load_for_runner(
+def load_from_disk(
     filename: str | Path, map_location: str | torch.device | None = 'cpu'
 ) -> dict:
     """Read a file safely, into the container that mmengine's hooks expect.
@@ -38,51 +30,100 @@ def load_for_runner(
         FileNotFoundError: If there is no such file.
         CheckpointError: As :func:`mmmamba.checkpoint.load_from_local`.
     """
-    checkpoint = load_from_local(filename, map_location)
+    return in_container(files.load_from_local(filename, map_location))
+
+
+def load_from_http(
+    filename: str, map_location: str | torch.device | None = 'cpu'
+) -> dict:
+    """Download a file and read it as :func:`load_from_disk`.
+
+    Args:
+        filename (str): An http(s) address.
+        map_location (str | torch.device, optional): As in ``torch.load``.
+            Defaults to ``'cpu'``.
+
+    Returns:
+        dict: As of :func:`load_from_disk`.
+
+    Raises:
+        CheckpointError: As :func:`mmmamba.checkpoint.files.load_from_http`.
+    """
+    return in_container(files.load_from_http(filename, map_location))
+
+
+def in_container(checkpoint: dict) -> dict:
+    """Put the weights of a file where mmengine's hooks expect them.
+
+    Args:
+        checkpoint (dict): What the file holds.
+
+    Returns:
+        dict: The same, with weights under ``state_dict``.
+    """
+    weights = checkpoint.get('state_dict')
+    averaged = set(files.AVERAGES) & set(checkpoint)
+    # Prefixes in all names; mmengine's EMAHook would keep them.
+    wrapped = isinstance(weights, Mapping) and all(
+        files.WRAPPERS.search(str(name)) for name in weights
+    )
+    if averaged or (weights and wrapped):
+        return {**checkpoint, 'state_dict': unwrap_state_dict(checkpoint)}
     if 'state_dict' in checkpoint:
-        weights = checkpoint['state_dict']
-        if (
-            isinstance(weights, Mapping)
-            and weights
-            and all(str(name).startswith('module.') for name in weights)
-        ):
-            # Of DistributedDataParallel; mmengine's EMAHook keeps the prefix.
-            return {**checkpoint, 'state_dict': unwrap_state_dict(checkpoint)}
         return checkpoint
-    containers = {'net', 'net_E', 'model'}
-    if containers & set(checkpoint) or is_published(checkpoint):
+    if set(files.CONTAINERS) & set(checkpoint) or is_published(checkpoint):
         return {'state_dict': unwrap_state_dict(checkpoint)}
     return checkpoint
 
 
+# By mmengine's names of schemes; a path has none.
+_LOADERS: dict[str, Callable] = {
+    '': load_from_disk,
+    'http://': load_from_http,
+    'https://': load_from_http,
+}
+
+
 def install() -> None:
-    """Register the safe loader as mmengine's loader of local files."""
-    if not HAS_SAFE_GLOBALS:
+    """Register the safe loaders in the place of mmengine's own."""
+    if not files.HAS_SAFE_GLOBALS:
         return
-    loader = CheckpointLoader._schemes[_LOCAL]
-    if loader is load_for_runner:
-        return
-    if loader is not mmengine_checkpoint.load_from_local:
-        left_alone(
-            f'{name_of(loader)} reads the checkpoints of runners from disk, '
-            'and mmmamba leaves it in place: whether files that would run '
-            'code are refused and published ones understood is up to it. '
-            "For mmmamba's own, call mmengine.runner.CheckpointLoader."
-            "register_scheme(prefixes='', force=True, loader="
-            f'{name_of(load_for_runner)})'
+    for scheme, ours in _LOADERS.items():
+        loader = CheckpointLoader._schemes[scheme]
+        if loader is ours:
+            continue
+        if loader is not _own(scheme):
+            left_alone(
+                f'{name_of(loader)} reads the checkpoints of runners from '
+                f'{scheme or "disk"}, and mmmamba leaves it in place: whether '
+                'files that would run code are refused and published ones '
+                "understood is up to it. For mmmamba's own, call "
+                'mmengine.runner.CheckpointLoader.register_scheme('
+                f'prefixes={scheme!r}, force=True, loader={name_of(ours)})'
+            )
+            continue
+        _register(scheme, ours)
+        changed(
+            f'{name_of(ours)} reads the checkpoints of runners from '
+            f'{scheme or "disk"}'
         )
-        return
-    _register(load_for_runner)
-    changed(f'{name_of(load_for_runner)} reads the checkpoints of runners')
 
 
 def uninstall() -> None:
-    """Give local files back to mmengine's own loader."""
-    if CheckpointLoader._schemes[_LOCAL] is load_for_runner:
-        _register(mmengine_checkpoint.load_from_local)
+    """Give files and addresses back to mmengine's own loaders."""
+    for scheme, ours in _LOADERS.items():
+        if CheckpointLoader._schemes[scheme] is ours:
+            _register(scheme, _own(scheme))
 
 
-def _register(loader: Callable) -> None:
+def _own(scheme: str) -> Callable:
+    """Return the loader of mmengine."""
+    if scheme:
+        return mmengine_checkpoint.load_from_http
+    return mmengine_checkpoint.load_from_local
+
+
+def _register(scheme: str, loader: Callable) -> None:
     CheckpointLoader.register_scheme(
-        prefixes=_LOCAL, loader=loader, force=True
+        prefixes=scheme, loader=loader, force=True
     )

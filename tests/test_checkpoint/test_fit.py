@@ -1,5 +1,7 @@
 """Tests of mmmamba/checkpoint/fit.py: what loads, and what is refused."""
 
+import os
+import pickle
 import re
 import threading
 from functools import partial
@@ -20,7 +22,7 @@ from checkpoints import (
 )
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
@@ -129,6 +131,10 @@ CONTAINERS = dict(
     ema_preferred=lambda t: dict(net=OTHER, net_E=t),
     ema_off=lambda t: dict(net=t, net_E=None),
     model=lambda t: dict(model=t, optimizer={}, epoch=3),
+    timm_ema=lambda t: dict(state_dict=OTHER, state_dict_ema=t),
+    deit_ema=lambda t: dict(model=OTHER, model_ema=t),
+    deepspeed=lambda t: dict(module=t, optimizer=None),
+    compiled=lambda t: dict(model=add_prefix('module._orig_mod.', t)),
     data_parallel=lambda t: add_prefix('module.', t),
     data_parallel_net=lambda t: dict(net=add_prefix('module.', t)),
     detector=lambda t: dict(
@@ -231,10 +237,49 @@ def test_pretrained_address(tiny, runner, save, address):
 
 
 @pytest.mark.slow
-def test_pretrained_address_of_another_file(save, address):
+def test_pretrained_address_of_another_file(tiny, save, address):
     save(b'<html>Please log in</html>')
     with pytest.raises(CheckpointError, match=re.escape(address)):
         pretrained(address)
+    save(tiny)
+    assert_holds(pretrained(address), tiny)
+
+
+class RunsCode:
+    """Pickles as a call that makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@needs_safe_globals
+@pytest.mark.parametrize(
+    'load', [pretrained, CheckpointLoader.load_checkpoint]
+)
+def test_a_download_runs_no_code(load, tmp_path, save, address, log):
+    save(pickle.dumps(RunsCode(tmp_path / 'mark')))
+    with pytest.raises(CheckpointError, match='could run code') as error:
+        load(address)
+    assert address in str(error.value)
+    assert not (tmp_path / 'mark').exists()
+
+
+@needs_safe_globals
+def test_downloads_are_kept(tiny, save, address, tmp_path, log):
+    path = save(tiny)
+    CheckpointLoader.load_checkpoint(address)
+    path.unlink()
+    assert_holds(pretrained(address), tiny)
+    assert any('is in the cache' in line for line in log)
+    for name in ('weights.pth', 'other.pth'):
+        (tmp_path / 'hub/checkpoints/weights.pth').unlink(missing_ok=True)
+        with pytest.raises(CheckpointError, match='cannot be downloaded'):
+            CheckpointLoader.load_checkpoint(
+                address.replace('weights.pth', name)
+            )
 
 
 def changed_t2(change):

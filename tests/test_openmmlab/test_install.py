@@ -84,7 +84,7 @@ def test_log_says_what_changed(log):
     messages = ' '.join(message for _, message in log)
     for part in (
         'mmseg',
-        'checkpoint_loader.load_for_runner',
+        'checkpoint_loader.load_from_disk',
         'registries.build_model builds the models of scope mmengine',
     ):
         assert part in messages
@@ -165,9 +165,9 @@ def test_other_checkpoint_loader_stays(log):
 def test_remedy_of_the_loader_works(log):
     CheckpointLoader.register_scheme('', own, force=True)
     openmmlab.install()
-    assert 'mmmamba.openmmlab.checkpoint_loader.load_for_runner' in log[0][1]
+    assert 'mmmamba.openmmlab.checkpoint_loader.load_from_disk' in log[0][1]
     CheckpointLoader.register_scheme(
-        prefixes='', force=True, loader=checkpoint_loader.load_for_runner
+        prefixes='', force=True, loader=checkpoint_loader.load_from_disk
     )
     log.clear()
     openmmlab.install()
