@@ -1,6 +1,7 @@
 """Arguments, config loading and error reporting of the tools."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mmmamba.checkpoint import CheckpointError
 from mmmamba.datasets import DatasetError
 from mmmamba.deploy import DTYPES
 from mmmamba.hooks import NonFiniteError
+from mmmamba.utils.cpu import use_full_precision
 from mmmamba.utils.image_size import set_image_size
 
 #: What gloo and NCCL say where a process they wait for is no more.
@@ -25,6 +27,8 @@ LOST_PROCESS = (
     'Broken pipe',
     'ncclRemoteError',
 )
+#: What a disk without room, a quota and a limit on files' sizes say.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UsageError(RuntimeError):
@@ -192,6 +196,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options:
         _make_way(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'OptimWrapper':  # by --cfg-options, of AMP's
+        use_full_precision(wrapper)
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader') or {}
         if loader.get('num_workers') == 0:  # PyTorch refuses both
@@ -387,6 +394,11 @@ def run_tool(main: Callable[[], None]) -> None:
     ) as error:
         _fail(str(error))
     except OSError as error:  # a file that cannot be read or written
+        if error.errno in DISK_FULL:
+            _fail(
+                f'{error.strerror}: make room for checkpoints and logs. A '
+                'training goes on from its last whole checkpoint with --resume'
+            )
         if error.filename is None:
             raise
         _fail(f'{error.filename}: {error.strerror}')

@@ -45,14 +45,24 @@ def replace_amp(cfg: Config) -> None:
         'cpu',
         'mps',
     ):
-        wrapper['type'] = 'OptimWrapper'
-        for option in ('loss_scale', 'dtype'):
-            wrapper.pop(option, None)
+        use_full_precision(wrapper)
         print_log(
             'No GPU: AMP is off, training in float32',
             logger='current',
             level=logging.WARNING,
         )
+
+
+def use_full_precision(wrapper: dict) -> None:
+    """Make an optimizer wrapper mmengine's ``OptimWrapper``.
+
+    Args:
+        wrapper (dict): Its config; changed in place. What only
+            ``AmpOptimWrapper`` takes is left out.
+    """
+    wrapper['type'] = 'OptimWrapper'
+    for option in ('loss_scale', 'dtype', 'use_fp16'):
+        wrapper.pop(option, None)
 
 
 def prepare_cpu_launch(cfg: Config) -> None:

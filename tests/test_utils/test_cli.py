@@ -1,5 +1,6 @@
 """Options of the command line."""
 
+import errno
 import os
 from argparse import ArgumentTypeError, Namespace
 
@@ -11,6 +12,7 @@ from mmmamba.utils.cli import (
     check_checkpoint,
     load_config,
     positive_int,
+    run_tool,
     torch_device,
 )
 
@@ -42,6 +44,33 @@ def test_no_workers(tmp_path):
     cfg = load_config(Namespace(config=str(file), cfg_options=options))
     assert not cfg.train_dataloader.persistent_workers
     assert cfg.val_dataloader.persistent_workers
+
+
+def test_from_mixed_to_full_precision(tmp_path):
+    """As NonFiniteError advises."""
+    file = tmp_path / 'config.py'
+    file.write_text(
+        'optim_wrapper = dict(type="AmpOptimWrapper", loss_scale="dynamic", '
+        'dtype="float16", accumulative_counts=2)'
+    )
+    cfg = load_config(Namespace(config=str(file), cfg_options=None))
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    options = {'optim_wrapper.type': 'OptimWrapper'}
+    cfg = load_config(Namespace(config=str(file), cfg_options=options))
+    expected = dict(type='OptimWrapper', accumulative_counts=2)
+    assert cfg.optim_wrapper == expected
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_in_one_line(code, capsys):
+    def save():
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(save)
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert os.strerror(code) in line and '--resume' in line
 
 
 @pytest.mark.parametrize('given', ['init_cfg=None', ''])
