@@ -26,6 +26,9 @@ class ORT:
         threads (int | None): Threads; None for all cores.
         device (str): ``'cpu'`` or ``'cuda'``.
 
+    Raises:
+        ValueError: If there is no such device.
+
     Attributes:
         facts (str | None): What mmmamba wrote into the file.
         input_shape (list[int | None]): Of the images; None where it is open.
@@ -48,6 +51,11 @@ class ORT:
         self.session = onnxruntime.InferenceSession(
             str(file), options, providers=[provider]
         )
+        if provider not in self.session.get_providers():  # the CPU instead
+            raise ValueError(
+                f'device={device!r}: this ONNX Runtime has no {provider} that '
+                'works here; NVIDIA GPUs need: pip install onnxruntime-gpu'
+            )
         meta = self.session.get_modelmeta().custom_metadata_map
         self.facts = meta.get('mmmamba')
         images = self.session.get_inputs()[0]

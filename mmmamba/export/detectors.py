@@ -8,6 +8,7 @@ from mmdet.models.dense_heads import RPNHead, RTMDetHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
@@ -73,7 +74,10 @@ class DenseHead(nn.Module):
         classes = head.cls_out_channels
         priors = getattr(self, f'priors{level}')
         logits = flat(cls_map, len(priors), classes)
-        if getattr(head, 'use_sigmoid_cls', True):
+        if getattr(head.loss_cls, 'custom_cls_channels', False):
+            scores = head.loss_cls.get_activation(logits.reshape(-1, classes))
+            classes = int(scores.shape[1])
+        elif getattr(head, 'use_sigmoid_cls', True):
             scores = logits.sigmoid()
         else:
             scores = logits.softmax(-1)[..., :-1]
@@ -117,6 +121,15 @@ def decode(coder, priors: Tensor, deltas: Tensor, shape) -> Tensor:
     return boxes
 
 
+def check_predict(model, base: type) -> None:
+    """Refuse a detector that finds more than its base, as PanopticFPN."""
+    if type(model).predict is not base.predict:
+        raise ExportError(
+            f'{type(model).__name__} predicts in a way of its own, which is '
+            f'not exported; {base.__name__} and its like are'
+        )
+
+
 def check_nms(cfg: dict) -> None:
     """Refuse what is not the plain NMS."""
     kind = cfg.get('nms', {}).get('type', 'nms')
@@ -146,6 +159,7 @@ class SingleStage(nn.Module):
     def __init__(self, model, shape, example: Tensor) -> None:
         super().__init__()
         self.model = model
+        check_predict(model, SingleStageDetector)
         head = model.bbox_head
         plain = type(head)._predict_by_feat_single in (
             BaseDenseHead._predict_by_feat_single,
@@ -177,6 +191,7 @@ class TwoStage(nn.Module):
     def __init__(self, model, shape, example: Tensor) -> None:
         super().__init__()
         self.model, self.shape = model, shape
+        check_predict(model, TwoStageDetector)
         roi = model.roi_head
         if type(roi).__name__ != 'StandardRoIHead' or roi.with_shared_head:
             raise ExportError(
@@ -217,8 +232,12 @@ class TwoStage(nn.Module):
         rois = B.with_image(proposals)
         roi_feats = align(roi_head.bbox_roi_extractor, feats, rois)
         logits, deltas = head(roi_feats)
-        classes = int(logits.shape[1]) - 1
-        scores = logits.softmax(-1)[:, :-1].reshape(-1, count, classes)
+        if head.custom_cls_channels:
+            scores = head.loss_cls.get_activation(logits)
+        else:
+            scores = logits.softmax(-1)
+        classes = int(scores.shape[1]) - 1
+        scores = scores[:, :-1].reshape(-1, count, classes)
         counted = (scores > self.cfg['score_thr']) & (objectness > 0)[
             ..., None
         ]
@@ -273,20 +292,21 @@ def align(extractor, feats, rois: Tensor) -> Tensor:
     """Take the features of each RoI from the level of its size.
 
     A RoI is pooled at every level, as an empty one at all but its own. An
-    empty one costs nothing and gives zeros.
+    empty one costs nothing, and is zeros; to OpenVINO, it is NaN.
     """
     target = extractor.map_roi_levels(rois, len(feats))
     image, box = rois[:, :1], rois[:, 1:]
+    empty = (box[:, 2:] <= box[:, :2]).any(1)
     pooled = []
     for i, (layer, feat) in enumerate(zip(extractor.roi_layers, feats)):
-        own = (target == i).to(rois.dtype)[:, None]
-        pooled.append(
-            B.align(
-                feat,
-                torch.cat([image, box * own], 1),
-                layer.output_size[0],
-                layer.spatial_scale,
-                layer.sampling_ratio,
-            )
+        own = (target == i)[:, None]
+        found = B.align(
+            feat,
+            torch.cat([image, box * own.to(rois.dtype)], 1),
+            layer.output_size[0],
+            layer.spatial_scale,
+            layer.sampling_ratio,
         )
+        there = (own & ~empty[:, None])[..., None, None]
+        pooled.append(torch.where(there, found, torch.zeros_like(found)))
     return reduce(torch.add, pooled)

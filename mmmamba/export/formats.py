@@ -186,12 +186,16 @@ def save_openvino(model, file: Path) -> None:
 
 
 def _torchscript(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
+    facts = {'mmmamba.json': graph.facts.to_json()}
     with warnings.catch_warnings(), torch.no_grad():
         # Sizes are constants of the file, which docs/export.md says.
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         traced = torch.jit.trace(graph, (example,), check_trace=False)
-    facts = {'mmmamba.json': graph.facts.to_json()}
-    torch.jit.save(traced, str(file), _extra_files=facts)
+        try:
+            with whole_or_nothing(file) as temporary:
+                torch.jit.save(traced, str(temporary), _extra_files=facts)
+        except RuntimeError as error:  # an op that is a call of Python
+            raise ExportError(_unfit('TorchScript', error)) from error
 
 
 def exported_program(
@@ -235,12 +239,23 @@ def exported_program(
             )
     except torch._dynamo.exc.UserError as error:
         if not shapes:
-            raise
+            raise ExportError(_unfit('torch.export', error)) from error
         raise ExportError(
             f'torch.export cannot leave {", ".join(dynamic)} open '
             'for this model, such as one whose blocks do not run as one op '
             f'({str(error).splitlines()[0]})'
         ) from error
+    except RuntimeError as error:  # an op that it cannot look into
+        raise ExportError(_unfit('torch.export', error)) from error
+
+
+def _unfit(exporter: str, error: Exception) -> str:
+    """Say that a model has parts that an exporter cannot write."""
+    return (
+        f'{exporter} cannot hold this model, such as one with operations of '
+        f'mmcv ({str(error).strip().splitlines()[0]}); --backbone exports '
+        'the feature maps'
+    )
 
 
 def _pt2(graph: Graph, example: Tensor, file: Path, dynamic) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -21,5 +22,7 @@ def trace(module: nn.Module, images: Tensor, **options) -> bytes:
     if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
         options['dynamo'] = False
     target = io.BytesIO()
-    torch.onnx.export(module, (images,), target, **options)  # type: ignore[arg-type]
+    # With an error, it prints the whole graph before it.
+    with patch.object(torch._C, '_jit_onnx_log', lambda *_: None):
+        torch.onnx.export(module, (images,), target, **options)  # type: ignore[arg-type]
     return target.getvalue()

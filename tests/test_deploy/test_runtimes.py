@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mmmamba.deploy.runtimes import OpenVINO
+from mmmamba.deploy.runtimes import ORT, OpenVINO
 
 TWO_MODELS = """
 import gc, os, signal, sys, time
@@ -41,6 +41,26 @@ def test_ctrl_c_after_two_models_of_openvino(tmp_path, run_python):
     pytest.importorskip('openvino')
     result = run_python('-c', TWO_MODELS, tmp_path / 'model.xml')
     assert result.stdout == 'interrupted\n', (result.returncode, result.stderr)
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    """ONNX Runtime would take the CPU."""
+    onnx = pytest.importorskip('onnx')
+    onnxruntime = pytest.importorskip('onnxruntime')
+    if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
+        pytest.skip('there is one')
+    node = onnx.helper.make_node('Relu', ['x'], ['y'])
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, 1, [1, 3, 4, 4])
+        for name in 'xy'
+    )
+    graph = onnx.helper.make_graph([node], 'relu', [x], [y])
+    opset = onnx.helper.make_opsetid('', 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(model, tmp_path / 'model.onnx')
+    assert ORT(tmp_path / 'model.onnx', 1, 'cpu').input == 'x'
+    with pytest.raises(ValueError, match='pip install onnxruntime-gpu'):
+        ORT(tmp_path / 'model.onnx', 1, 'cuda')
 
 
 def test_threads_get_their_own_results_of_openvino(tmp_path):

@@ -44,9 +44,10 @@ def configs(scope, *usual):
 SIZE = (96, 130)
 
 
-def build(config):
+def build(config, **options):
     """A small model of a config, with lively weights, and the config."""
     cfg = Config.fromfile(CONFIGS / config)
+    cfg.merge_from_dict(options)
     init_default_scope(cfg.default_scope)
     backbone = cfg.model.backbone
     backbone.arch, backbone.init_cfg = SMALL, None
@@ -159,7 +160,41 @@ def test_objects_are_those_of_predict(config, tmp_path):
     spread(model, FACTORS[method])
     graph, images, exported = export(model, cfg, tmp_path)
     found = exported.run(images.numpy())
+    expected = predict_objects(model, images, graph.divisor)
+    check_objects(found, expected)
 
+    pytest.importorskip('openvino', reason='it runs the same graph')
+    converted = make_openvino(onnx.load(tmp_path / 'm.onnx'), graph.facts)
+    save_openvino(converted, tmp_path / 'm.xml')
+    again = ExportedModel(tmp_path / 'm.xml', threads=2).run(images.numpy())
+    check_objects(again, expected)
+    if 'masks' in found:
+        same = np.abs(again['boxes'] - found['boxes']).max(-1) < 0.05
+        assert same.mean() > 0.7
+        difference = np.abs(again['masks'] - found['masks'])[same]
+        assert difference.max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ('config', 'head', 'loss', 'factor'),
+    [
+        ('retinanet_mobilemamba_b1', 'bbox_head', 'FocalCustomLoss', 1),
+        ('faster_rcnn_mobilemamba_b1', 'roi_head.bbox_head', 'SeesawLoss', 40),
+    ],
+)
+@torch.no_grad()
+def test_losses_with_an_activation_of_their_own(config, head, loss, factor):
+    """Theirs are the scores, and the channels that these are made of."""
+    classes = dict(type=loss, num_classes=80, _delete_=True)
+    if loss == 'FocalCustomLoss':
+        classes['use_sigmoid'] = True
+    model, cfg = build(
+        f'det/{config}.py', **{f'model.{head}.loss_cls': classes}
+    )
+    assert model.get_submodule(head).loss_cls.custom_cls_channels
+    spread(model, factor)
+    graph, images = graph_of(model, cfg), torch.randn(2, 3, *SIZE)
+    found = dict(zip(graph.facts.outputs, map(Tensor.numpy, graph(images))))
     check_objects(found, predict_objects(model, images, graph.divisor))
 
 
@@ -321,8 +356,12 @@ def test_models_that_are_not_exported_are_named():
 
 
 def test_heads_that_are_not_exported_are_named():
-    from mmdet.models import DDQDETRHead, YOLOXHead
+    from mmdet.models import DDQDETRHead, PanopticFPN, YOLOXHead
 
+    model, cfg = build('demo/mask_rcnn_mobilemamba_mini_shapes.py')
+    model.__class__ = PanopticFPN
+    with pytest.raises(ExportError, match='PanopticFPN predicts in a way'):
+        make_graph(model, gather_facts(model, cfg), SIZE)
     model, cfg = build('demo/atss_mobilemamba_t2_bccd.py')
     model.bbox_head.__class__ = YOLOXHead
     with pytest.raises(ExportError, match='the head YOLOXHead predicts'):
@@ -397,7 +436,15 @@ def test_all_objects_may_be_kept(tmp_path):
     assert boxes.shape[1] == model.rpn_head.test_cfg.max_per_img * 80
 
 
-def test_deformable_convolutions_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ('kind', 'message'),
+    [
+        ('onnx', 'mmcv|no counterpart'),
+        ('torchscript', 'TorchScript cannot hold.*mmcv.*--backbone'),
+        ('pt2', 'torch.export cannot hold.*mmcv.*--backbone'),
+    ],
+)
+def test_deformable_convolutions_are_refused(kind, message, tmp_path, capfd):
     """Their nodes are of mmcv, whatever the exporter says."""
     from mmcv.ops import ModulatedDeformConv2dPack
 
@@ -405,8 +452,11 @@ def test_deformable_convolutions_are_refused(tmp_path):
     model.bbox_head.cls_convs[0].conv = ModulatedDeformConv2dPack(
         *(64, 64, 3), padding=1
     )
-    with pytest.raises(ExportError, match='mmcv|no counterpart'):
-        export(model, cfg, tmp_path)
+    file, image = tmp_path / 'm', torch.zeros(1, 3, *SIZE)
+    with pytest.raises(ExportError, match=message):
+        write(graph_of(model, cfg), image, file, kind)
+    assert not file.exists()
+    assert 'graph(' not in capfd.readouterr().out  # all of it
 
 
 def test_other_numbers_of_channels_are_refused():
