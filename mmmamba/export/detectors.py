@@ -1,6 +1,7 @@
 """Detectors that end in boxes, scores and labels, after NMS."""
 
 from functools import reduce
+from typing import Any
 
 import torch
 from mmcv.ops import RoIAlign
@@ -121,7 +122,7 @@ def decode(coder, priors: Tensor, deltas: Tensor, shape) -> Tensor:
     return boxes
 
 
-def check_predict(model, base: type) -> None:
+def check_predict(model, base: Any) -> None:
     """Refuse a detector that finds more than its base, as PanopticFPN."""
     if type(model).predict is not base.predict:
         raise ExportError(
