@@ -649,6 +649,59 @@ def test_yolo_labels_of_one_split_are_not_those_of_another(tmp_path):
     assert [len(s.instances) for s in found.samples] == [1, 1, 1, 0]
 
 
+@pytest.mark.parametrize('folders', ['images labels', 'photos txt'])
+def test_yolo_labels_of_one_folder_are_not_those_of_another(tmp_path, folders):
+    """Cameras number their images alike; without a file is background."""
+    images, labels = folders.split()
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]')
+    for camera, names in dict(cam1='ab', cam2='a').items():
+        for name in 'ab':
+            file = tmp_path / images / camera / f'{name}.jpg'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (100, 80)).save(file)
+        for name in names:
+            file = tmp_path / labels / camera / f'{name}.txt'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f'{int(camera[-1]) - 1} .5 .5 .1 .1')
+    found = read(tmp_path)
+    labels_found = [[i.label for i in s.instances] for s in found.samples]
+    assert labels_found == [['cat'], ['cat'], ['dog'], []]
+    assert not found.notes
+
+
+def test_yolo_runs_and_predictions_are_no_labels(tmp_path):
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]')
+    run = 'runs/detect/exp2'
+    for name in ('images/a.jpg', 'images/b.jpg', f'{run}/b.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (100, 80)).save(tmp_path / name)
+    for name in ('labels/a', f'{run}/labels/b', 'found/b'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        score = '' if name == 'labels/a' else ' .3'
+        (tmp_path / f'{name}.txt').write_text(f'0 .5 .5 .1 .1{score}')
+    found = read(tmp_path)
+    assert [len(s.instances) for s in found.samples] == [1, 0]
+    assert found.notes == {
+        'file of a run of Ultralytics (in runs/)': [
+            f'{run}/b.jpg',
+            f'{run}/labels/b.txt',
+        ],
+        'label file of predictions, with scores': ['found/b.txt'],
+    }
+
+
+def test_yolo_label_file_is_of_one_image(tmp_path):
+    """By its stem alone, where it could be of two images, it is of none."""
+    yolo_file(tmp_path, '0 .5 .5 .1 .1')
+    (tmp_path / 'b.txt').write_text('1 .5 .5 .1 .1')
+    for name in ('x/a', 'y/a', 'x/b'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (100, 80)).save(tmp_path / f'{name}.jpg')
+    found = read(tmp_path)
+    assert [len(s.instances) for s in found.samples] == [0, 1, 0]
+    assert found.notes == {'label file without image': ['a.txt']}
+
+
 @pytest.mark.parametrize(
     ('settings', 'splits'),
     [

@@ -128,7 +128,7 @@ class Source:
         Returns:
             Path, optional: The one image that fits best, if there is one.
         """
-        parts = [p for p in re.split(r'[\\/]', name) if p not in ('', '.')]
+        parts = _parts(name)
         if not parts:
             return None
         found = self._by_name.get(parts[-1]) or []
@@ -138,7 +138,7 @@ class Source:
             found = self._by_stem.get(Path(parts[-1]).stem) or []
         scored = [
             (
-                common(reversed(image.parts), reversed(parts)),
+                folders_shared(image, name),
                 self.split_of(image) == split,
                 common(image.parts, near.parts),
                 self.in_image_folder(image),
@@ -155,7 +155,7 @@ class Source:
         scored = [
             score
             for score in scored
-            if score[0] > 1 or not differ(self.split_of(score[4]), folder)
+            if score[0] or not differ(self.split_of(score[4]), folder)
         ]
         scored.sort(reverse=True)
         if len(scored) > 1 and scored[0][:4] == scored[1][:4]:
@@ -359,6 +359,16 @@ def agreed(tables: Mapping[Path, _T]) -> _T | None:
 def differ(split: str, other: str) -> bool:
     """Whether two splits are known, and are not the same."""
     return bool(split and other and split != other)
+
+
+def folders_shared(image: Path, name: str) -> int:
+    """How many folders of an image, from it upwards, a name has as well."""
+    return common(reversed(image.parts[:-1]), reversed(_parts(name)[:-1]))
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a path with either kind of slash."""
+    return [p for p in re.split(r'[\\/]', name) if p not in ('', '.')]
 
 
 def common(first: Iterable[str], second: Iterable[str]) -> int:

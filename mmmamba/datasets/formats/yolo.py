@@ -1,6 +1,7 @@
 """YOLO's text files: a line an object, in parts of the image's size."""
 
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from .sample import (
     add_instance,
     polygon,
 )
-from .source import Source, agreed, differ, read_names
+from .source import Source, agreed, differ, folders_shared, read_names
 
 _NAME_FILES = ('classes.txt', 'obj.names', '_darknet.labels')
+# The folders of Ultralytics' own results, such as runs/detect/exp/.
+_RUN = re.compile(
+    r'(?:^|/)runs/(?:detect|segment|pose|obb|classify|[^/]+/exp\d*)/'
+)
+_OF_RUN = 'file of a run of Ultralytics (in runs/)'
 _LISTS = {'train': 'train', 'val': 'val', 'valid': 'val', 'test': 'test'}
 
 
@@ -68,6 +74,9 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
     labels = _label_files(source)
     samples = []
     for image in source.images:
+        if _is_of_run(source, image):
+            notes.add(_OF_RUN, source.name(image))
+            continue
         sample = source.open(image, notes, splits.get(image, ''))
         if sample is None:
             continue
@@ -88,8 +97,14 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
             _add(sample, values, classes, notes, where)
     used = set(labels.values())
     for file in source.with_suffix('.txt'):
-        if file not in used and any(map(_numbers, _lines(file))):
-            notes.add('label file without image', source.name(file))
+        if file in used or not any(map(_numbers, _lines(file))):
+            continue
+        reason = 'label file without image'
+        if _is_of_run(source, file):
+            reason = _OF_RUN
+        elif _are_predictions(file):
+            reason = 'label file of predictions, with scores'
+        notes.add(reason, source.name(file))
     return Annotated('YOLO', classes, samples, notes)
 
 
@@ -144,13 +159,14 @@ def _numbers(line: str) -> list[float] | None:
 def _label_files(source: Source) -> dict[Path, Path]:
     """The label file of each image that has one.
 
-    It lies beside the image, or in labels/ where the image is in images/.
+    It lies beside the image, or in labels/ where the image is in images/; if
+    no image has one there, all lie elsewhere.
     """
-    texts = set(source.with_suffix('.txt'))
-    texts -= {text for text in texts if text.name in _NAME_FILES}
-    stems = defaultdict(list)
-    for text in texts:
-        stems[text.stem].append(text)
+    texts = {
+        text
+        for text in source.with_suffix('.txt')
+        if text.name not in _NAME_FILES and not _is_of_run(source, text)
+    }
     found = {}
     for image in source.images:
         beside = image.with_suffix('.txt')
@@ -164,11 +180,39 @@ def _label_files(source: Source) -> dict[Path, Path]:
             found[image] = mirrored
         elif beside in texts:
             found[image] = beside
-        elif len(stems[image.stem]) == 1:
-            (text,) = stems[image.stem]
-            if not differ(source.split_of(image), source.split_of(text)):
-                found[image] = text
+    return found or _labels_elsewhere(source, texts)
+
+
+def _labels_elsewhere(source: Source, texts: set[Path]) -> dict[Path, Path]:
+    """The label files of a data set that has none where they should be.
+
+    They go by their stem and folders; none is that of two images.
+    """
+    named: dict[Path, list[tuple[int, Path]]] = defaultdict(list)
+    for text in texts:
+        if _are_predictions(text):
+            continue
+        name = source.name(text.with_suffix(''))
+        image = source.find_image(name, text)
+        if image and not differ(source.split_of(image), source.split_of(text)):
+            named[image].append((folders_shared(image, name), text))
+    found = {}
+    for image, ranked in named.items():
+        ranked.sort(reverse=True)
+        if len(ranked) == 1 or ranked[0][0] > ranked[1][0]:
+            found[image] = ranked[0][1]
     return found
+
+
+def _is_of_run(source: Source, file: Path) -> bool:
+    """Whether Ultralytics wrote a file: drawings, predictions, lists."""
+    return bool(_RUN.search(source.name(file)))
+
+
+def _are_predictions(text: Path) -> bool:
+    """Whether each line of a file is a box with a score."""
+    rows = [_numbers(line) for line in _lines(text) if line.strip()]
+    return bool(rows) and all(row and len(row) == 6 for row in rows)
 
 
 def _settings(source: Source) -> dict[Path, dict]:
