@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .findings import DatasetError, Finding, listing
-from .images import Folder, ImageSize, read_sizes
+from .images import Folder, ImageSize, may_be_one, read_sizes
 
 # Nothing that is annotated is smaller; the toolboxes leave it out.
 _LEAST_SIDE = 1.0
@@ -270,6 +270,7 @@ def _right_images(
     """Find each image's file, and return the image that each id means."""
     files = None if folder is None else Folder(folder)
     righted: dict[str, dict] = {}
+    listed: dict[str, str] = {}  # the longest name of each
     image_of: dict[object, dict] = {}
     keys = [as_id(image['id']) for image in images]
     keep = all(isinstance(k, int) for k in keys)
@@ -308,7 +309,19 @@ def _right_images(
                 name,
             )
             continue
-        if name in righted:
+        given, other = str(image['file_name']), listed.get(name, '')
+        listed[name] = max(given, other, key=len)
+        if not may_be_one(given, other):
+            notes.add(
+                'error',
+                'image_name',
+                '{n} images of {file} would be loaded from the file of '
+                'another one, in a folder of another name: {where}. Set '
+                'data_prefix so that the images lie in the folders that are '
+                'listed, or take those that are not there out of the file',
+                f'{other} and {given}',
+            )
+        elif name in righted:
             notes.add(
                 'warning',
                 'image_twice',
@@ -316,6 +329,7 @@ def _right_images(
                 'one, with the annotations of both',
                 name,
             )
+        if name in righted:
             image_of[key] = righted[name]
             continue
         new = key if keep else number

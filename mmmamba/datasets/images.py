@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,27 @@ def _stamp(path: str) -> list[int] | None:
     except OSError:
         return None
     return [stat.st_size, stat.st_mtime_ns]
+
+
+def may_be_one(name: str, other: str) -> bool:
+    """Whether two names may be those of one file.
+
+    Exports put folders in front, or spell a path another way.
+
+    Args:
+        name (str): A path, with either kind of slash.
+        other (str): Another one.
+
+    Returns:
+        bool: Whether one of them is the end of the other.
+    """
+    return all(a == b for a, b in zip(_from_end(name), _from_end(other)))
+
+
+def _from_end(name: str) -> list[str]:
+    plain = unicodedata.normalize('NFC', unquote(name)).lower()
+    parts = plain.replace('\\', '/').split('/')
+    return [p for p in reversed(parts) if p not in ('', '.', '..')]
 
 
 class Folder:

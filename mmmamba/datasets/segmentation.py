@@ -11,7 +11,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .findings import DatasetError, Finding, listing, raise_errors
-from .images import SUFFIXES, Folder, ImageSize, read_sizes
+from .images import SUFFIXES, Folder, ImageSize, may_be_one, read_sizes
 from .loading import LoadedAsAnnotated
 
 
@@ -87,7 +87,16 @@ class CustomSegDataset(LoadedAsAnnotated, BaseSegDataset):
                 f'{self.ann_file} are missing in {images.path}: '
                 f'{listing(missing)}'
             )
-        return [image for image in found.values() if image is not None]
+        listed: dict[str, str] = {}
+        for name, image in found.items():
+            other = listed.setdefault(image, name)
+            if not may_be_one(name, other):
+                raise DatasetError(
+                    f'{self.ann_file} lists {other} and {name}, and both '
+                    f'would be {images.path / image}: set data_prefix so '
+                    'that the images lie in the folders that are listed'
+                )
+        return list(found.values())
 
     def _add_maps(self, data_list: list[dict], names: list[str]) -> None:
         maps = self._folder('seg_map_path', self.seg_map_suffix)

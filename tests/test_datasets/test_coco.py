@@ -231,6 +231,18 @@ def test_an_image_twice_with_the_same_annotations(folder):
     assert set(found) == {'image_twice', 'annotation_twice'}
 
 
+def test_an_image_twice_in_other_spellings(folder):
+    content = coco_file()
+    names = './1.png', 'x//1.png', '/home/me/x/1.png', 'me\\x\\1.PNG'
+    for number, name in enumerate(names, 7):
+        again = dict(content['images'][0], id=number, file_name=name)
+        content['images'].append(again)
+    content['annotations'][0]['image_id'] = 9
+    result, found = righted(content, folder)
+    assert result == coco_file()
+    assert found == dict(image_twice='warning', file_name='info')
+
+
 def test_ids_that_are_text(folder):
     content = coco_file()
     for entry in (*content['images'], *content['categories']):
@@ -423,6 +435,12 @@ def two_images_of_one_id(content):
 @is_error('category_id')
 def two_categories_of_one_id(content):
     content['categories'][1]['id'] = 1
+
+
+@is_error('image_name')
+def two_images_of_one_file(content):
+    for number, image in enumerate(content['images'][:2], 1):
+        image['file_name'] = f'seq{number}/1.png'
 
 
 @is_error('missing_image')

@@ -102,6 +102,12 @@ def test_a_split_list_of_missing_images(root):
         DATASETS.build(config(root, ann_file='train.txt'))
 
 
+def test_a_split_list_of_two_images_that_are_one_file(root):
+    (root / 'train.txt').write_text('x/03.jpg\ny/03.jpg\n')
+    with pytest.raises(DatasetError, match='lists x/03.jpg and y/03.jpg'):
+        DATASETS.build(config(root, ann_file='train.txt'))
+
+
 @pytest.mark.parametrize('with_list', [False, True])
 def test_every_label_map_is_read(root, with_list):
     write_map(root, 11, (0, 1, 7))

@@ -409,6 +409,80 @@ def test_images_of_the_same_name(tmp_path):
     assert found.notes == {'image without usable annotation': ['x/a.jpg']}
 
 
+def annotate(root, form, names):
+    """Of each name one object, of a class that is called like its folder."""
+    label = [name.split('/')[0].strip('.') or 'cat' for name in names]
+    if form == 'coco':
+        content = dict(
+            images=[
+                dict(id=i, file_name=n, width=100, height=80)
+                for i, n in enumerate(names)
+            ],
+            categories=[dict(id=i, name=n) for i, n in enumerate(label)],
+            annotations=[
+                dict(id=i, image_id=i, category_id=i, bbox=[10, 10, 20, 20])
+                for i, _ in enumerate(names)
+            ],
+        )
+        (root / 'coco.json').write_text(json.dumps(content))
+    elif form == 'cvat':
+        elements = ''.join(
+            f'<image name="{name}"><box label="{label[i]}" xtl="10" ytl="10" '
+            'xbr="30" ybr="30"/></image>'
+            for i, name in enumerate(names)
+        )
+        (root / 'a.xml').write_text(f'<annotations>{elements}</annotations>')
+    elif form == 'voc':
+        for i, name in enumerate(names):
+            folder = (root / 'Annotations' / name).parent
+            folder.mkdir(parents=True)
+            voc_file(folder, name=label[i])
+    else:
+        box = dict(x=10, y=10, width=20, height=20)
+        tasks = [
+            dict(
+                data=dict(image=f's3://bucket/{name}'),
+                annotations=[
+                    dict(result=[dict(value={**box, 'rectanglelabels': [n]})])
+                ],
+            )
+            for name, n in zip(names, label)
+        ]
+        (root / 'a.json').write_text(json.dumps(tasks))
+
+
+FORMS = ['coco', 'cvat', 'voc', 'label_studio']
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_a_missing_image_gives_its_objects_to_no_other(tmp_path, form):
+    """Of the same name in another folder, which has its own."""
+    (tmp_path / 'images/cam2').mkdir(parents=True)
+    Image.new('RGB', (100, 80)).save(tmp_path / 'images/cam2/a.jpg')
+    annotate(tmp_path, form, ['cam1/a.jpg', 'cam2/a.jpg'])
+    found = read(tmp_path)
+    (sample,) = found.samples
+    assert [i.label for i in sample.instances] == ['cam2']
+    assert len(found.notes['image not found']) == 1
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_two_names_that_fit_one_image_are_refused(image, form):
+    annotate(image, form, ['cam1/a.jpg', 'cam2/a.jpg'])
+    with pytest.raises(DatasetError, match=r'cam1/a.*cam2/a.*put the images'):
+        read(image)
+
+
+def test_spellings_of_one_name(image):
+    names = ['a.jpg', './a.jpg', 'x//a.jpg', '/home/me/x/a.jpg']
+    annotate(image, 'coco', names)
+    (sample,) = read(image).samples
+    assert {i.label for i in sample.instances} == {'a.jpg', 'cat', 'x'}
+    annotate(image, 'coco', [*names, 'D:\\x\\a.jpg'])
+    with pytest.raises(DatasetError, match='put the images'):
+        read(image)
+
+
 def test_linked_folders_are_read_once(tmp_path):
     formats.write_coco(formats.pictures(), tmp_path / 'real')
     os.symlink(tmp_path / 'real', tmp_path / 'real/loop')

@@ -38,12 +38,16 @@ def read(source: Source, boxes: str = 'xywh') -> Annotated:
     files = list(_files(source))
     # COCO itself has files of key points beside those of instances.
     instances = [f for f in files if 'instances' in f.stem]
+    contents = {}
     for file in files:
         if instances and file not in instances:
             notes.add('annotation file not used', source.name(file))
-            continue
-        content = _readable(source, file, notes)
-        found = _find_images(source, file, content['images'], samples, notes)
+        else:
+            contents[file] = _readable(source, file, notes)
+    paths = _find_images(source, contents)
+    for file, content in contents.items():
+        entries = content['images']
+        found = _with_image(source, file, entries, paths, samples, notes)
         if not found:
             continue
         content = dict(content, images=found)
@@ -126,9 +130,23 @@ def _readable(source: Source, file: Path, notes: Notes) -> dict:
 
 
 def _find_images(
+    source: Source, contents: dict[Path, dict]
+) -> dict[tuple[Path, str], Path | None]:
+    """The image of each name in each file."""
+    found = {
+        (file, name): source.find_image(name, file, source.split_of_file(file))
+        for file, content in contents.items()
+        for name in (str(entry['file_name']) for entry in content['images'])
+    }
+    settled = source.settle((name, found[file, name]) for file, name in found)
+    return dict(zip(found, settled))
+
+
+def _with_image(
     source: Source,
     file: Path,
     entries: list[dict],
+    paths: dict[tuple[Path, str], Path | None],
     samples: dict[Path, Sample],
     notes: Notes,
 ) -> list[dict]:
@@ -138,7 +156,7 @@ def _find_images(
     found = []
     for entry in entries:
         name = str(entry['file_name'])
-        path = source.find_image(name, file, split)
+        path = paths[file, name]
         if path is None:
             notes.add('image not found', f'{source.name(file)}: {name}')
             continue

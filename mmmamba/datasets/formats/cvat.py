@@ -1,5 +1,6 @@
 """CVAT's own XML, "CVAT for images": a file for all images."""
 
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -41,6 +42,7 @@ def read(source: Source) -> Annotated:
     notes = Notes()
     samples: dict = {}
     labels: dict[str, None] = {}  # an ordered set
+    elements: list[tuple[Element, str, str, Path | None]] = []
     for file in source.with_suffix('.xml'):
         root = parse_xml(file, 'annotations')
         if root is None:
@@ -60,18 +62,21 @@ def read(source: Source) -> Annotated:
                 source.root / (element.get('subset') or '.') / name
             )
             image = source.find_image(name, file, split)
-            if image is None:
-                notes.add('image not found', name)
-                continue
-            if image in samples:
-                notes.add('image annotated twice', name)
-                continue
-            sample = source.open(image, notes, split)
-            size = _size(element)
-            if sample is None or not source.has_size(sample, *size, notes):
-                continue
-            _add_shapes(sample, element, name, notes)
-            samples[image] = sample
+            elements.append((element, name, split, image))
+    images = source.settle((name, image) for _, name, _, image in elements)
+    for (element, name, split, _), image in zip(elements, images):
+        if image is None:
+            notes.add('image not found', name)
+            continue
+        if image in samples:
+            notes.add('image annotated twice', name)
+            continue
+        sample = source.open(image, notes, split)
+        size = _size(element)
+        if sample is None or not source.has_size(sample, *size, notes):
+            continue
+        _add_shapes(sample, element, name, notes)
+        samples[image] = sample
     found = list(samples.values())
     used = {i.label for s in found for i in s.instances}
     classes = [label for label in labels if label in used]

@@ -46,6 +46,8 @@ def read(source: Source) -> Annotated:
     """
     notes = Notes()
     samples: dict[Path, Sample] = {}
+    annotated: list[tuple[str, list]] = []
+    named: list[tuple[str, Path | None]] = []
     for file in _files(source):
         tasks = source.read_json(file)
         assert isinstance(tasks, list)
@@ -58,19 +60,21 @@ def read(source: Source) -> Annotated:
             results = _results(task, notes, where)
             if results is None:
                 continue
-            image = _find_image(source, file, task)
-            if image is None:
-                notes.add('image not found', where)
-                continue
-            if image in samples:
-                notes.add('image annotated twice', where)
-                continue
-            sample = source.open(image, notes)
-            if sample is None:
-                continue
-            samples[image] = sample
-            for number, result in enumerate(results, 1):
-                _add(sample, result, notes, f'{where}, result {number}')
+            annotated.append((where, results))
+            named.append(_find_image(source, file, task))
+    for (where, results), image in zip(annotated, source.settle(named)):
+        if image is None:
+            notes.add('image not found', where)
+            continue
+        if image in samples:
+            notes.add('image annotated twice', where)
+            continue
+        sample = source.open(image, notes)
+        if sample is None:
+            continue
+        samples[image] = sample
+        for number, result in enumerate(results, 1):
+            _add(sample, result, notes, f'{where}, result {number}')
     found = list(samples.values())
     classes = sorted({i.label for s in found for i in s.instances})
     source.note_unused(found, notes)
@@ -112,8 +116,10 @@ def _results(task: dict, notes: Notes, where: str) -> list | None:
     return results if isinstance(results, list) else [results]
 
 
-def _find_image(source: Source, file: Path, task: dict) -> Path | None:
-    """The image of a task: its address, as it is or without the upload's."""
+def _find_image(
+    source: Source, file: Path, task: dict
+) -> tuple[str, Path | None]:
+    """The name and image of a task: as it is or without the upload's."""
     data = task.get('data')
     for value in (data if isinstance(data, dict) else task).values():
         if not isinstance(value, str):
@@ -129,8 +135,8 @@ def _find_image(source: Source, file: Path, task: dict) -> Path | None:
             short, file
         )
         if image:
-            return image
-    return None
+            return short, image
+    return '', None
 
 
 def _add(sample: Sample, result: dict, notes: Notes, where: str) -> None:

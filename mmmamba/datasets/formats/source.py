@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..findings import DatasetError, listing
-from ..images import SUFFIXES, read_size
+from ..images import SUFFIXES, may_be_one, read_size
 from .sample import Notes, Sample
 
 _T = TypeVar('_T')
@@ -161,6 +161,44 @@ class Source:
         if len(scored) > 1 and scored[0][:4] == scored[1][:4]:
             return None
         return scored[0][4] if scored else None
+
+    def settle(
+        self, found: Iterable[tuple[str, Path | None]]
+    ) -> list[Path | None]:
+        """Leave each image to the name that fits it, once all are known.
+
+        A missing image must not lend its objects to one of another folder.
+
+        Args:
+            found (Iterable): The names, and what :meth:`find_image` gave.
+
+        Returns:
+            list[Path | None]: The images; none for a name that fits worse
+            than another name of the same image, and is no spelling of it.
+
+        Raises:
+            DatasetError: If two names fit an image equally well.
+        """
+        found = list(found)
+        best: dict[Path, tuple[tuple, str]] = {}
+        for name, image in found:
+            if image:
+                rank = _fit(image, name), len(name)
+                best[image] = max(best.get(image, (rank, name)), (rank, name))
+        settled = []
+        for name, image in found:
+            if image and not may_be_one(name, best[image][1]):
+                (fit, _), other = best[image]
+                if _fit(image, name) == fit:
+                    raise DatasetError(
+                        f'{name} and {other} are annotated, and the only '
+                        f'image for both is {image}: put the images in the '
+                        'folders that are named, or take the annotations of '
+                        'those that are missing out'
+                    )
+                image = None
+            settled.append(image)
+        return settled
 
     def in_image_folder(self, path: Path) -> bool:
         """Whether a file is in a folder such as images or JPEGImages."""
@@ -364,6 +402,11 @@ def differ(split: str, other: str) -> bool:
 def folders_shared(image: Path, name: str) -> int:
     """How many folders of an image, from it upwards, a name has as well."""
     return common(reversed(image.parts[:-1]), reversed(_parts(name)[:-1]))
+
+
+def _fit(image: Path, name: str) -> tuple[int, bool]:
+    """How well a name fits an image: by its folders, then its suffix."""
+    return folders_shared(image, name), _parts(name)[-1] == image.name
 
 
 def _parts(name: str) -> list[str]:

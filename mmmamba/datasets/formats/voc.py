@@ -1,5 +1,6 @@
 """Pascal VOC's XML: a file an image, in Annotations/ or beside the image."""
 
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -50,16 +51,17 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     samples: dict[Path, Sample] = {}
     objects: list[tuple[Sample, str, Instance]] = []
     splits = source.listed_splits()
+    files: list[tuple[Path, Element]] = []
+    named: list[tuple[str, Path | None]] = []
     for file in source.annotation_files('.xml'):
-        name = source.name(file)
         root = parse_xml(file, 'annotation')
         if root is None:
-            notes.add('broken annotation file', name)
+            notes.add('broken annotation file', source.name(file))
             continue
-        # The name inside is often that from before a renaming.
-        image = source.find_image(file.stem, file) or source.find_image(
-            root.findtext('filename') or '', file
-        )
+        files.append((file, root))
+        named.append(_find_image(source, file, root))
+    for (file, root), image in zip(files, source.settle(named)):
+        name = source.name(file)
         if image is None:
             notes.add('image not found', name)
             continue
@@ -100,6 +102,20 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
     classes = sorted({i.label for s in found for i in s.instances})
     source.note_unused(found, notes)
     return Annotated('Pascal VOC', classes, found, notes)
+
+
+def _find_image(
+    source: Source, file: Path, root: Element
+) -> tuple[str, Path | None]:
+    """The image of a file, and its name with the folders in Annotations/."""
+    below = Path(re.split(r'(?i)/annotations/', f'/{source.name(file)}')[-1])
+    folder = '' if below.is_absolute() else below.parent
+    # The name inside is often that from before a renaming.
+    for name in (file.stem, root.findtext('filename') or ''):
+        image = source.find_image(f'{folder}/{name}', file)
+        if image:
+            return f'{folder}/{image.name}', image
+    return '', None
 
 
 def _integer(text: str | None) -> int:
