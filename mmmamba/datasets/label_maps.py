@@ -1,10 +1,12 @@
 """The labels in label maps, compared with the classes of a config."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from .findings import Finding, listing
 from .images import open_image, progress
@@ -13,15 +15,26 @@ _IGNORE = 255
 _MOST = 65535  # of 16 bits
 
 
-def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
+class Labels(NamedTuple):
+    """What a label map holds.
+
+    Attributes:
+        pixels (np.ndarray): How many pixels each label from 0 on has.
+        colors (dict): The color of each, if it has a palette.
+    """
+
+    pixels: np.ndarray
+    colors: dict[int, tuple[int, ...]]
+
+
+def count_labels(paths: Iterable[str]) -> dict[str, Labels | str]:
     """Count the labels of each map, in threads.
 
     Args:
         paths (Iterable[str]): The files.
 
     Returns:
-        dict[str, np.ndarray | str]: By path, how many pixels each label from
-        0 on has, or what is wrong with the file.
+        dict[str, Labels | str]: By path, or what is wrong with the file.
     """
     paths = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -29,7 +42,43 @@ def count_labels(paths: Iterable[str]) -> dict[str, np.ndarray | str]:
         return dict(zip(paths, counts))
 
 
-def _count(path: str) -> np.ndarray | str:
+def used_colors(image: Image.Image) -> dict[int, tuple[int, ...]]:
+    """The colors that the labels of an image have by its palette.
+
+    Args:
+        image (Image.Image): A label map.
+
+    Returns:
+        dict[int, tuple[int, ...]]: By label; none without a palette, or
+        where it is the gray that an image without one has.
+    """
+    palette = image.getpalette() if image.mode == 'P' else None
+    if palette is None:
+        return {}
+    labels = np.unique(np.asarray(image)).tolist()
+    colors = {n: tuple(palette[3 * n : 3 * n + 3]) for n in labels}
+    return {n: c for n, c in colors.items() if n == 0 or c != (n, n, n)}
+
+
+def find_clash(palettes: Mapping[str, Mapping[int, tuple[int, ...]]]) -> str:
+    """Say which label has one color in a file and another in the next.
+
+    Args:
+        palettes (Mapping): Of each file, what :func:`used_colors` gave.
+
+    Returns:
+        str: The label, its colors and the files; nothing if all agree.
+    """
+    first: dict[int, tuple[str, tuple[int, ...]]] = {}
+    for path, colors in palettes.items():
+        for label, color in colors.items():
+            other, known = first.setdefault(label, (path, color))
+            if known != color:
+                return f'{label} is {known} in {other} and {color} in {path}'
+    return ''
+
+
+def _count(path: str) -> Labels | str:
     try:
         with open_image(path) as file:
             if file.format == 'JPEG':
@@ -38,6 +87,7 @@ def _count(path: str) -> np.ndarray | str:
                     'classes: export PNG'
                 )
             labels = np.asarray(file)
+            colors = used_colors(file)
             mode = file.mode
     # Pillow's decoders raise whatever they stumble upon.
     except Exception as error:  # noqa: BLE001
@@ -55,11 +105,11 @@ def _count(path: str) -> np.ndarray | str:
             f'label map {path} has the number {labels.max()}; labels are '
             f'{_MOST} at most'
         )
-    return np.bincount(labels.astype(np.int64).ravel())
+    return Labels(np.bincount(labels.astype(np.int64).ravel()), colors)
 
 
 def check_labels(
-    counts: dict[str, np.ndarray | str],
+    counts: dict[str, Labels | str],
     classes: Sequence[str],
     reduce_zero_label: bool,
     folder: str,
@@ -85,13 +135,27 @@ def check_labels(
         if broken
         else []
     )
+    clash = find_clash(
+        {p: c.colors for p, c in counts.items() if isinstance(c, Labels)}
+    )
+    if clash:
+        findings.append(
+            Finding(
+                'warning',
+                'palettes',
+                f'the palettes of the label maps of {folder} differ: {clash}. '
+                'Training goes by the number: if the color is what counts, '
+                'tools/dataset_tools/prepare.py reads that',
+                folder,
+            )
+        )
     total = np.zeros(_MOST + 1, np.int64)
     wrong: dict[str, list[int]] = {}
     for path, count in counts.items():
         if isinstance(count, str):
             continue
-        total[: len(count)] += count
-        labels = [*np.flatnonzero(count)]
+        total[: len(count.pixels)] += count.pixels
+        labels = [*np.flatnonzero(count.pixels)]
         above = [int(n) for n in labels if n > highest and n != _IGNORE]
         if above:
             wrong[path] = above

@@ -127,6 +127,21 @@ def test_masks_of_0_and_255(root, labels):
     assert 'Write 1 instead of 255' in found(root)['error mask_0_255']
 
 
+def test_palettes_that_differ(root):
+    """A color is another label in each file, as optimizers write them."""
+    for i, order in enumerate(([0, 1, 2], [1, 0, 2])):
+        file = root / f'maps/{i:02}.png'
+        with Image.open(file) as image:
+            labels = np.asarray(image)
+        colors = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+        image = Image.fromarray(labels)
+        image.putpalette(colors[order].ravel().tolist())
+        image.save(file)
+    message = found(root)['warning palettes']
+    assert '0 is (0, 0, 0) in' in message
+    assert 'prepare.py reads that' in message
+
+
 def test_masks_of_grey_levels(root):
     for i in range(12):
         write_map(root, i, (0, 127, 254))

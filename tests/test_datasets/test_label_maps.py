@@ -1,5 +1,8 @@
 """Label maps in all the forms that people have."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,7 +66,9 @@ def test_numbers(pair, form):
     found = read(root)
     assert found.classes == ['class_0', 'class_1', 'class_2', 'class_3']
     np.testing.assert_array_equal(found.read_map(found.samples[0]), WANTED)
-    assert not found.notes
+    assert found.notes == {
+        'label 255 (ignored)': ['8.33% of all pixels, as in masks/a.png']
+    }
     found = read(root, classes=NAMES)
     assert found.classes == NAMES
     assert found.samples[0].labels == set(NAMES)
@@ -185,6 +190,114 @@ def test_masks_of_0_and_255(pair):
         found.read_map(found.samples[0]), np.where(LABELS == 3, 2, 1)
     )
     assert read(pair(pixels), classes=['no', 'yes']).classes == ['no', 'yes']
+
+
+@pytest.mark.parametrize('smooth', ['antialiased', 'resized'])
+def test_blurred_masks_are_refused(pair, smooth):
+    side = 64 if smooth == 'resized' else 512
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    disc = Image.fromarray(np.where(x**2 + y**2 < 0.05, 255, 0).astype('u1'))
+    pixels = np.asarray(disc.resize((128, 128), Image.Resampling.BICUBIC))
+    root = pair(pixels)
+    picture(root / 'images/a.jpg', pixels.shape)
+    with pytest.raises(DatasetError, match='blurred edges.*from 128 on 255'):
+        read(root)
+    pair(np.where(pixels < 128, 0, 255).astype(np.uint8))
+    picture(root / 'images/a.jpg', pixels.shape)
+    assert read(root).classes == ['background', 'foreground']
+
+
+def test_rare_classes_beside_0_and_255_are_no_blur(pair):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[:30] = 255
+    pixels[40, :12] = np.arange(1, 13)
+    root = pair(pixels)
+    picture(root / 'images/a.jpg', pixels.shape)
+    assert len(read(root).classes) == 13
+
+
+@pytest.mark.parametrize('levels', [(128,), (127,), (85, 170), (100,)])
+def test_gray_levels(pair, levels):
+    """White is a class, too; uneven ones need names to tell."""
+    levels = [0, *levels, 255]
+    root = pair(np.array(levels, np.uint8)[LABELS % len(levels)])
+    names = NAMES[: len(levels)]
+    found = read(root, classes=names)
+    assert found.classes == names
+    wanted = LABELS % len(levels) + 1
+    np.testing.assert_array_equal(found.read_map(found.samples[0]), wanted)
+    found = read(root)
+    if levels[1] == 100:
+        assert found.classes == ['class_0', 'class_100']
+        assert 'label 255 (ignored)' in found.notes
+    else:
+        assert found.classes == [f'class_{level}' for level in levels]
+        ((reason, spelt),) = found.notes.items()
+        assert 'gray levels' in reason
+        assert spelt == [', '.join(map(str, levels))]
+        found = read(root, ignored=(255,))
+        assert found.classes == [f'class_{level}' for level in levels[:-1]]
+
+
+def test_255_in_a_table_is_a_class(pair):
+    root = pair(LABELS)
+    rows = dict(zip((0, 1, 2, 3, 255), [*NAMES, 'bus']))
+    (root / '_classes.csv').write_text(
+        '\n'.join(f'{label},{name}' for label, name in rows.items())
+    )
+    assert read(root).classes == [*NAMES, 'bus']
+
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_few_bits(pair, bits):
+    """Labels, which Pillow takes for shades up to white."""
+    labels = np.where(LABELS == 255, 0, LABELS)
+    root = pair(labels)
+    # Pillow writes them with a palette alone.
+    width = labels.shape[1]
+    packed = [
+        sum(int(n) << (8 - bits - bits * i % 8) for i, n in part)
+        for row in labels
+        for start in range(0, width, 8 // bits)
+        for part in [[*enumerate(row)][start : start + 8 // bits]]
+    ]
+    rows = np.array(packed, np.uint8).reshape(len(labels), -1)
+    chunks = {
+        b'IHDR': struct.pack('>IIBBBBB', width, len(labels), bits, *[0] * 4),
+        b'IDAT': zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes()),
+        b'IEND': b'',
+    }
+    content = b''.join(
+        struct.pack('>I', len(data))
+        + kind
+        + data
+        + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    (root / 'masks/a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + content)
+    found = read(root)
+    assert found.classes == ['class_0', 'class_1', 'class_2', 'class_3']
+    labels_read = found.read_map(found.samples[0])
+    np.testing.assert_array_equal(labels_read, labels + 1)
+
+
+def test_palettes_that_differ(pair):
+    """As optimizers make them: the number of a color is another each time."""
+    root = pair(LABELS, COLORS)
+    picture(root / 'images/b.jpg')
+    order = np.array([*range(3, -1, -1), *range(4, 256)])
+    save(root / 'masks/b.png', order.astype(np.uint8)[LABELS], COLORS[order])
+    found = read(root)
+    assert len(found.classes) == 5
+    first, second = map(found.read_map, found.samples)
+    np.testing.assert_array_equal(first, second)
+    (clash,) = found.notes['palettes that differ (read by color)']
+    assert clash == (
+        '0 is (0, 0, 0) in masks/a.png and (0, 0, 128) in masks/b.png'
+    )
+    # The number as gray is no color: both are numbers.
+    save(root / 'masks/b.png', LABELS, np.arange(256).repeat(3))
+    assert len(read(root).classes) == 4
 
 
 @pytest.mark.parametrize(

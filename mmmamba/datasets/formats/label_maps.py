@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..findings import DatasetError
 from ..images import open_image, progress
+from ..label_maps import find_clash, used_colors
 from .sample import Annotated, Notes, Sample
 from .source import Source, agreed, common, differ, read_names
 
@@ -30,6 +31,11 @@ _JPEG = 'is JPEG, which blurs the edges of classes; export PNG'
 _NOTHING = ('void', 'unlabelled', 'unlabeled', 'ignore')
 _MOST_CLASSES = 254
 _MOST_COLORS = 64  # of maps without a table; more come from blurred edges
+# Labels that are 0 or 255 so often, and these grays, are a blurred mask.
+_MOSTLY = 0.8
+_FEWEST_GRAYS = 8
+# What Pillow multiplies the labels of such PNGs with.
+_SCALES = {'L;2': 85, 'L;4': 17}
 
 
 @dataclass
@@ -56,8 +62,8 @@ def read(
         source (Source): Its files.
         names (list[str], optional): Class names in the order of their
             labels, where no table has them.
-        ignored (Iterable[int]): Labels that are no class; 255 never is, save
-            in 0/255 masks.
+        ignored (Iterable[int]): Labels that are no class. Nor is 255, save
+            in 0/255 masks, as the highest of gray levels, or in a table.
 
     Returns:
         Annotated: With ``read_map``.
@@ -68,9 +74,10 @@ def read(
     """
     notes = Notes()
     table = _find_table(source)
-    by_color = table.colors if table else _are_colors(source)
+    by_color = table.colors if table else _are_colors(source, notes)
     samples, present = _look(source, by_color, notes)
-    found = set().union(*present.values()) if present else set()
+    pixels = sum(present.values(), Counter())
+    found = set(pixels)
     colors = by_color or any(label > 255 for label in found)
     if not found:
         reasons = '; '.join(f'{k}: {v[0]}' for k, v in notes.items())
@@ -78,11 +85,24 @@ def read(
             f'{source.root}: no image has a usable label map '
             f'({reasons or "docs/prepare.md shows where they may lie"})'
         )
+    if not colors:
+        _refuse_blurred(source, pixels)
     ignored = set(ignored)
-    if not colors and found != {0, 255}:
+    levels = not (colors or table) and _are_levels(found, names)
+    if levels and len(found) > 2:
+        spelt = ', '.join(map(str, sorted(found)))
+        notes.add('gray levels (255 is a class, too; see --ignore)', spelt)
+    elif not (colors or levels or (table and 255 in table.names)):
+        for sample in samples if 255 not in ignored else ():
+            if 255 in present[sample.image]:
+                notes.add(
+                    'label 255 (ignored)',
+                    f'{pixels[255] / pixels.total():.2%} of all pixels, as in '
+                    f'{source.name(sample.label_map or sample.image)}',
+                )
         ignored.add(255)
     if table is None:
-        table = _make_table(source, found, colors, names, ignored)
+        table = _make_table(source, found, colors, levels, names, ignored)
     elif names:
         raise DatasetError(
             f'--classes: {source.root} has a table of its classes: '
@@ -106,7 +126,7 @@ def read(
     for sample in samples:
         inside = present[sample.image]
         sample.labels = frozenset(kept[i] for i in inside if i in kept)
-        for label in sorted(inside - set(table.names) - ignored):
+        for label in sorted(set(inside) - set(table.names) - ignored):
             notes.add(
                 f'label {_spell(label, colors)} without a class (ignored)',
                 source.name(sample.label_map or sample.image),
@@ -134,8 +154,8 @@ def read(
 
 def _look(
     source: Source, by_color: bool, notes: Notes
-) -> tuple[list[Sample], dict[Path, set[int]]]:
-    """The usable pairs, and which labels each map has."""
+) -> tuple[list[Sample], dict[Path, Counter[int]]]:
+    """The usable pairs, and how many pixels of each label they have."""
     samples, present = [], {}
     pairs = sorted(_pairs(source).items())
     splits = source.listed_splits()
@@ -157,7 +177,8 @@ def _look(
             continue
         sample.label_map = path
         samples.append(sample)
-        present[image] = {int(v) for v in np.unique(labels)}
+        values, counts = np.unique(labels, return_counts=True)
+        present[image] = Counter(dict(zip(values.tolist(), counts.tolist())))
     for path in _pairs(source, _BLURRED).values():
         notes.add(f'label map that {_JPEG}', source.name(path))
     return samples, present
@@ -214,8 +235,12 @@ def _closeness(source: Source, image: Path, file: Path) -> tuple:
     )
 
 
-def _are_colors(source: Source) -> bool:
-    """Whether a map has a pixel of a color; gray alone may be numbers."""
+def _are_colors(source: Source, notes: Notes) -> bool:
+    """Whether a map has a pixel of a color; gray alone may be numbers.
+
+    So are palettes, unless they differ: then a number means nothing.
+    """
+    palettes = {}
     for path in _pairs(source).values():
         try:
             with open_image(path) as file:
@@ -223,9 +248,43 @@ def _are_colors(source: Source) -> bool:
                     pixels = np.asarray(file.convert('RGB'))
                     if (pixels != pixels[..., :1]).any():
                         return True
-        except (OSError, Image.DecompressionBombError):
+                palettes[source.name(path)] = used_colors(file)
+        except (OSError, ValueError, Image.DecompressionBombError):
             continue  # counted where it is read
-    return False
+    clash = find_clash(palettes)
+    if clash:
+        notes.add('palettes that differ (read by color)', clash)
+    return bool(clash)
+
+
+def _refuse_blurred(source: Source, pixels: Counter[int]) -> None:
+    """Refuse 0/255 masks whose edges interpolation made gray."""
+    gray = set(pixels) - {0, 255}
+    if (
+        len(gray) < _FEWEST_GRAYS
+        or not min(gray) < 128 < max(gray)
+        or pixels[0] + pixels[255] < _MOSTLY * pixels.total()
+    ):
+        return
+    raise DatasetError(
+        f'the label maps of {source.root} are masks of 0 and 255 with blurred '
+        f'edges: {len(gray)} grays between have '
+        f'{1 - (pixels[0] + pixels[255]) / pixels.total():.2%} of the pixels. '
+        'Make every pixel from 128 on 255 and the others 0, or save them '
+        'without smoothing and interpolation'
+    )
+
+
+def _are_levels(found: set[int], names: list[str] | None) -> bool:
+    """Whether labels are gray levels up to white, and no numbers.
+
+    They are spaced evenly, or too few for their height to be numbers.
+    """
+    even = np.linspace(0, 255, len(found))
+    if len(found) > 1 and np.abs(np.array(sorted(found)) - even).max() < 1:
+        return True
+    highest = max(found - {255}, default=0)
+    return 255 in found and len(names or ()) == len(found) <= highest
 
 
 def _load(path: Path, by_color: bool) -> np.ndarray:
@@ -243,7 +302,10 @@ def _load(path: Path, by_color: bool) -> np.ndarray:
         elif file.mode == '1':
             pixels = np.asarray(file.convert('L'))
         else:
+            raw = file.tile[0][3] if file.tile else ''  # loading drops it
             pixels = np.asarray(file)
+            if not by_color:  # Pillow brings 2 and 4 bits to 0 to 255
+                pixels = pixels // _SCALES.get(str(raw), 1)
     if pixels.ndim == 2:
         if not np.issubdtype(pixels.dtype, np.integer):
             raise ValueError('has labels that are no whole numbers')
@@ -337,6 +399,7 @@ def _make_table(
     source: Source,
     found: set[int],
     colors: bool,
+    levels: bool,
     names: list[str] | None,
     ignored: set[int],
 ) -> _Table:
@@ -356,7 +419,7 @@ def _make_table(
             {label: f'class_{_spell(label, colors)}' for label in labels},
             colors,
         )
-    if not colors and labels != [0, 255]:
+    if not colors and not levels:
         # Numbers: a class may be missing from a small data set.
         numbers = range(len(names) + len(ignored))
         labels = [n for n in numbers if n not in ignored][: len(names)]
