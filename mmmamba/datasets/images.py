@@ -93,6 +93,11 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
                 image.load()
     except FileNotFoundError:
         return 'there is no such file'
+    except Image.DecompressionBombError:
+        return (
+            f'larger than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that '
+            'Pillow opens; make it smaller, or cut it into pieces'
+        )
     # Pillow's decoders raise whatever they stumble upon.
     except Exception as error:  # noqa: BLE001
         with open(path, 'rb') as file:

@@ -363,6 +363,13 @@ def test_truncated_image(image):
     assert name.startswith('a.jpg: truncated')
 
 
+def test_an_image_beyond_the_limit_of_pillow(image, monkeypatch):
+    coco_file(image, [GOOD])
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(DatasetError, match='the 2,000 pixels .* in'):
+        read(image)
+
+
 def test_no_program_is_started_for_an_image(image):
     """Pillow hands EPS to Ghostscript, whatever the file's name is."""
     coco_file(image, [GOOD])
@@ -551,6 +558,21 @@ def test_an_image_annotated_twice(image):
         found = read(image, format=format)
         assert found.classes == ['cat']
         assert [len(s.instances) for s in found.samples] == [1]
+
+
+def test_voc_boxes_with_exchanged_corners(image):
+    voc_file(image)
+    text = (image / 'a.xml').read_text()
+    for side in 'xy':
+        text = text.replace(f'{side}min', f'{side}m')
+        text = text.replace(f'{side}max', f'{side}min')
+        text = text.replace(f'{side}m>', f'{side}max>')
+    (image / 'a.xml').write_text(text)
+    found = read(image)
+    assert objects(found) == {'a.jpg': [('cat', 10, 10, 20, 20)]}
+    assert found.notes == {
+        'box with exchanged corners (kept)': ['a.xml: object 1']
+    }
 
 
 @pytest.mark.parametrize('coding', ['utf-8', 'utf-16'])
@@ -909,8 +931,21 @@ def test_labelme_groups(image):
     cat = next(i for i in found.samples[0].instances if i.bbox[2] == 50)
     assert area(cat) == 200 + 100
     assert found.notes == {
-        'shape that is labelled __ignore__': ['a.json: shape 5']
+        'shape joined to another one of its group (kept)': ['a.json: shape 3'],
+        'shape that is labelled __ignore__': ['a.json: shape 5'],
     }
+
+
+def test_labelme_shapes_that_all_have_one_group(image):
+    """A slip of the hand, more likely than one object of many parts."""
+    boxes = [[[x, 10], [x + 5, 20]] for x in (10, 20, 30)]
+    shape = dict(label='cat', shape_type='rectangle', group_id=0)
+    labelme_file(image, *(dict(shape, points=points) for points in boxes))
+    found = read(image)
+    assert len(found.samples[0].instances) == 1
+    joined, warning = found.notes
+    assert len(found.notes[joined]) == 2
+    assert 'one group has all shapes' in warning
 
 
 def test_labelme_masks(image):
@@ -1042,6 +1077,30 @@ def test_label_studio_shapes(image):
         'result of type x',
         'result without readable shape',
     }
+
+
+def test_label_studio_shapes_with_labels_apart(image):
+    """<Rectangle> and <Labels>: two results of a region have its shape."""
+    box = dict(x=10, y=10, width=20, height=20)
+    triangle = dict(points=[[50, 50], [70, 50], [50, 75]])
+    ellipse = dict(x=50, y=50, radiusX=10, radiusY=20)
+    results = [
+        dict(id=name, type=kind, value=value)
+        for name, shape in dict(
+            rectangle=box, polygon=triangle, ellipse=ellipse
+        ).items()
+        for kind, value in (
+            (name, shape),
+            ('labels', dict(shape, labels=['cat'])),
+        )
+    ]
+    results.append(dict(id='none', type='rectangle', value=box))
+    label_studio_file(image, annotations=[dict(result=results)])
+    found = read(image)
+    boxes = [i.bbox for i in found.samples[0].instances]
+    assert boxes[:2] == [(10, 8, 20, 16), (50, 40, 20, 20)]
+    assert boxes[2] == pytest.approx((40, 24, 20, 32))
+    assert list(found.notes) == ['result of type rectangle']
 
 
 def test_label_studio_tasks(image):

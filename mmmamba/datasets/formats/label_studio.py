@@ -27,7 +27,9 @@ _UNREADABLE = (
     AttributeError,
     OverflowError,
 )
-_KINDS = ('rectanglelabels', 'polygonlabels', 'ellipselabels')
+# "labels" is <Labels>, whose shape is repeated in a result of its own.
+_KINDS = ('rectanglelabels', 'polygonlabels', 'ellipselabels', 'labels')
+_SHAPES = ('rectangle', 'polygon', 'ellipse')
 
 
 def is_here(source: Source) -> bool:
@@ -84,11 +86,15 @@ def read(source: Source) -> Annotated:
 def _files(source: Source) -> Iterator[Path]:
     for file in source.with_suffix('.json'):
         tasks = source.read_json(file)
-        if isinstance(tasks, list) and any(
-            isinstance(task, dict) and ('data' in task or 'image' in task)
-            for task in tasks
-        ):
+        if isinstance(tasks, list) and any(map(_is_task, tasks)):
             yield file
+
+
+def _is_task(task: object) -> bool:
+    """Whether it is one; CreateML's images have their annotations beside."""
+    return isinstance(task, dict) and (
+        'data' in task or ('image' in task and 'annotations' not in task)
+    )
 
 
 def _results(task: dict, notes: Notes, where: str) -> list | None:
@@ -112,8 +118,20 @@ def _results(task: dict, notes: Notes, where: str) -> list | None:
     for _ in annotations[1:]:
         notes.add('further annotation of a task (the first is used)', where)
     results = annotations[0].get('result') or []
-    # What is no list is counted as one result that cannot be read.
-    return results if isinstance(results, list) else [results]
+    if not isinstance(results, list):
+        return [results]  # counted as one that cannot be read
+    labelled = [
+        r.get('id')
+        for r in results
+        if isinstance(r, dict) and r.get('type') == 'labels'
+    ]
+    return [
+        r
+        for r in results
+        if not isinstance(r, dict)
+        or r.get('type') not in _SHAPES
+        or r.get('id') not in labelled
+    ]
 
 
 def _find_image(
@@ -160,11 +178,11 @@ def _add(sample: Sample, result: dict, notes: Notes, where: str) -> None:
 def _instance(kind: str, value: dict, sample: Sample) -> Instance:
     label = str(value[kind][0]).strip()
     scale = np.array([sample.width, sample.height]) / 100
-    if kind == 'polygonlabels':
+    if 'points' in value:
         return polygon(label, (np.array(value['points'], float) * scale))
     x, y = (np.array([value['x'], value['y']], float) * scale).tolist()
     angle = float(value.get('rotation') or 0)
-    if kind == 'ellipselabels':
+    if 'radiusX' in value:
         radii = np.array([value['radiusX'], value['radiusY']], float) * scale
         outline = ellipse(label, 0, 0, *radii.tolist()).segmentation
         points = np.reshape(np.asarray(outline), (-1, 2))

@@ -19,6 +19,7 @@ from .sample import (
 )
 from .source import Source
 
+_JOINED = 'shape joined to another one of its group (kept)'
 # What hostile or broken numbers and lists raise.
 _UNREADABLE = (
     TypeError,
@@ -52,6 +53,7 @@ def read(source: Source) -> Annotated:
     """
     notes = Notes()
     samples = {}
+    used_groups = set()
     for file in source.annotation_files('.json'):
         name = source.name(file)
         content = source.read_json(file)
@@ -91,15 +93,23 @@ def read(source: Source) -> Annotated:
                 notes.add('shape that is labelled __ignore__', where)
                 continue
             group = shape.get('group_id')
+            used_groups.add(str(group))
             if group is None:
                 add_instance(sample, notes, where, instance)
             elif (instance.label, str(group)) in groups:
                 _join(groups[instance.label, str(group)], instance, sample)
+                notes.add(_JOINED, where)
             else:
                 groups[instance.label, str(group)] = instance
         for (_, group), instance in groups.items():
             add_instance(sample, notes, f'{name}: group {group}', instance)
         samples[image] = sample
+    if _JOINED in notes and len(used_groups) == 1:
+        notes.add(
+            'one group has all shapes: an image has one object of each class '
+            '(clear group_id if there are more)',
+            f'group {used_groups.pop()}',
+        )
     found = list(samples.values())
     classes = sorted({i.label for s in found for i in s.instances})
     source.note_unused(found, notes)

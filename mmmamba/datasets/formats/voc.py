@@ -84,6 +84,11 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
             except (TypeError, ValueError):
                 notes.add('object without a readable name or box', where)
                 continue
+            if min(instance.bbox[2:]) < 0:
+                notes.add('box with exchanged corners (kept)', where)
+                x, y, width, height = instance.bbox
+                x, y = min(x, x + width), min(y, y + height)
+                instance.bbox = (x, y, abs(width), abs(height))
             if _integer(element.findtext('difficult')):
                 notes.add(_DIFFICULT[difficult], where)
                 if difficult == 'drop':
