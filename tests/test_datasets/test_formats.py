@@ -1265,6 +1265,47 @@ def test_unknown_format_is_named(image):
         read(image)
 
 
+@pytest.mark.parametrize(
+    ('name', 'text', 'message'),
+    [
+        ('via.json', '{"a.jpg9": {"region_attributes": {}}}', 'is VIA.*COCO'),
+        ('via.csv', 'filename,region_attributes\n', 'is VIA.*COCO'),
+        ('a.jpg.json', '{"objects": [{"classTitle": "cat"}]}', 'Supervisely'),
+        (
+            'a.json',
+            '[{"image": "a.jpg", "annotations": [{"coordinates": {}}]}]',
+            'is CreateML.*Pascal VOC',
+        ),
+        (
+            '_annotations.csv',
+            'filename,width,height,class,xmin,ymin,xmax,ymax\n',
+            'a CSV of boxes.*Pascal VOC',
+        ),
+        ('masks/object_1.png', '', 'no image has its name; if each file'),
+    ],
+)
+def test_formats_that_are_not_read(image, name, text, message):
+    (image / 'masks').mkdir()
+    (image / name).write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        read(image)
+
+
+def test_labelme_with_the_images_inside(tmp_path):
+    (tmp_path / 'a.json').write_text('{"shapes": [], "imageData": "AAAA"}')
+    with pytest.raises(DatasetError, match='labelme with the images inside'):
+        Source(tmp_path)
+
+
+def test_lvis_names_images_by_their_address(image):
+    coco_file(image, [GOOD])
+    content = json.loads((image / 'coco.json').read_text())
+    del content['images'][0]['file_name']
+    content['images'][0]['coco_url'] = 'http://images.org/train2017/a.jpg'
+    (image / 'coco.json').write_text(json.dumps(content))
+    assert objects(read(image)) == {'a.jpg': [('cat', 10, 10, 20, 20)]}
+
+
 def test_source_without_images(tmp_path):
     with pytest.raises(DatasetError, match='is no folder'):
         Source(tmp_path / 'none')

@@ -3,6 +3,7 @@
 from ..findings import DatasetError
 from ..images import decode_all
 from . import coco, cvat, label_maps, label_studio, labelme, voc, yolo
+from .others import describe_other
 from .sample import Annotated, Instance, Notes, Sample, area
 from .source import Source
 from .split import split_samples
@@ -44,7 +45,9 @@ def detect_format(source: Source) -> str:
     if not found:
         broken = _broken_json(source)
         hint = f'{broken[0]} is broken' if broken else ''
+        hint = hint or describe_other(source.files)
         hint = hint or label_maps.blurred(source)
+        hint = hint or label_maps.unmatched(source)
         others = source.with_suffix('.xml', '.json', '.csv', '.txt')
         if not hint and others:
             hint = f'{source.name(others[0])} is in none'

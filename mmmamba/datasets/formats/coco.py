@@ -108,6 +108,8 @@ def _readable(source: Source, file: Path, notes: Notes) -> dict:
     ):
         entries, content[kind] = content[kind], []
         for number, entry in enumerate(entries, 1):
+            if isinstance(entry, dict) and 'coco_url' in entry:  # LVIS
+                entry = {'file_name': entry['coco_url'], **entry}
             if isinstance(entry, dict) and needed <= set(entry):
                 content[kind].append(entry)
             else:

@@ -191,10 +191,19 @@ def blurred(source: Source) -> str:
     return ''
 
 
-def _pairs(
-    source: Source, suffixes: tuple[str, ...] = _LOSSLESS
-) -> dict[Path, Path]:
-    """The label map of each image that has one."""
+def unmatched(source: Source) -> str:
+    """Say which file is where label maps are, but is that of no image."""
+    for path in _maps(source, _LOSSLESS):
+        return (
+            f'{source.name(path)} seems to be a label map, but no image has '
+            'its name; if each file is the mask of one object, join those of '
+            'an image to one label map, or write COCO'
+        )
+    return ''
+
+
+def _maps(source: Source, suffixes: tuple[str, ...]) -> dict[Path, str]:
+    """What may be label maps by folder or name, and their image's stem."""
     maps = {}
     stems = {image.stem for image in source.images}
     for file in source.with_suffix(*suffixes):
@@ -203,6 +212,14 @@ def _pairs(
         in_folder = any(_MAP_FOLDER.fullmatch(p.lower()) for p in parent)
         if in_folder or (marked and marked[1] in stems):
             maps[file] = marked[1] if marked else file.stem
+    return maps
+
+
+def _pairs(
+    source: Source, suffixes: tuple[str, ...] = _LOSSLESS
+) -> dict[Path, Path]:
+    """The label map of each image that has one."""
+    maps = _maps(source, suffixes)
     by_stem = defaultdict(list)
     for image in source.images:
         if image not in maps:

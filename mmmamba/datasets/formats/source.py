@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from ..findings import DatasetError, listing
 from ..images import SUFFIXES, may_be_one, read_size
+from .others import describe_other
 from .sample import Notes, Sample
 
 _T = TypeVar('_T')
@@ -64,9 +65,10 @@ class Source:
         self.files = _walk(root)
         self.images = [f for f in self.files if f.suffix.lower() in SUFFIXES]
         if not self.images:
+            hint = describe_other(self.files)
             raise DatasetError(
-                f'{root} has no images ({" ".join(SUFFIXES)}): name the '
-                'folder that holds images and annotations'
+                f'{root} has no images ({" ".join(SUFFIXES)}): '
+                + (hint or 'name the folder that holds images and annotations')
             )
         # Detection and reading want the same large file; a few are kept.
         self.read_json = lru_cache(maxsize=4)(_read_json)
