@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from rich.progress import Progress
 
@@ -55,7 +56,7 @@ class ImageSize(NamedTuple):
         return self.width, self.height
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path) -> ImageFile:
     """Open an image, whatever its name, but none that starts a program."""
     return Image.open(path, formats=_FORMATS)
 
@@ -93,11 +94,9 @@ def _read(path: str | Path, decode: bool) -> ImageSize | str:
                 image.load()
     except FileNotFoundError:
         return 'there is no such file'
-    except Image.DecompressionBombError:
-        return (
-            f'larger than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that '
-            'Pillow opens; make it smaller, or cut it into pieces'
-        )
+    except Image.DecompressionBombError as error:
+        size = str(error).split(',')[0]  # Image size (...) exceeds limit of
+        return f'{size} of Pillow; make it smaller, or cut it into pieces'
     # Pillow's decoders raise whatever they stumble upon.
     except Exception as error:  # noqa: BLE001
         with open(path, 'rb') as file:

@@ -135,20 +135,6 @@ def check_labels(
         if broken
         else []
     )
-    clash = find_clash(
-        {p: c.colors for p, c in counts.items() if isinstance(c, Labels)}
-    )
-    if clash:
-        findings.append(
-            Finding(
-                'warning',
-                'palettes',
-                f'the palettes of the label maps of {folder} differ: {clash}. '
-                'Training goes by the number: if the color is what counts, '
-                'tools/dataset_tools/prepare.py reads that',
-                folder,
-            )
-        )
     total = np.zeros(_MOST + 1, np.int64)
     wrong: dict[str, list[int]] = {}
     for path, count in counts.items():
@@ -220,6 +206,20 @@ def check_labels(
                 f'the label maps of {folder} hold "ignore" alone',
                 folder,
                 len(counts),
+            )
+        )
+    clash = find_clash(
+        {p: c.colors for p, c in counts.items() if isinstance(c, Labels)}
+    )
+    if clash:
+        findings.append(
+            Finding(
+                'warning',
+                'palettes',
+                f'the palettes of the label maps of {folder} differ: {clash}. '
+                'Training goes by the number: if the color is what counts, '
+                'tools/dataset_tools/prepare.py reads that',
+                folder,
             )
         )
     return findings, pixels

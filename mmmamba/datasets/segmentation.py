@@ -87,8 +87,9 @@ class CustomSegDataset(LoadedAsAnnotated, BaseSegDataset):
                 f'{self.ann_file} are missing in {images.path}: '
                 f'{listing(missing)}'
             )
+        present = {n: image for n, image in found.items() if image is not None}
         listed: dict[str, str] = {}
-        for name, image in found.items():
+        for name, image in present.items():
             other = listed.setdefault(image, name)
             if not may_be_one(name, other):
                 raise DatasetError(
@@ -96,7 +97,7 @@ class CustomSegDataset(LoadedAsAnnotated, BaseSegDataset):
                     f'would be {images.path / image}: set data_prefix so '
                     'that the images lie in the folders that are listed'
                 )
-        return list(found.values())
+        return list(present.values())
 
     def _add_maps(self, data_list: list[dict], names: list[str]) -> None:
         maps = self._folder('seg_map_path', self.seg_map_suffix)

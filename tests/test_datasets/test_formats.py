@@ -366,7 +366,7 @@ def test_truncated_image(image):
 def test_an_image_beyond_the_limit_of_pillow(image, monkeypatch):
     coco_file(image, [GOOD])
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
-    with pytest.raises(DatasetError, match='the 2,000 pixels .* in'):
+    with pytest.raises(DatasetError, match='limit of 2000 .* smaller'):
         read(image)
 
 
@@ -471,6 +471,19 @@ def test_a_missing_image_gives_its_objects_to_no_other(tmp_path, form):
     (sample,) = found.samples
     assert [i.label for i in sample.instances] == ['cam2']
     assert len(found.notes['image not found']) == 1
+
+
+def test_uploads_of_one_image_to_two_projects(image):
+    """Label Studio numbers the projects: these are no folders of images."""
+    label_studio_file(image, dict(x=1, y=1, width=9, height=9, labels=['cat']))
+    text = (image / 'export.json').read_text()
+    for project in '12':
+        address = f'/data/upload/{project}/0123abc{project}-a.jpg'
+        own = text.replace('/data/local-files/?d=photos/a.jpg', address)
+        (image / f'{project}.json').write_text(own)
+    (image / 'export.json').unlink()
+    notes = read(image).notes
+    assert notes == {'image annotated twice': ['2.json: task 1']}
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -784,6 +797,20 @@ def test_yolo_runs_and_predictions_are_no_labels(tmp_path):
         ],
         'label file of predictions, with scores': ['found/b.txt'],
     }
+
+
+@pytest.mark.parametrize('labels', ['labels', 'txt'])
+def test_yolo_drawings_are_no_background(tmp_path, labels):
+    """They have the names of the images, and show the objects."""
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]')
+    for folder in ('drawn', 'images', labels):
+        (tmp_path / folder).mkdir()
+    for folder in ('drawn', 'images'):
+        Image.new('RGB', (100, 80)).save(tmp_path / folder / 'a.jpg')
+    (tmp_path / labels / 'a.txt').write_text('0 .5 .5 .1 .1')
+    found = read(tmp_path)
+    assert [s.image.parent.name for s in found.samples] == ['images']
+    assert found.notes == {'image named as one in images/': ['drawn/a.jpg']}
 
 
 def test_yolo_label_file_is_of_one_image(tmp_path):

@@ -148,7 +148,9 @@ def _find_image(
             continue
         # /data/local-files/?d=folder/a.jpg, /data/upload/1/0a1b2c3d-a.jpg
         named = parse_qs(address.query).get('d', [unquote(address.path)])[0]
-        short = re.sub(r'(^|/)[0-9a-f]{8}-([^/]+)$', r'\1\2', named)
+        short = re.sub(
+            r'(^|/)(?:upload/\d+/)?[0-9a-f]{8}-([^/]+)$', r'\1\2', named
+        )
         image = source.find_image(named, file) or source.find_image(
             short, file
         )

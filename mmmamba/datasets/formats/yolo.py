@@ -72,10 +72,16 @@ def read(source: Source, names: list[str] | None = None) -> Annotated:
     key_points = _key_points(settings)
     splits = _splits(source, settings)
     labels = _label_files(source)
+    # As in other formats, of two images of one name that in images/ counts.
+    named = {i.stem for i in labels if source.in_image_folder(i)}
     samples = []
     for image in source.images:
         if _is_of_run(source, image):
             notes.add(_OF_RUN, source.name(image))
+            continue
+        outside = image.stem in named and not source.in_image_folder(image)
+        if outside and image not in labels:
+            notes.add('image named as one in images/', source.name(image))
             continue
         sample = source.open(image, notes, splits.get(image, ''))
         if sample is None:
