@@ -487,6 +487,21 @@ def test_uploads_of_one_image_to_two_projects(image):
 
 
 @pytest.mark.parametrize('form', FORMS)
+def test_images_of_one_name_in_two_folders(tmp_path, form):
+    for folder in ('cam1', 'cam2'):
+        (tmp_path / 'images' / folder).mkdir(parents=True)
+        file = tmp_path / 'images' / folder / 'a.jpg'
+        Image.new('RGB', (100, 80)).save(file)
+    annotate(tmp_path, form, ['cam2/a.jpg', 'cam1/a.jpg'])
+    found = read(tmp_path)
+    assert {
+        sample.image.parent.name: [i.label for i in sample.instances]
+        for sample in found.samples
+    } == dict(cam1=['cam1'], cam2=['cam2'])
+    assert not found.notes
+
+
+@pytest.mark.parametrize('form', FORMS)
 def test_two_names_that_fit_one_image_are_refused(image, form):
     annotate(image, form, ['cam1/a.jpg', 'cam2/a.jpg'])
     with pytest.raises(DatasetError, match=r'cam1/a.*cam2/a.*put the images'):
@@ -816,13 +831,15 @@ def test_yolo_drawings_are_no_background(tmp_path, labels):
 def test_yolo_label_file_is_of_one_image(tmp_path):
     """By its stem alone, where it could be of two images, it is of none."""
     yolo_file(tmp_path, '0 .5 .5 .1 .1')
-    (tmp_path / 'b.txt').write_text('1 .5 .5 .1 .1')
+    for name in ('b', 'b.5'):
+        (tmp_path / f'{name}.txt').write_text('1 .5 .5 .1 .1')
     for name in ('x/a', 'y/a', 'x/b'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new('RGB', (100, 80)).save(tmp_path / f'{name}.jpg')
     found = read(tmp_path)
     assert [len(s.instances) for s in found.samples] == [0, 1, 0]
-    assert found.notes == {'label file without image': ['a.txt']}
+    unused = found.notes['label file without image']
+    assert unused == ['a.txt', 'b.5.txt']
 
 
 @pytest.mark.parametrize(

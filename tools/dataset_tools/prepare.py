@@ -76,7 +76,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=[],
         metavar='LABEL',
-        help='label maps: numbers that belong to no class; 255 never does',
+        help='label maps: numbers that belong to no class, as 255 mostly does',
     )
     parser.add_argument(
         '--difficult',

@@ -116,8 +116,8 @@ def _find_image(
     below = Path(re.split(r'(?i)/annotations/', f'/{source.name(file)}')[-1])
     folder = '' if below.is_absolute() else below.parent
     # The name inside is often that from before a renaming.
-    for name in (file.stem, root.findtext('filename') or ''):
-        image = source.find_image(f'{folder}/{name}', file)
+    for name in (file.stem, root.findtext('filename')):
+        image = name and source.find_image(f'{folder}/{name}', file)
         if image:
             return f'{folder}/{image.name}', image
     return '', None

@@ -200,7 +200,9 @@ def _labels_elsewhere(source: Source, texts: set[Path]) -> dict[Path, Path]:
             continue
         name = source.name(text.with_suffix(''))
         image = source.find_image(name, text)
-        if image and not differ(source.split_of(image), source.split_of(text)):
+        if image is None or image.stem != text.stem:
+            continue
+        if not differ(source.split_of(image), source.split_of(text)):
             named[image].append((folders_shared(image, name), text))
     found = {}
     for image, ranked in named.items():
