@@ -655,7 +655,12 @@ def _dataset_class(dataset: Mapping) -> type[BaseDataset]:
     with DATASETS.switch_scope_and_registry(None) as registry:
         dataset_class = registry.get(kind)
     if dataset_class is None:
-        raise DatasetError(f'unknown data set type {kind!r}')
+        raise DatasetError(
+            f'unknown data set type {kind!r}: custom_imports of a config '
+            'replaces what it inherits; list there what defines the type, '
+            "and 'mmmamba', 'mmmamba.datasets.detection' or "
+            "'mmmamba.datasets.segmentation' for those of mmmamba"
+        )
     return dataset_class
 
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import openvino
 
 
+# What OpenVINO makes part of the convolution before it.
+_ACTIVATIONS = ('Relu', 'PRelu', 'Clamp', 'Sigmoid', 'Swish', 'HSwish')
+
+
 def find_images(folder: Path, count: int) -> list[Path]:
     """Choose images that show what values a network meets.
 
@@ -130,13 +134,36 @@ def quantize_openvino(
 
 
 def _is_shared(op: openvino.Node) -> bool:
-    """Tell whether several ops read the values of a convolution.
+    """Tell whether several ops read what comes of a convolution.
 
-    Where the batch is open, OpenVINO's CPU plugin (2026.4) gives one of them
-    the scale of 8 bits twice, if the convolution has no bias.
+    That is its values with the bias and the activation. Where the batch is
+    open, OpenVINO's CPU plugin (2026.4) gives one of these ops the scale of
+    8 bits twice.
     """
-    readers = [r.get_node() for r in op.output(0).get_target_inputs()]
-    return sum(r.get_type_name() != 'ShapeOf' for r in readers) > 1
+    readers = _readers(op)
+    while len(readers) == 1 and _is_fused(readers[0]):
+        readers = _readers(readers[0])
+    return len(readers) > 1
+
+
+def _readers(op: openvino.Node) -> list[openvino.Node]:
+    """The ops that read the values of another."""
+    nodes = [r.get_node() for r in op.output(0).get_target_inputs()]
+    nodes = [n for n in nodes if n.get_type_name() != 'ShapeOf']
+    if {n.get_type_name() for n in nodes} == {'Sigmoid', 'Multiply'}:  # SiLU
+        nodes = [n for n in nodes if n.get_type_name() == 'Multiply']
+    return nodes
+
+
+def _is_fused(op: openvino.Node) -> bool:
+    """Whether an op after a convolution becomes part of it."""
+    kind = op.get_type_name()
+    sources = [op.input_value(i) for i in range(op.get_input_size())]
+    if kind == 'Add':  # of a bias, whose shape has no open batch
+        return any(s.partial_shape.is_static for s in sources)
+    if kind == 'Multiply':  # of SiLU
+        return any(s.get_node().get_type_name() == 'Sigmoid' for s in sources)
+    return kind in _ACTIVATIONS
 
 
 def quantize_onnx(

@@ -7,11 +7,17 @@ from mmengine.optim import _ParamScheduler
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmmamba.checkpoint import CheckpointError, unwrap_state_dict
+from mmmamba.checkpoint import (
+    CheckpointError,
+    check_classes,
+    unwrap_state_dict,
+)
 
 # Of a scheduler's state, what is not settings.
 _STEPS = ('last_step', '_global_step')
 _VALUES = ('base_values', '_last_value')
+# Settings that tell kinds of optimizers apart.
+_OF_A_KIND = {'betas', 'momentum', 'alpha', 'lr_decay', 'rho', 'etas'}
 
 
 @HOOKS.register_module()
@@ -50,11 +56,18 @@ class ResumeHook(Hook):
             checkpoint (dict): The checkpoint.
 
         Raises:
-            CheckpointError: If it is of another model.
+            CheckpointError: If it is of another model or optimizer, or of
+                the same classes in another order.
         """
         if not runner._resume:
             return
         _check_weights(runner, checkpoint)
+        _check_optimizer(runner, checkpoint)
+        dataset = runner.train_dataloader.dataset
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes:
+            name = 'the checkpoint to resume from'
+            check_classes(checkpoint, name, list(classes))
         ratio = _ratio_of_epochs(runner, checkpoint)
         saved = _each(checkpoint.get('param_schedulers'))
         pairs = list(zip(_each(runner.param_schedulers), saved))
@@ -85,6 +98,19 @@ def _check_weights(runner: Runner, checkpoint: dict) -> None:
                 f'the checkpoint to resume from is of another model: its '
                 f'{name} has shape {tuple(tensor.shape)}, and that of the '
                 f'config {tuple(own.shape)}. To start from its weights: '
+                'without --resume, with --cfg-options load_from=CHECKPOINT'
+            )
+
+
+def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
+    """Refuse the state of an optimizer of another kind."""
+    groups = getattr(runner.optim_wrapper, 'param_groups', [])
+    saved = checkpoint.get('optimizer', {}).get('param_groups', [])
+    for group, old in zip(groups, saved):
+        if _OF_A_KIND & set(group) != _OF_A_KIND & set(old):
+            raise CheckpointError(
+                'the checkpoint to resume from has the state of another '
+                'optimizer than the config. To start from its weights: '
                 'without --resume, with --cfg-options load_from=CHECKPOINT'
             )
 

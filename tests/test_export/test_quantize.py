@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from test_deploy.test_export_layers import SMALL, lively
 from torch import nn
 
@@ -124,24 +125,26 @@ def test_batch_stays_open(suffix, photos, tmp_path):
 
 
 class Pyramid(nn.Module):
-    """As in an FPN, several read a convolution without a bias."""
+    """As in an FPN, several read what comes of a convolution."""
 
-    def __init__(self):
+    def __init__(self, bias, act):
         super().__init__()
-        self.lateral = nn.Conv2d(3, 16, 3, bias=False)
+        self.lateral = nn.Sequential(nn.Conv2d(3, 16, 3, bias=bias), act)
         self.out = nn.Conv2d(16, 16, 1)
 
     def forward(self, images):
         x = self.lateral(images)
-        return self.out(x), x
+        return self.out(x), F.interpolate(x, scale_factor=2)
 
 
 @pytest.mark.slow
-def test_open_batch_costs_no_accuracy(photos, tmp_path):
-    """OpenVINO scaled such a convolution twice."""
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('act', [nn.Identity(), nn.ReLU(), nn.SiLU()])
+def test_open_batch_costs_no_accuracy(bias, act, photos, tmp_path):
+    """OpenVINO scaled what comes of such a convolution twice."""
     pytest.importorskip('nncf', reason='it quantizes')
     torch.manual_seed(0)
-    model, images = Pyramid(), torch.randn(2, 3, 64, 64)
+    model, images = Pyramid(bias, act), torch.randn(2, 3, 64, 64)
     names = dict(input_names=['images'], dynamic_axes={'images': {0: 'batch'}})
     file = trace(model, images, **names)
     facts = Facts(shape=[64, 64], std=[60.0] * 3, outputs=['out', 'lateral'])

@@ -443,6 +443,31 @@ def test_a_checkpoint_of_another_model_is_not_resumed(tmp_path):
         other.train()
 
 
+def test_a_checkpoint_of_another_optimizer_is_not_resumed(tmp_path):
+    hook = dict(type='ResumeHook')
+    make_runner(tmp_path / 'run', hook).train()
+    optimizer = dict(type='SGD', lr=0.1)
+    with pytest.raises(CheckpointError, match='another optimizer'):
+        make_runner(
+            *(tmp_path / 'again', hook, 2),
+            load_from=str(tmp_path / 'run/epoch_1.pth'),
+            resume=True,
+            optim_wrapper=dict(optimizer=optimizer),
+        ).train()
+
+
+def test_classes_in_another_order_are_not_resumed(tmp_path, monkeypatch):
+    """The new checkpoints would give the labels other names."""
+    hook = dict(type='ResumeHook')
+    monkeypatch.setattr(_Numbers, 'METAINFO', dict(classes=('a', 'b')))
+    make_runner(tmp_path / 'run', hook).train()
+    settings = dict(load_from=str(tmp_path / 'run/epoch_1.pth'), resume=True)
+    make_runner(tmp_path / 'again', hook, 2, **settings).train()
+    monkeypatch.setattr(_Numbers, 'METAINFO', dict(classes=('b', 'a')))
+    with pytest.raises(CheckpointError, match="'a' as label 0, which is 'b'"):
+        make_runner(tmp_path / 'third', hook, 3, **settings).train()
+
+
 def test_workers_draw_new_numbers_each_epoch(tmp_path):
     runner = make_runner(tmp_path, dict(type='RandomStateHook'), workers=2)
     loader = runner.build_dataloader(runner._train_dataloader, seed=0)

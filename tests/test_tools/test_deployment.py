@@ -14,7 +14,7 @@ from mmmamba.deploy import ExportedModel
 from mmmamba.export import gather_facts
 from mmmamba.utils.trained_model import load_trained
 
-pytest.importorskip('onnx', reason='exports are ONNX files')
+onnx = pytest.importorskip('onnx', reason='exports are ONNX files')
 pytest.importorskip('onnxruntime', reason='it runs ONNX files')
 pytestmark = pytest.mark.slow
 
@@ -130,6 +130,19 @@ def test_a_file_of_other_classes_is_refused(
     assert code == 1
     said = 'knows 3 classes (RBC, WBC, Platelets), and the test data have 3 ('
     assert said in capsys.readouterr().err
+
+
+def test_a_pipeline_that_is_not_done_here_is_refused(
+    detector, exported, run_python, tmp_path
+):
+    model = onnx.load(exported)
+    (entry,) = (m for m in model.metadata_props if m.key == 'mmmamba')
+    facts = dict(json.loads(entry.value), unprepared=['CLAHE'])
+    entry.value = json.dumps(facts)
+    onnx.save(model, tmp_path / 'm.onnx')
+    result = run_python(TOOLS / 'test.py', detector[0], tmp_path / 'm.onnx')
+    assert result.returncode == 1
+    assert 'm.onnx has CLAHE, which is not done' in result.stderr
 
 
 def test_metric_is_that_of_the_toolbox(

@@ -115,6 +115,12 @@ def check_model(cfg: Config, file: Path) -> None:
         facts = ExportedModel(file).facts
     except (OSError, ImportError, ValueError) as error:
         raise UsageError(str(error)) from None
+    steps = getattr(facts, 'unprepared', [])  # files of old have none
+    if steps:
+        raise UsageError(
+            f'the test pipeline of {file} has {", ".join(steps)}, '
+            'which is not done here; export without it'
+        )
     if SCOPES.get(facts.task) != cfg.default_scope:
         raise UsageError(
             f'{file} is for {facts.task}, and the config is of '
