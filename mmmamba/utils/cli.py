@@ -189,7 +189,8 @@ def load_config(args: argparse.Namespace) -> Config:
         Config: The config, its modules imported and its scope entered.
 
     Raises:
-        UsageError: If there is no such config file.
+        UsageError: If there is no such config file, or the work directory
+            is a file.
     """
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     cfg = Config.fromfile(find_config(args.config))
@@ -206,6 +207,8 @@ def load_config(args: argparse.Namespace) -> Config:
     # As in mmdet: command line, then config, then the config's name.
     work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir')
     cfg.work_dir = work_dir or f'./work_dirs/{Path(args.config).stem}'
+    if Path(cfg.work_dir).is_file():
+        raise UsageError(f'--work-dir {cfg.work_dir} is a file')
     cfg.launcher = getattr(args, 'launcher', 'none')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return cfg

@@ -46,6 +46,14 @@ def test_no_workers(tmp_path):
     assert cfg.val_dataloader.persistent_workers
 
 
+def test_a_work_dir_that_is_a_file(tmp_path):
+    file = tmp_path / 'config.py'
+    file.write_text('model = dict()')
+    args = Namespace(config=str(file), cfg_options=None, work_dir=str(file))
+    with pytest.raises(UsageError, match='config.py is a file'):
+        load_config(args)
+
+
 def test_from_mixed_to_full_precision(tmp_path):
     """As NonFiniteError advises."""
     file = tmp_path / 'config.py'
