@@ -1,5 +1,6 @@
 """What a resumed run takes from its checkpoint, and what from its config."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,6 +17,10 @@ from mmmamba.checkpoint import (
 # Of a scheduler's state, what is not settings.
 _STEPS = ('last_step', '_global_step')
 _VALUES = ('base_values', '_last_value')
+_ANEW = (
+    'To start from its weights: without --resume, with --cfg-options '
+    'load_from=CHECKPOINT'
+)
 # Settings that tell kinds of optimizers apart.
 _OF_A_KIND = {'betas', 'momentum', 'alpha', 'lr_decay', 'rho', 'etas'}
 
@@ -97,21 +102,26 @@ def _check_weights(runner: Runner, checkpoint: dict) -> None:
             raise CheckpointError(
                 f'the checkpoint to resume from is of another model: its '
                 f'{name} has shape {tuple(tensor.shape)}, and that of the '
-                f'config {tuple(own.shape)}. To start from its weights: '
-                'without --resume, with --cfg-options load_from=CHECKPOINT'
+                f'config {tuple(own.shape)}. {_ANEW}'
             )
+
+
+def _param_groups(
+    runner: Runner, checkpoint: dict
+) -> Iterator[tuple[dict, dict]]:
+    """The settings of the optimizer, by the config and in the checkpoint."""
+    groups = getattr(runner.optim_wrapper, 'param_groups', [])
+    saved = checkpoint.get('optimizer', {}).get('param_groups', [])
+    return zip(groups, saved)
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
     """Refuse the state of an optimizer of another kind."""
-    groups = getattr(runner.optim_wrapper, 'param_groups', [])
-    saved = checkpoint.get('optimizer', {}).get('param_groups', [])
-    for group, old in zip(groups, saved):
+    for group, old in _param_groups(runner, checkpoint):
         if _OF_A_KIND & set(group) != _OF_A_KIND & set(old):
             raise CheckpointError(
                 'the checkpoint to resume from has the state of another '
-                'optimizer than the config. To start from its weights: '
-                'without --resume, with --cfg-options load_from=CHECKPOINT'
+                f'optimizer than the config. {_ANEW}'
             )
 
 
@@ -171,9 +181,7 @@ def _first_difference(pairs: list[tuple[_ParamScheduler, dict]]) -> str:
 
 def _other_rate(runner: Runner, checkpoint: dict) -> str:
     """What the config's learning rate and the checkpoint's differ by."""
-    groups = getattr(runner.optim_wrapper, 'param_groups', [])
-    saved = checkpoint.get('optimizer', {}).get('param_groups', [])
-    for group, old in zip(groups, saved):
+    for group, old in _param_groups(runner, checkpoint):
         rate, before = (g.get('initial_lr', g.get('lr')) for g in (group, old))
         if rate != before:
             return (

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from checkpoints import needs_safe_globals, pretrained
+from checkpoints import Call, needs_safe_globals, pretrained
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
@@ -185,16 +185,6 @@ def test_damaged_weights_are_refused(tiny, save):
     assert str(path) in str(error.value)
 
 
-class Call:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *args):
-        self.call = (function, args)
-
-    def __reduce__(self):
-        return self.call
-
-
 def pickled(content, protocol=2):
     return pickle.dumps(content, protocol=protocol)
 
@@ -236,7 +226,7 @@ def test_code_is_never_run(read, exploit, form, save, tmp_path):
     # The first by the name that Python 2 had for it, with PyTorch 2.1.
     [
         (Call(range, 3), r'(range|__builtin__\.xrange)'),
-        (Call(Call, print), re.escape(f'{__name__}.Call')),
+        (Call(Call, print), re.escape(f'{Call.__module__}.Call')),
     ],
     ids=['builtin', 'class'],
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoints import (
     TINY,
+    Call,
     add_prefix,
     assert_holds,
     hollow,
@@ -245,22 +246,12 @@ def test_pretrained_address_of_another_file(tiny, save, address):
     assert_holds(pretrained(address), tiny)
 
 
-class RunsCode:
-    """Pickles as a call that makes a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
 @needs_safe_globals
 @pytest.mark.parametrize(
     'load', [pretrained, CheckpointLoader.load_checkpoint]
 )
 def test_a_download_runs_no_code(load, tmp_path, save, address, log):
-    save(pickle.dumps(RunsCode(tmp_path / 'mark')))
+    save(pickle.dumps(Call(os.mkdir, str(tmp_path / 'mark'))))
     with pytest.raises(CheckpointError, match='could run code') as error:
         load(address)
     assert address in str(error.value)

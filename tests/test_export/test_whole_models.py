@@ -100,6 +100,14 @@ def export(model, cfg, tmp_path, **options):
     return graph, images, exported
 
 
+def run_openvino(graph, images, tmp_path):
+    """What OpenVINO makes of the file that :func:`export` wrote."""
+    pytest.importorskip('openvino', reason='it runs the same graph')
+    converted = make_openvino(onnx.load(tmp_path / 'm.onnx'), graph.facts)
+    save_openvino(converted, tmp_path / 'm.xml')
+    return ExportedModel(tmp_path / 'm.xml', threads=2).run(images.numpy())
+
+
 def predict_objects(model, images, divisor):
     """What mmdet finds in images that it pads: instances of each."""
     from mmdet.structures import DetDataSample
@@ -163,10 +171,7 @@ def test_objects_are_those_of_predict(config, tmp_path):
     expected = predict_objects(model, images, graph.divisor)
     check_objects(found, expected)
 
-    pytest.importorskip('openvino', reason='it runs the same graph')
-    converted = make_openvino(onnx.load(tmp_path / 'm.onnx'), graph.facts)
-    save_openvino(converted, tmp_path / 'm.xml')
-    again = ExportedModel(tmp_path / 'm.xml', threads=2).run(images.numpy())
+    again = run_openvino(graph, images, tmp_path)
     check_objects(again, expected)
     if 'masks' in found:
         same = np.abs(again['boxes'] - found['boxes']).max(-1) < 0.05
@@ -224,15 +229,11 @@ def test_the_graph_of_dino_masks_the_padding(divisor):
 @pytest.mark.all_configs
 @torch.no_grad()
 def test_objects_are_those_of_dino(tmp_path):
-    pytest.importorskip('openvino', reason='it runs the same graph')
     model, cfg = build_dino()
     graph, images, exported = export(model, cfg, tmp_path)
     expected = predict_objects(model, images, graph.divisor)
     check_objects(exported.run(images.numpy()), expected)
-    file = tmp_path / 'm.xml'
-    converted = make_openvino(onnx.load(tmp_path / 'm.onnx'), graph.facts)
-    save_openvino(converted, file)
-    check_objects(ExportedModel(file, threads=2).run(images.numpy()), expected)
+    check_objects(run_openvino(graph, images, tmp_path), expected)
 
 
 @pytest.mark.parametrize(

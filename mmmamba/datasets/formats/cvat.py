@@ -65,18 +65,12 @@ def read(source: Source) -> Annotated:
             elements.append((element, name, split, image))
     images = source.settle((name, image) for _, name, _, image in elements)
     for (element, name, split, _), image in zip(elements, images):
-        if image is None:
-            notes.add('image not found', name)
-            continue
-        if image in samples:
-            notes.add('image annotated twice', name)
-            continue
-        sample = source.open(image, notes, split)
+        sample = source.open_once(image, samples, name, notes, split)
         size = _size(element)
         if sample is None or not source.has_size(sample, *size, notes):
             continue
         _add_shapes(sample, element, name, notes)
-        samples[image] = sample
+        samples[sample.image] = sample
     found = list(samples.values())
     used = {i.label for s in found for i in s.instances}
     classes = [label for label in labels if label in used]

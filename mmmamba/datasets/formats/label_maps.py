@@ -93,13 +93,15 @@ def read(
         spelt = ', '.join(map(str, sorted(found)))
         notes.add('gray levels (255 is a class, too; see --ignore)', spelt)
     elif not (colors or levels or (table and 255 in table.names)):
-        for sample in samples if 255 not in ignored else ():
-            if 255 in present[sample.image]:
-                notes.add(
-                    'label 255 (ignored)',
-                    f'{pixels[255] / pixels.total():.2%} of all pixels, as in '
-                    f'{source.name(sample.label_map or sample.image)}',
-                )
+        share = pixels[255] / pixels.total()
+        for sample in samples:
+            if 255 in ignored or 255 not in present[sample.image]:
+                continue
+            notes.add(
+                'label 255 (ignored)',
+                f'{share:.2%} of all pixels, as in '
+                f'{source.name(sample.label_map or sample.image)}',
+            )
         ignored.add(255)
     if table is None:
         table = _make_table(source, found, colors, levels, names, ignored)

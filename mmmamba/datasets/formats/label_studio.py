@@ -65,16 +65,10 @@ def read(source: Source) -> Annotated:
             annotated.append((where, results))
             named.append(_find_image(source, file, task))
     for (where, results), image in zip(annotated, source.settle(named)):
-        if image is None:
-            notes.add('image not found', where)
-            continue
-        if image in samples:
-            notes.add('image annotated twice', where)
-            continue
-        sample = source.open(image, notes)
+        sample = source.open_once(image, samples, where, notes)
         if sample is None:
             continue
-        samples[image] = sample
+        samples[sample.image] = sample
         for number, result in enumerate(results, 1):
             _add(sample, result, notes, f'{where}, result {number}')
     found = list(samples.values())

@@ -52,7 +52,7 @@ def read(source: Source) -> Annotated:
         Annotated: Classes in the order of their names.
     """
     notes = Notes()
-    samples = {}
+    samples: dict[Path, Sample] = {}
     used_groups = set()
     for file in source.annotation_files('.json'):
         name = source.name(file)
@@ -63,13 +63,7 @@ def read(source: Source) -> Annotated:
         image = source.find_image(
             str(content.get('imagePath') or ''), file
         ) or source.find_image(file.stem, file)
-        if image is None:
-            notes.add('image not found', name)
-            continue
-        if image in samples:
-            notes.add('image annotated twice', name)
-            continue
-        sample = source.open(image, notes)
+        sample = source.open_once(image, samples, name, notes)
         if sample is None or not source.has_size(
             sample,
             content.get('imageWidth'),
@@ -103,7 +97,7 @@ def read(source: Source) -> Annotated:
                 groups[instance.label, str(group)] = instance
         for (_, group), instance in groups.items():
             add_instance(sample, notes, f'{name}: group {group}', instance)
-        samples[image] = sample
+        samples[sample.image] = sample
     if _JOINED in notes and len(used_groups) == 1:
         notes.add(
             'one group has all shapes: an image has one object of each class '

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -268,6 +268,34 @@ class Source:
             split or self.split_of(image),
             turned=size.turned,
         )
+
+    def open_once(
+        self,
+        image: Path | None,
+        samples: Container[Path],
+        where: str,
+        notes: Notes,
+        split: str = '',
+    ) -> Sample | None:
+        """Start the sample of an annotation, unless its image has one.
+
+        Args:
+            image (Path, optional): The image file, if it was found.
+            samples (Container[Path]): The images that have a sample.
+            where (str): The annotation.
+            notes (Notes): Counts it if there is no sample.
+            split (str): As of :meth:`open`.
+
+        Returns:
+            Sample, optional: As of :meth:`open`.
+        """
+        if image is None:
+            notes.add('image not found', where)
+            return None
+        if image in samples:
+            notes.add('image annotated twice', where)
+            return None
+        return self.open(image, notes, split)
 
     def has_size(
         self, sample: Sample, width: object, height: object, notes: Notes

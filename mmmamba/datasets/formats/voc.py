@@ -62,13 +62,8 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
         named.append(_find_image(source, file, root))
     for (file, root), image in zip(files, source.settle(named)):
         name = source.name(file)
-        if image is None:
-            notes.add('image not found', name)
-            continue
-        if image in samples:
-            notes.add('image annotated twice', name)
-            continue
-        sample = source.open(image, notes, splits.get(file.stem, ''))
+        split = splits.get(file.stem, '')
+        sample = source.open_once(image, samples, name, notes, split)
         if sample is None:
             continue
         size = (
@@ -95,7 +90,7 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
                     continue
                 instance.iscrowd = difficult == 'ignore'
             objects.append((sample, where, instance))
-        samples[image] = sample
+        samples[sample.image] = sample
     from_zero = next((o for o in objects if _is_edge(o[2])), None)
     if from_zero:
         notes.add('boxes counted from 0 (kept so)', from_zero[1])
