@@ -1,5 +1,7 @@
 """Pictures: what is drawn lies where the objects are."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,22 @@ def test_photo_stays_in_place(photo, past):
     assert (drawn != before).any()
 
 
+@pytest.mark.parametrize('texts', ['\u24b6', ['cell', 'cell \u24b6']])
+def test_letters_of_another_font(photo, monkeypatch, texts):
+    """STIX, which matplotlib brings, stands for a Chinese font."""
+    change._font.cache_clear()
+    monkeypatch.setattr(change, '_FONTS', ('No Such Font', 'STIXGeneral'))
+    monkeypatch.setattr(change, '_FIRST_LETTER', '\u24b6')
+    visualizer = Visualizer()
+    visualizer.set_image(photo)
+    positions = torch.tensor([[10, 40], [10, 60]])[: len(texts)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # 'Glyph 9398 missing from font(s)'
+        visualizer.draw_texts(texts, positions)
+        visualizer.get_image()
+    change._font.cache_clear()
+
+
 @pytest.mark.slow
 def test_each_object_appears_once(photo):
     """mmdet draws masks over a copy of what is drawn already."""
@@ -61,6 +79,7 @@ def test_each_object_appears_once(photo):
 def test_foreign_set_image_is_left_alone(monkeypatch):
     openmmlab.uninstall()
     assert Visualizer.set_image is change._mmengine_set_image
+    assert Visualizer.draw_texts is change._mmengine_draw_texts
 
     def foreign(self, image):
         pass
