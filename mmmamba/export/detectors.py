@@ -295,6 +295,7 @@ def align(extractor, feats, rois: Tensor) -> Tensor:
     A RoI is pooled at every level, as an empty one at all but its own. An
     empty one costs nothing, and is zeros; to OpenVINO, it is NaN.
     """
+    feats = feats[: extractor.num_inputs]  # the RPN alone has more levels
     target = extractor.map_roi_levels(rois, len(feats))
     image, box = rois[:, :1], rois[:, 1:]
     empty = (box[:, 2:] <= box[:, :2]).any(1)

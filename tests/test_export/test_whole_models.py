@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from test_deploy.test_export_layers import SMALL, lively
@@ -14,6 +15,7 @@ from torch import Tensor
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import ExportError, gather_facts, make_graph
 from mmmamba.export import boxes as B
+from mmmamba.export.detectors import align
 from mmmamba.export.formats import save_openvino, write
 from mmmamba.export.onnx_file import make_openvino
 
@@ -201,6 +203,21 @@ def test_losses_with_an_activation_of_their_own(config, head, loss, factor):
     graph, images = graph_of(model, cfg), torch.randn(2, 3, *SIZE)
     found = dict(zip(graph.facts.outputs, map(Tensor.numpy, graph(images))))
     check_objects(found, predict_objects(model, images, graph.divisor))
+
+
+@torch.no_grad()
+def test_large_objects_are_pooled_from_the_last_map():
+    """The RPN reads five maps, and RoIs are pooled from four of them."""
+    extractor = SingleRoIExtractor(
+        dict(type='RoIAlign', output_size=7, sampling_ratio=0), 8, [4, 8, 16]
+    )
+    rois = torch.tensor(
+        [[0, 0, 0, 1333.0, 800], [0, 9, 20, 400, 410], [0, 3, 3, 40, 50]]
+    )
+    feats = [torch.randn(1, 8, 800 // s, 1344 // s) for s in (4, 8, 16, 32)]
+    expected = extractor(feats[:3], rois)
+    assert expected.flatten(1).abs().amax(1).min() > 0.1
+    torch.testing.assert_close(align(extractor, feats, rois), expected)
 
 
 def build_dino(divisor=1):
