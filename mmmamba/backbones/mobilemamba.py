@@ -225,8 +225,8 @@ class MobileMamba(BaseModule):
                 ``'float32'``.
 
         Raises:
-            RuntimeError: If it is deployed already, is in training mode, or
-                has norms other than batch norms.
+            RuntimeError: If it is deployed already or in training mode.
+            FoldError: If it has norms other than batch norms.
             ValueError: If the dtype is another one.
         """
         deploy.check_dtype(dtype)

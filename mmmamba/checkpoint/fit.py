@@ -299,8 +299,8 @@ def check_fit(model: 'MobileMamba', given: Mapping, prefix: str = '') -> None:
 
 def check_complete(
     model: nn.Module, filename: str, classes: Sequence[str] | None = None
-) -> None:
-    """Refuse to test or draw with a checkpoint that is not this model's.
+) -> dict:
+    """Load a checkpoint to test or draw with; refuse one of another model.
 
     mmengine warns and leaves what is missing at its random initialization.
 
@@ -309,6 +309,9 @@ def check_complete(
         filename (str): A local file or an address.
         classes (Sequence[str], optional): Those of the data of a test, in
             the order of their labels. Defaults to None.
+
+    Returns:
+        dict: The checkpoint.
 
     Raises:
         CheckpointError: If a tensor is missing or of another shape, if
@@ -336,6 +339,7 @@ def check_complete(
         )
     if classes:
         check_classes(checkpoint, filename, list(classes))
+    return checkpoint
 
 
 def check_classes(

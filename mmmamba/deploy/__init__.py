@@ -9,6 +9,7 @@ import importlib
 _MODULES = {
     'DTYPES': 'network',
     'ExportedModel': 'exported_model',
+    'FoldError': 'fold',
     'Stage': 'network',
     'Stem': 'network',
     'check_dtype': 'network',

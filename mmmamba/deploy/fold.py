@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # a deployed network needs no OpenMMLab
     from mmmamba.layers import ConvBN
 
 
+class FoldError(RuntimeError):
+    """A norm that cannot become part of a convolution."""
+
+
 def conv_bn(unit: ConvBN) -> tuple[Tensor, Tensor]:
     """Fold the norm of a unit into its convolution.
 
@@ -28,7 +32,7 @@ def conv_bn(unit: ConvBN) -> tuple[Tensor, Tensor]:
         ``(out,)``, float64.
 
     Raises:
-        RuntimeError: If the norm's statistics are not those of training.
+        FoldError: If the norm is not a batch norm in eval mode.
     """
     return conv_and_norm(unit.conv, unit.norm)
 
@@ -60,7 +64,7 @@ def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
         tuple[Tensor, Tensor]: Both ``(channels,)`` float64.
 
     Raises:
-        RuntimeError: If it is another norm, or one that does not use running
+        FoldError: If it is another norm, or one that does not use running
             statistics.
     """
     if (
@@ -69,10 +73,10 @@ def norm(bn: nn.Module) -> tuple[Tensor, Tensor]:
         or bn.running_mean is None
         or bn.training
     ):
-        raise RuntimeError(
-            'switch_to_deploy folds batch norms with running statistics (BN, '
-            f'SyncBN) in eval mode into convolutions, which {bn} is not; a '
-            'network of such norms runs as it is'
+        raise FoldError(
+            'deployment and export fold batch norms with running statistics '
+            f'(BN, SyncBN) in eval mode into convolutions, which {bn} is '
+            'not; a network of such norms runs as it is, in PyTorch'
         )
     scale = (bn.running_var.double() + bn.eps).rsqrt()
     shift = -bn.running_mean.double() * scale

@@ -280,7 +280,7 @@ def _executorch(graph: Graph, example: Tensor, file: Path, dynamic) -> None:
         partitioner=[partition.XnnpackPartitioner()],
         constant_methods={KEY: graph.facts.to_json()},
     )
-    with open(file, 'wb') as target:
+    with whole_or_nothing(file) as temporary, open(temporary, 'wb') as target:
         lowered.to_executorch().write_to_file(target)
 
 

@@ -81,10 +81,11 @@ def follow_backbone(model: dict) -> dict:
             backbone's outputs.
     """
     channels = {
-        prefix: _channels(backbone)
+        prefix: widths
         for prefix in ('', 'teacher_')  # LAD's teacher is a second model
         if isinstance(backbone := model.get(f'{prefix}backbone'), dict)
         and _kind(backbone) == 'MobileMamba'
+        and (widths := _channels(backbone))
     }
     if not channels:
         return model
@@ -103,11 +104,12 @@ def follow_backbone(model: dict) -> dict:
 
 
 def _channels(backbone: dict) -> tuple[int, ...]:
-    """Widths of the backbone's outputs."""
+    """Widths of the backbone's outputs; none if it will refuse the indices."""
     indices = backbone.get('out_indices', (0, 1, 2))
     indices = (indices,) if isinstance(indices, int) else indices
     widths = resolve_arch(backbone.get('arch', 'b1'))['channels']
-    return tuple(widths[i] for i in indices)
+    known = set(indices) <= set(range(len(widths)))
+    return tuple(widths[i] for i in indices) if known else ()
 
 
 def _follow(model: dict, prefix: str, widths: tuple[int, ...]) -> None:

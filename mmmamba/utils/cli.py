@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from mmmamba.checkpoint import CheckpointError
 from mmmamba.datasets import DatasetError
-from mmmamba.deploy import DTYPES
+from mmmamba.deploy import DTYPES, FoldError
 from mmmamba.hooks import NonFiniteError
 from mmmamba.utils.cpu import use_full_precision
 from mmmamba.utils.image_size import set_image_size
@@ -392,6 +392,7 @@ def run_tool(main: Callable[[], None]) -> None:
         UsageError,
         DatasetError,
         CheckpointError,
+        FoldError,
         NonFiniteError,
         argparse.ArgumentTypeError,
     ) as error:

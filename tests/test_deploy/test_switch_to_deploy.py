@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmamba.backbones import MobileMamba
 from mmmamba.checkpoint import CheckpointError
-from mmmamba.deploy import deploy_model
+from mmmamba.deploy import FoldError, deploy_model
 from mmmamba.ops.backend import backend_for
 
 GOLDEN = ['t2_192x192', 's6_224x160_dist', 'b1_250x333', 'b1_256x256']
@@ -216,14 +216,14 @@ def test_other_norms_are_refused():
     model = make_tiny(norm_cfg=dict(type='GN', num_groups=1))
     x = torch.randn(1, 3, 64, 64)
     before = model(x)
-    with pytest.raises(RuntimeError, match='folds batch norms .* GroupNorm'):
+    with pytest.raises(FoldError, match='fold batch norms .* GroupNorm'):
         model.switch_to_deploy()
     assert not model.deploy
     for out, expected in zip(model(x), before):
         assert torch.equal(out, expected)
     model = make_tiny()
     model.stem[0].bn.running_mean = model.stem[0].bn.running_var = None
-    with pytest.raises(RuntimeError, match='running statistics'):
+    with pytest.raises(FoldError, match='running statistics'):
         model.switch_to_deploy()
 
 

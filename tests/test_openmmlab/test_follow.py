@@ -246,6 +246,15 @@ def test_type_with_its_scope():
     assert follow_backbone(cfg)['neck']['in_channels'] == [144, 272, 368]
 
 
+@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), 3])
+def test_stages_that_the_backbone_lacks(out_indices):
+    """Left over from a ResNet; the backbone's own error names them."""
+    cfg = model(out_indices=out_indices, neck=dict(type='FPN', in_channels=9))
+    assert follow_backbone(cfg) == cfg
+    with pytest.raises(ValueError, match='out_indices=.* must name'):
+        MODELS.build(cfg.backbone)
+
+
 def test_index_beyond_the_outputs():
     head = dict(type='FCNHead', in_channels=1, in_index=3)
     with pytest.raises(ValueError, match='in_index=3 of FCNHead is beyond'):

@@ -100,6 +100,17 @@ def test_refusals(
     assert message in capsys.readouterr().err
 
 
+def test_norms_that_do_not_fold(run_tool, capsys, tmp_path):
+    norm = {'type': 'GN', 'num_groups': 1}
+    norm = {f'model.backbone.norm_cfg.{key}': norm[key] for key in norm}
+    path = tmp_path / 'trained.pth'
+    torch.save(dict(state_dict=build(**norm).state_dict()), path)
+    files, options = (path, tmp_path / 'x.pth'), ARGUMENTS.copy()
+    options += [f'{key}={value}' for key, value in norm.items()]
+    assert run_tool(TOOL, CONFIG, *files, *options) == 1
+    assert 'which GroupNorm' in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_model(checkpoint, run_tool, capsys, tmp_path):
     """Its head would stay as random as it was built."""
     model, path = checkpoint

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from mmengine.registry import MODELS
-from mmengine.runner import load_checkpoint
 
 import mmmamba
 from mmmamba.checkpoint import check_complete
@@ -23,6 +22,7 @@ from mmmamba.utils.cli import (
     load_config,
     run_tool,
 )
+from mmmamba.utils.files import whole_or_nothing
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,8 +61,7 @@ def main() -> None:
             f'{args.config} builds a deployed backbone; SRC is that of a '
             'trained one, and needs deploy=False'
         )
-    checkpoint = load_checkpoint(model, args.src, map_location='cpu')
-    check_complete(model, args.src)
+    checkpoint = check_complete(model, args.src)
     model.eval().backbone.switch_to_deploy(args.dtype)
     deploy = True if args.dtype == 'float32' else args.dtype
     meta = {
@@ -70,9 +69,10 @@ def main() -> None:
         'mmmamba_version': mmmamba.__version__,
         'deploy': deploy,
     }
+    result = dict(meta=meta, state_dict=model.state_dict())
     try:
-        Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(meta=meta, state_dict=model.state_dict()), args.dst)
+        with whole_or_nothing(Path(args.dst)) as temporary:
+            torch.save(result, temporary)
     except (OSError, RuntimeError) as error:  # PyTorch raises both
         raise UsageError(f'cannot write {args.dst}: {error}') from None
     print(f'Wrote {args.dst}; it loads with model.backbone.deploy={deploy}')
