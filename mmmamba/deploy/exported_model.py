@@ -21,10 +21,11 @@ class ExportedModel:
     Args:
         file (str | Path): An ``.onnx`` file for ONNX Runtime, or an ``.xml``
             file for OpenVINO.
-        threads (int, optional): Threads to use. Defaults to None, the
-            runtime's choice.
-        device (str): ``'cpu'``, or for ONNX Runtime ``'cuda'``. OpenVINO
-            takes its own names (``'GPU'``) too. Defaults to ``'cpu'``.
+        threads (int, optional): Threads to use. Defaults to None: as many as
+            there are cores for this process.
+        device (str): ``'cpu'``, or for ONNX Runtime ``'cuda'`` or a GPU such
+            as ``'cuda:1'``. OpenVINO takes its own names (``'GPU'``) too.
+            Defaults to ``'cpu'``.
 
     Attributes:
         facts (SimpleNamespace): What the file tells: ``task``, ``classes``,

@@ -40,7 +40,8 @@ def resize(
         return cv2.resize(image, (width, height), interpolation=flag)
     from PIL import Image
 
-    method = Image.Resampling[interpolation.upper()]
+    kind = 'BOX' if interpolation == 'area' else interpolation.upper()
+    method = Image.Resampling[kind]
     if image.dtype == np.uint8:
         return np.asarray(
             Image.fromarray(image).resize((width, height), method)
@@ -144,7 +145,8 @@ def _resize_as(image: np.ndarray, size: tuple, how: dict) -> np.ndarray:
 def _pillow_resize(image, size, interpolation) -> np.ndarray:
     from PIL import Image
 
-    method = Image.Resampling[interpolation.upper()]
+    kind = 'BOX' if interpolation == 'area' else interpolation.upper()
+    method = Image.Resampling[kind]
     picture = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(picture.resize((size[1], size[0]), method))
 

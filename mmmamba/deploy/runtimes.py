@@ -23,8 +23,8 @@ class ORT:
 
     Args:
         file (Path): An ``.onnx`` file.
-        threads (int | None): Threads; None for all cores.
-        device (str): ``'cpu'`` or ``'cuda'``.
+        threads (int | None): Threads; None for all cores it may use.
+        device (str): ``'cpu'``, ``'cuda'``, or a GPU such as ``'cuda:1'``.
 
     Raises:
         ValueError: If there is no such device.
@@ -44,12 +44,14 @@ class ORT:
                 'pip install onnxruntime'
             ) from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.intra_op_num_threads = threads or _usable_cores()
         if _has_custom_ops(file):
             options.register_custom_ops_library(libraries.ort_library())
-        provider = f'{device.split(":")[0].upper()}ExecutionProvider'
+        name, _, index = device.partition(':')
+        provider = f'{name.upper()}ExecutionProvider'
+        which = {'device_id': index} if index else {}
         self.session = onnxruntime.InferenceSession(
-            str(file), options, providers=[provider]
+            str(file), options, providers=[(provider, which)]
         )
         if provider not in self.session.get_providers():  # the CPU instead
             raise ValueError(
@@ -70,24 +72,44 @@ class ORT:
         return self.session.run(None, {self.input: images})
 
 
-@functools.cache
-def openvino_core():
+def _usable_cores() -> int:
+    """As many as a container or ``taskset`` leaves to this process."""
+    if hasattr(os, 'sched_getaffinity'):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_core_lock = threading.Lock()
+
+
+def openvino_core(custom_ops: bool = False):
     """OpenVINO's core: one for the process, which lives as long as it.
 
     Where cores end in another order than the reverse of that in which they
     began, OpenVINO's CPU plugin (2026.4) leaves a freed stack to the signals
     of the process, and Ctrl-C becomes a segmentation fault.
+
+    Args:
+        custom_ops (bool): Whether it is to know mmmamba's ops from now on.
+            Defaults to False.
     """
+    with _core_lock:  # or each of several threads would make one
+        core = _new_core()
+        if custom_ops:
+            _add_ops()
+    return core
+
+
+@functools.cache
+def _new_core():
     import openvino
 
     return openvino.Core()
 
 
 @functools.cache
-def openvino_core_with_ops():
-    """The same core, which knows mmmamba's ops from now on."""
-    openvino_core().add_extension(libraries.openvino_extension())
-    return openvino_core()
+def _add_ops() -> None:
+    _new_core().add_extension(libraries.openvino_extension())
 
 
 class OpenVINO:
@@ -106,8 +128,7 @@ class OpenVINO:
             raise ImportError(
                 f'{file} needs OpenVINO ({error}); run: pip install openvino'
             ) from None
-        custom = _has_custom_ops(file)
-        core = openvino_core_with_ops() if custom else openvino_core()
+        core = openvino_core(_has_custom_ops(file))
         model = core.read_model(str(file))
         # By default OpenVINO computes in bfloat16 where the CPU knows it.
         options: dict = {'INFERENCE_PRECISION_HINT': 'f32'}

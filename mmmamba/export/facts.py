@@ -14,7 +14,7 @@ from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.utils.dataset_config import unwrapped
+from mmmamba.utils.dataset_config import leaves
 from mmmamba.version import __version__
 
 from .errors import ExportError
@@ -119,7 +119,7 @@ def gather_facts(model: nn.Module, cfg: Config) -> Facts:
 def pipeline_of(cfg: Config) -> list[dict]:
     """Return the transforms that an image goes through in a test."""
     if 'test_dataloader' in cfg:
-        return unwrapped(cfg.test_dataloader.dataset).get('pipeline', [])
+        return next(leaves(cfg.test_dataloader.dataset)).get('pipeline', [])
     return cfg.get('test_pipeline', [])
 
 

@@ -312,4 +312,6 @@ def replace_backbones(
             except ValueError as error:  # it is packed in another dtype
                 raise ExportError(str(error)) from None
             continue
-        model.set_submodule(name, Network(part, custom_op == 'scan'))
+        parent, _, child = name.rpartition('.')
+        network = Network(part, custom_op == 'scan')
+        setattr(model.get_submodule(parent), child, network)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmmamba.deploy.runtimes import openvino_core, openvino_core_with_ops
+from mmmamba.deploy.runtimes import openvino_core
 from mmmamba.utils.onnx import trace
 
 from .custom_ops import VERSION, custom_nodes
@@ -199,7 +199,7 @@ def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:
         ExportError: If OpenVINO is missing.
     """
     need('openvino')
-    core = openvino_core_with_ops() if facts.custom_ops else openvino_core()
+    core = openvino_core(facts.custom_ops)
     result = core.read_model(model.SerializeToString())
     result.set_rt_info(facts.to_json(), [KEY, 'facts'])
     return result

@@ -44,4 +44,5 @@ def replace_pools(model: nn.Module) -> None:
             size: Any = part.output_size
             size = (size, size) if isinstance(size, int) else tuple(size)
             if size != (1, 1) and None not in size:
-                model.set_submodule(name, AveragePool(size))
+                parent, _, child = name.rpartition('.')
+                setattr(model.get_submodule(parent), child, AveragePool(size))

@@ -18,7 +18,7 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
         is removed if something fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
         os.replace(temporary, path)

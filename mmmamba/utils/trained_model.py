@@ -10,7 +10,7 @@ from torch import nn
 
 from mmmamba.checkpoint import check_complete
 from mmmamba.utils.cli import UsageError
-from mmmamba.utils.dataset_config import unwrapped
+from mmmamba.utils.dataset_config import leaves
 
 
 def load_trained(
@@ -72,7 +72,7 @@ def metainfo_of_test(cfg: Config) -> dict:
     Returns:
         dict: ``classes`` and ``palette``, as far as they are known.
     """
-    dataset = unwrapped(cfg.get('test_dataloader', {}).get('dataset', {}))
+    dataset = next(leaves(cfg.get('test_dataloader', {}).get('dataset', {})))
     kind = dataset.get('type')
     if isinstance(kind, str):
         # Which registers its data sets.

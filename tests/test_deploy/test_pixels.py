@@ -97,6 +97,24 @@ def test_classifiers_see_what_the_pipeline_gives(steps, open_size, task):
     np.testing.assert_array_equal(found.transpose(1, 2, 0), wanted)
 
 
+def test_pipeline_of_joined_data_sets():
+    cfg = config('mmdet', dict(type='Resize', scale=(64, 32)))
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[dataset, dataset]
+    )
+    assert resizing(cfg)['keep_ratio'] is False
+
+
+def test_area_without_opencv(monkeypatch):
+    """Pillow has another name for it."""
+    monkeypatch.setattr(pixels, 'cv2', None)
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 4
+    found = pixels.resize(image, 2, 2, 'area')
+    expected = image.reshape(2, 2, 2, 2, 3).mean((1, 3))
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ('scope', 'step', 'named'),
     [

@@ -17,7 +17,7 @@ from test_ops.scan_cases import bidirectional_inputs
 from torch import Tensor
 
 from mmmamba.deploy.libraries import openvino_extension, ort_library
-from mmmamba.deploy.runtimes import openvino_core_with_ops
+from mmmamba.deploy.runtimes import openvino_core
 from mmmamba.ops import pack_weight
 
 pytestmark = pytest.mark.usefixtures('compiled')
@@ -90,7 +90,7 @@ def onnxruntime_session(model, threads: int) -> Callable:
 
 
 def openvino_session(model, threads: int) -> Callable:
-    core = openvino_core_with_ops()
+    core = openvino_core(custom_ops=True)
     return openvino_request(
         core, core.read_model(model.SerializeToString()), threads
     )
@@ -426,7 +426,7 @@ def test_file_of_openvino(settings, tmp_path):
     import openvino
 
     arguments, inputs, attributes = block_case((1, 5, 6), **settings)
-    core = openvino_core_with_ops()
+    core = openvino_core(custom_ops=True)
     model = graph('Block', inputs, **attributes)
     openvino.save_model(
         core.read_model(model.SerializeToString()), tmp_path / 'model.xml'

@@ -203,6 +203,13 @@ def test_prefix(convert, t2):
     assert_same(load_from_local('result.pth'), backbone)
 
 
+def test_images_of_four_channels(convert):
+    tensors = MobileMamba('t2', in_channels=4).state_dict()
+    torch.save(tensors, 'source.pth')
+    convert('source.pth', 'result.pth')
+    assert_same(load_from_local('result.pth')['state_dict'], tensors)
+
+
 def test_custom_arch(convert):
     arch = dict(base='t2', channels=(48, 64, 80), depths=(1, 1, 2))
     tensors = MobileMamba(arch).state_dict()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from mmmamba.deploy import ExportedModel
 from mmmamba.export import gather_facts
@@ -67,16 +68,23 @@ def test_predict_needs_neither_torch_nor_openmmlab(
     assert len(found['boxes']) == len(found['scores']) > 0
 
 
-def test_what_is_no_image_is_named(exported, photo, tmp_path, run_python):
-    bad = tmp_path / 'bad.jpg'
+def test_photos_are_turned_and_what_is_none_is_named(
+    exported, photo, tmp_path, run_python
+):
+    bad, turned = tmp_path / 'bad.jpg', tmp_path / 'turned.webp'
     bad.write_text('<html>')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new('RGB', (32, 16)).save(turned, exif=exif)
     result = run_python(
-        *(TOOLS / 'predict.py', exported, bad, photo),
+        *(TOOLS / 'predict.py', exported, bad, turned, photo),
         *('--out-dir', tmp_path / 'out'),
     )
     assert result.returncode == 1
     assert 'bad.jpg' in result.stderr
     assert (tmp_path / 'out' / photo.name).is_file()
+    drawn = cv2.imread(str(tmp_path / 'out' / 'turned.webp.png'))
+    assert drawn.shape == (32, 16, 3)
 
 
 def test_predict_says_what_is_wrong_first(

@@ -162,8 +162,9 @@ def read(path: Path) -> np.ndarray:
     else:
         data = np.fromfile(path, np.uint8)
         image = None
-        with contextlib.suppress(cv2.error):  # it is empty or too large
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if data[8:12].tobytes() != b'WEBP':  # OpenCV leaves those unturned
+            with contextlib.suppress(cv2.error):  # it is empty or too large
+                image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if image is not None:
             return image
     with Image.open(path) as opened:

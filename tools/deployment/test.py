@@ -24,7 +24,7 @@ from mmmamba.utils.cli import (
     positive_int,
     run_tool,
 )
-from mmmamba.utils.dataset_config import unwrapped
+from mmmamba.utils.dataset_config import leaves
 from mmmamba.utils.trained_model import metainfo_of_test
 
 #: Transforms that the file does itself.
@@ -96,10 +96,10 @@ def main() -> None:
     cfg = load_config(args)
     check_model(cfg, args.model)
     check_datasets(cfg, ('test',))
-    dataset = unwrapped(cfg.test_dataloader.dataset)
-    dataset.pipeline = [
-        step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
-    ]
+    for dataset in leaves(cfg.test_dataloader.dataset):
+        dataset.pipeline = [
+            step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
+        ]
     cfg.model = dict(
         type='ExportedPredictor', file=str(args.model), threads=args.threads
     )
@@ -126,7 +126,7 @@ def check_model(cfg: Config, file: Path) -> None:
             f'{file} is for {facts.task}, and the config is of '
             f'{cfg.default_scope}'
         )
-    dataset = unwrapped(cfg.test_dataloader.dataset)
+    dataset = next(leaves(cfg.test_dataloader.dataset))
     named = metainfo_of_test(cfg).get('classes') or dataset.get('classes')
     classes = list(named or [])
     if classes and facts.classes and classes != facts.classes:

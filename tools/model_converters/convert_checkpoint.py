@@ -92,8 +92,12 @@ def read(src: str, prefix: str | None) -> tuple[OrderedDict, str]:
     if not arch.startswith(('arch ', 'a custom arch')):
         raise CheckpointError(f'this is {arch}')
     if arch.startswith('arch '):
+        in_channels = tensors['stem.0.conv.weight'].shape[1]
         with torch.device('meta'):  # shapes are all that is needed
-            model = MobileMamba(arch.removeprefix('arch ').split('/')[0])
+            model = MobileMamba(
+                arch.removeprefix('arch ').split('/')[0],
+                in_channels=in_channels,
+            )
         check_fit(model, tensors)
     return tensors, arch
 
