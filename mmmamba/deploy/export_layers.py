@@ -24,7 +24,6 @@ from .unrolled_scan import unrolled_scan
 
 if TYPE_CHECKING:
     from mmmamba import backbones, layers
-    from mmmamba.layers import patch_merging
 
 # Positions of the largest map whose Haar transform is a product: its work
 # grows with their square.
@@ -402,26 +401,6 @@ class Block(nn.Sequential):
         return x + super().forward(x)
 
 
-class SqueezeExcite(nn.Module):
-    """Gate each channel by a function of all channels' means.
-
-    Args:
-        se (layers.patch_merging.SqueezeExcite): The trained layer.
-    """
-
-    def __init__(self, se: patch_merging.SqueezeExcite) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = (
-            conv_of(fc.weight.detach(), fold.bias_of(fc), fc)
-            for fc in (se.fc1, se.fc2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        gate = F.relu(self.fc1(x.mean((2, 3), keepdim=True)))
-        return x * self.fc2(gate).sigmoid()
-
-
 class Transition(nn.Sequential):
     """What begins a stage.
 
@@ -438,7 +417,7 @@ class Transition(nn.Sequential):
             nn.ReLU(),
             folded(merging.dwconv),
             nn.ReLU(),
-            SqueezeExcite(merging.se),
+            merging.se,
             folded(merging.project),
             folded(transition.dwconv2, residual=True),
             FFN(transition.ffn2),

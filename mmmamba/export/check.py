@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mmmamba.deploy import ExportedModel
 
-from .errors import ExportError
+from .errors import ExportError, need
 from .graph import Graph
-from .onnx_file import need
 
 #: What may differ by rounding of float32, and with weights in float16. Feature
 #: maps, scores of classes and logits: over their maximum; label maps: the

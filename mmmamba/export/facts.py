@@ -19,6 +19,9 @@ from mmmamba.version import __version__
 
 from .errors import ExportError
 
+#: Under this key the facts are in the metadata of a file.
+KEY = 'mmmamba'
+
 
 @dataclass
 class Facts:

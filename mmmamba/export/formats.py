@@ -14,11 +14,12 @@ from torch import Tensor
 
 from mmmamba.utils.files import whole_or_nothing
 
-from .errors import ExportError
+from .errors import ExportError, need
+from .facts import KEY
 from .graph import Graph
-from .onnx_file import KEY, make_onnx, make_openvino, need
+from .onnx_file import make_onnx, make_openvino, save_onnx
 from .quantize import quantize_onnx, quantize_openvino
-from .web_page import write_page
+from .web_page import check_page, write_page
 
 #: What a file of each format is called.
 SUFFIXES = dict(
@@ -89,6 +90,8 @@ def write(
         ExportError: If the format cannot hold it, or a package is missing.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    if kind == 'web':
+        check_page(graph.facts)
     if kind in ('onnx', 'openvino', 'web'):
         model = make_onnx(graph, example, opset=opset, dynamic=dynamic)
         if calibration and kind != 'openvino':
@@ -138,12 +141,6 @@ def megabytes(file: Path) -> str:
     if file.is_dir():
         files = [f for f in file.rglob('*') if f.is_file()]
     return f'{sum(f.stat().st_size for f in files) / 1e6:.1f} MB'
-
-
-def save_onnx(model, file: Path) -> None:
-    """Save an ONNX model, whole or not at all."""
-    with whole_or_nothing(file) as temporary:
-        need('onnx').save(model, temporary)
 
 
 def store_half(model) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmmamba.deploy.runtimes import openvino_core
+from mmmamba.utils.files import whole_or_nothing
 from mmmamba.utils.onnx import trace
 
 from .custom_ops import VERSION, custom_nodes
-from .errors import ExportError
-from .facts import Facts
+from .errors import ExportError, need
+from .facts import KEY, Facts
 from .graph import Graph
 
 if TYPE_CHECKING:
@@ -26,30 +27,6 @@ if TYPE_CHECKING:
 
 #: Versions of ONNX's standard operations that are tested.
 OPSETS = (17, 18, 19, 20)
-#: Under this key the facts are in the metadata of a file.
-KEY = 'mmmamba'
-
-
-def need(package: str, install: str | None = None):
-    """Import a package that only some formats need.
-
-    Args:
-        package (str): What is imported.
-        install (str, optional): What pip installs. Defaults to ``package``.
-
-    Returns:
-        module: The package.
-
-    Raises:
-        ExportError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ExportError(
-            f'this needs {package} ({error}); run: '
-            f'pip install {install or package}'
-        ) from None
 
 
 def make_onnx(
@@ -183,6 +160,12 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         common.OutputFixPass(),
     )(graph)
     return ir.serde.serialize_model(graph)
+
+
+def save_onnx(model, file: Path) -> None:
+    """Save an ONNX model, whole or not at all."""
+    with whole_or_nothing(file) as temporary:
+        need('onnx').save(model, temporary)
 
 
 def make_openvino(model: onnx.ModelProto, facts: Facts) -> openvino.Model:

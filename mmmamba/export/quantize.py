@@ -22,9 +22,8 @@ from mmmamba.datasets.images import SUFFIXES
 from mmmamba.deploy import pixels
 from mmmamba.utils.pictures import PictureError, read_image
 
-from .errors import ExportError
+from .errors import ExportError, need
 from .facts import Facts
-from .onnx_file import need
 
 if TYPE_CHECKING:
     import onnx

@@ -20,7 +20,7 @@ from mmmamba.utils.files import whole_or_nothing
 
 from .errors import ExportError
 from .facts import Facts
-from .onnx_file import need
+from .onnx_file import save_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +40,22 @@ RUNTIME = (
 PAGE = ('index.html', 'style.css', 'app.js', 'pixels.js', 'drawing.js')
 
 
+def check_page(facts: Facts) -> None:
+    """Refuse a model that the page cannot show.
+
+    Args:
+        facts (Facts): Its facts.
+
+    Raises:
+        ExportError: If it ends in neither boxes nor a label map.
+    """
+    if facts.outputs[0] not in ('boxes', 'label_map'):
+        raise ExportError(
+            'the page shows what detectors and segmentors find; this model '
+            f'ends in {", ".join(facts.outputs)}'
+        )
+
+
 def write_page(model: onnx.ModelProto, facts: Facts, folder: Path) -> None:
     """Write the page of a model.
 
@@ -50,14 +66,8 @@ def write_page(model: onnx.ModelProto, facts: Facts, folder: Path) -> None:
         folder (Path): Where the files go; other files in it stay.
 
     Raises:
-        ExportError: If the page cannot show what it ends in, or if ONNX
-            Runtime Web cannot be had.
+        ExportError: If ONNX Runtime Web cannot be had.
     """
-    if facts.outputs[0] not in ('boxes', 'label_map'):
-        raise ExportError(
-            'the page shows what detectors and segmentors find; this model '
-            f'ends in {", ".join(facts.outputs)}'
-        )
     runtime = find_runtime()
     folder.mkdir(parents=True, exist_ok=True)
     for name in RUNTIME:
@@ -66,8 +76,7 @@ def write_page(model: onnx.ModelProto, facts: Facts, folder: Path) -> None:
     for name in PAGE:
         (folder / name).write_bytes((page / name).read_bytes())
     (folder / 'facts.json').write_text(facts.to_json())
-    with whole_or_nothing(folder / 'model.onnx') as temporary:
-        need('onnx').save(model, temporary)
+    save_onnx(model, folder / 'model.onnx')
 
 
 def find_runtime() -> Path:
