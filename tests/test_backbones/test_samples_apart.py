@@ -52,6 +52,16 @@ def check_apart(run, x: Tensor, value: float) -> None:
             assert not torch.equal(clean[position], changed[position])
 
 
+def torch_mixes_rows() -> bool:
+    """Whether PyTorch's products of bfloat16 do, as on CPUs with AMX.
+
+    oneDNN 3.12 reads past the end of a row, and multiplies by zeros.
+    """
+    x, weight = torch.randn(2, 48, 272).bfloat16()
+    x[1] = float('nan')
+    return bool((x @ weight.T)[0].isnan().any())
+
+
 @pytest.mark.parametrize('threads', [1, 2], indirect=True)
 @pytest.mark.parametrize('value', BAD)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -62,6 +72,8 @@ def check_apart(run, x: Tensor, value: float) -> None:
 @pytest.mark.usefixtures('op_backend')
 @torch.inference_mode()
 def test_backbone(batch, deployed, dtype, value, threads):
+    if deployed and dtype == torch.bfloat16 and torch_mixes_rows():
+        pytest.skip("PyTorch's own products of bfloat16 mix rows on this CPU")
     model = make_model(deployed, dtype)
     x = torch.randn(batch, 3, HEIGHT, WIDTH).to(dtype)
     check_apart(model, x, value)
