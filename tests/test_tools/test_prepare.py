@@ -167,6 +167,9 @@ def test_links_that_do_not_work(prepare, boxes, monkeypatch):
 def test_smaller_images(prepare, tmp_path, capsys):
     images = formats.pictures(size=(200, 100))
     formats.write_coco(images, tmp_path / 'in')
+    photo = tmp_path / 'in/train' / images[2]['name']
+    with Image.open(photo) as picture:  # as phones write it: two in one file
+        picture.save(photo, 'MPO', save_all=True, append_images=[picture])
     mask = np.zeros((100, 200), np.uint8, order='F')
     mask[20:60, 40:120] = 1
     file = tmp_path / 'in/annotations/instances_train.json'
@@ -179,10 +182,13 @@ def test_smaller_images(prepare, tmp_path, capsys):
     file.write_text(json.dumps(original))
     assert prepare('--max-size', 100) == 0
     written = content('train')
+    qualities = set()
     for image in written['images']:
         assert (image['width'], image['height']) == (100, 50)
         with Image.open(Path('out/train', image['file_name'])) as small:
             assert small.size == (100, 50)
+            qualities.add(str(small.quantization))
+    assert len(qualities) == 1
     for own, other in zip(written['annotations'], original['annotations']):
         assert own['bbox'] == pytest.approx(np.array(other['bbox']) / 2)
         if isinstance(own['segmentation'], list):

@@ -57,16 +57,16 @@ def read(source: Source) -> Annotated:
             labels[(label.text or '').strip()] = None
         for element in root.iter('image'):
             name = element.get('name') or ''
-            # As of a folder of that name.
+            # As of a folder of that name; an absolute name stays below.
             split = source.split_of(
-                source.root / (element.get('subset') or '.') / name
+                source.root / f'./{element.get("subset") or ""}/{name}'
             )
             image = source.find_image(name, file, split)
             elements.append((element, name, split, image))
     images = source.settle((name, image) for _, name, _, image in elements)
     for (element, name, split, _), image in zip(elements, images):
         sample = source.open_once(image, samples, name, notes, split)
-        size = _size(element)
+        size = element.get('width'), element.get('height')
         if sample is None or not source.has_size(sample, *size, notes):
             continue
         _add_shapes(sample, element, name, notes)
@@ -77,13 +77,6 @@ def read(source: Source) -> Annotated:
     classes += sorted(used - set(classes))
     source.note_unused(found, notes)
     return Annotated('CVAT', classes, found, notes)
-
-
-def _size(element: Element) -> tuple[int, int]:
-    try:
-        return int(element.get('width') or 0), int(element.get('height') or 0)
-    except ValueError:
-        return 0, 0
 
 
 def _add_shapes(

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from ..images import SUFFIXES
 from .sample import (
     Annotated,
     Instance,
@@ -145,6 +146,8 @@ def _find_image(
         short = re.sub(
             r'(^|/)(?:upload/\d+/)?[0-9a-f]{8}-([^/]+)$', r'\1\2', named
         )
+        if not short.lower().endswith(SUFFIXES):  # another field
+            continue
         image = source.find_image(named, file) or source.find_image(
             short, file
         )

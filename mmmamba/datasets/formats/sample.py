@@ -122,7 +122,9 @@ def add_instance(
     inside = (left - x, top - y, x + width - right, y + height - bottom)
     if isinstance(instance.segmentation, list):
         instance.segmentation = [
-            _clip(polygon, sample) for polygon in instance.segmentation
+            clipped
+            for outline in instance.segmentation
+            if (clipped := _clip(outline, sample))
         ]
     if any(inside):
         instance.bbox = (left, top, right - left, bottom - top)
@@ -135,9 +137,23 @@ def add_instance(
     return None
 
 
-def _clip(polygon: Sequence[float], sample: Sample) -> list[float]:
-    points = np.reshape(polygon, (-1, 2))
-    return points.clip(0, (sample.width, sample.height)).ravel().tolist()
+def _clip(outline: Sequence[float], sample: Sample) -> list[float]:
+    """The part of a polygon in its image, by Sutherland and Hodgman."""
+    points = np.reshape(outline, (-1, 2)).astype(float)
+    for axis, size in enumerate((sample.width, sample.height)):
+        for border, inwards in ((0.0, 1), (float(size), -1)):
+            depth = (points[:, axis] - border) * inwards
+            following = np.roll(depth, -1)
+            crosses = np.sign(depth) * np.sign(following) < 0
+            share = depth[crosses] / (depth - following)[crosses]
+            cuts = np.full_like(points, border)
+            cuts[crosses, 1 - axis] = (1 - share) * points[
+                crosses, 1 - axis
+            ] + share * np.roll(points, -1, 0)[crosses, 1 - axis]
+            # After each point that is inside, where its edge is cut.
+            kept = np.stack([depth >= 0, crosses], 1)
+            points = np.stack([points, cuts], 1)[kept]
+    return points.ravel().tolist()
 
 
 def polygon(

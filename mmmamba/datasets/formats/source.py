@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from ..coco import as_number
 from ..findings import DatasetError, listing
 from ..images import SUFFIXES, may_be_one, read_size
 from .others import describe_other
@@ -307,13 +308,15 @@ class Source:
 
         Args:
             sample (Sample): The image.
-            width (object): As annotated; 0 or nothing if not known.
+            width (object): As annotated, a number or text; 0 or neither if
+                not known.
             height (object): Likewise.
             notes (Notes): Counts an image that is not.
 
         Returns:
             bool: True if the sizes agree or are not known.
         """
+        width, height = as_number(width), as_number(height)
         if not width or not height:
             return True
         if (width, height) == (sample.width, sample.height):
@@ -327,7 +330,7 @@ class Source:
         notes.add(
             'image of another size than annotated',
             f'{self.name(sample.image)} is {sample.width}x{sample.height}, '
-            f'not {width}x{height}',
+            f'not {width:g}x{height:g}',
         )
         return False
 

@@ -66,10 +66,7 @@ def read(source: Source, difficult: str = 'keep') -> Annotated:
         sample = source.open_once(image, samples, name, notes, split)
         if sample is None:
             continue
-        size = (
-            _integer(root.findtext('size/width')),
-            _integer(root.findtext('size/height')),
-        )
+        size = root.findtext('size/width'), root.findtext('size/height')
         if not source.has_size(sample, *size, notes):
             continue
         for number, element in enumerate(root.iter('object'), 1):

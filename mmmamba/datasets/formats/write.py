@@ -174,7 +174,8 @@ def _set_names(found: Annotated) -> None:
 
 def _shrink(sample: Sample, target: Path, size: tuple[int, int]) -> None:
     with open_image(sample.image) as file:
-        form = file.format
+        # Photos of some phones hold a second picture.
+        form = 'JPEG' if file.format == 'MPO' else file.format
         # JPEG decodes at a fraction of its size, near the wanted one.
         file.draft(None, (2 * max(size), 2 * max(size)))
         image = file if sample.stored else ImageOps.exif_transpose(file)

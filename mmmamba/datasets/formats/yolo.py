@@ -224,11 +224,12 @@ def _are_predictions(text: Path) -> bool:
 
 
 def _settings(source: Source) -> dict[Path, dict]:
-    """The YAML files that name classes, and what they say."""
+    """The YAML files that name classes, and what they say, all as text."""
     found = {}
     for file in source.with_suffix('.yaml', '.yml'):
         try:
-            content = yaml.safe_load(file.read_text('utf-8-sig'))
+            # Its loader makes nothing but texts: else yes is a truth value.
+            content = yaml.load(file.read_text('utf-8-sig'), yaml.BaseLoader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(content, dict) and 'names' in content:
@@ -241,7 +242,10 @@ def _key_points(settings: dict) -> int:
     shape = settings.get('kpt_shape')
     if not isinstance(shape, list) or len(shape) != 2:
         return 0
-    return math.prod(n if isinstance(n, int) else 0 for n in shape)
+    try:
+        return math.prod(map(int, shape))
+    except (TypeError, ValueError):
+        return 0
 
 
 def _names(source: Source, settings: dict[Path, dict]) -> list[str]:
@@ -274,12 +278,9 @@ def _yaml_names(file: Path, names: object) -> list[str]:
     if not isinstance(names, list):
         return []
     # A list within would become a text of any length.
-    if not all(isinstance(name, (str, int, float)) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise DatasetError(f'{file}: names must be a list of names')
-    try:
-        return [str(name).strip() for name in names]
-    except ValueError as error:  # a number of thousands of digits
-        raise DatasetError(f'{file}: names: {error}') from None
+    return [name.strip() for name in names]
 
 
 def _splits(source: Source, settings: dict) -> dict[Path, str]:
