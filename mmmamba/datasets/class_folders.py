@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from .findings import DatasetError, Finding, listing
-from .images import SUFFIXES
+from .images import SUFFIXES, walk
 
 
 def read_class_folders(
@@ -95,7 +95,7 @@ def find_unread_images(path: str, read: Iterable[str]) -> list[Finding]:
     others = set(SUFFIXES) - known
     unread = [
         _suffix(name)
-        for folder, _, names in os.walk(path, followlinks=True)
+        for folder, names in walk(path)
         for name in names
         if folder != path and _suffix(name) in others
     ]

@@ -3,7 +3,8 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -233,6 +234,15 @@ def _stamp(path: str) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def spelling(name: str) -> str:
+    """What all spellings of a name share.
+
+    Exports escape characters as in an address and change the case; macOS
+    writes letters and their accents apart.
+    """
+    return unicodedata.normalize('NFC', unquote(name)).lower()
+
+
 def may_be_one(name: str, other: str) -> bool:
     """Whether two names may be those of one file.
 
@@ -249,16 +259,38 @@ def may_be_one(name: str, other: str) -> bool:
 
 
 def _from_end(name: str) -> list[str]:
-    plain = unicodedata.normalize('NFC', unquote(name)).lower()
-    parts = plain.replace('\\', '/').split('/')
+    parts = spelling(name).replace('\\', '/').split('/')
     return [p for p in reversed(parts) if p not in ('', '.', '..')]
+
+
+def walk(root: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from one on and its files, but for what is hidden.
+
+    Args:
+        root (str | Path): The folder; what links lead to is entered once.
+
+    Yields:
+        tuple[str, list[str]]: The path and the names.
+    """
+    entered = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        # __MACOSX holds what macOS adds to an archive.
+        folders[:] = sorted(
+            f for f in folders if f[0] != '.' and f != '__MACOSX'
+        )
+        yield folder, [name for name in names if name[0] != '.']
 
 
 class Folder:
     """The files of a folder, found by the names that exports give them.
 
     Exports write backslashes, put the folder's name or a whole path in front,
-    escape spaces as in an address, or change the case.
+    and spell names in other ways.
 
     Args:
         path (str | Path): The folder.
@@ -271,10 +303,9 @@ class Folder:
     ) -> None:
         self.path = Path(path)
         names = (
-            os.path.relpath(os.path.join(parent, name), path)
-            for parent, _, files in os.walk(path, followlinks=True)
+            os.path.relpath(os.path.join(parent, name), self.path)
+            for parent, files in walk(self.path)
             for name in files
-            if not name.startswith('.')
         )
         self.names = sorted(
             name.replace(os.sep, '/')
@@ -282,19 +313,23 @@ class Folder:
             if suffixes is None or name.lower().endswith(suffixes)
         )
         self._present = frozenset(self.names)
-        self._lower: Mapping[str, str] = {n.lower(): n for n in self.names}
+        self._alike: dict[str, list[str]] = defaultdict(list)
+        for name in self.names:
+            self._alike[spelling(name)].append(name)
 
     def find(self, name: str) -> str | None:
-        """Return the name, below the folder, of the file that is meant."""
+        """Return the name, from the folder on, of the file that is meant."""
         if name in self._present:
+            return name
+        if os.path.isabs(name) and os.path.isfile(name):
             return name
         parts = [p for p in name.replace('\\', '/').split('/') if p != '.']
         for start in range(len(parts)):
             candidate = '/'.join(parts[start:])
-            for spelling in (candidate, unquote(candidate)):
-                if spelling in self._present:
-                    return spelling
-                found = self._lower.get(spelling.lower())
-                if found:
-                    return found
-        return None
+            if candidate in self._present:
+                return candidate
+            found = self._alike.get(spelling(candidate))
+            if found:
+                return found[0] if len(found) == 1 else None
+        # Links to a folder beyond the first are not walked.
+        return name if os.path.isfile(self.path / name) else None

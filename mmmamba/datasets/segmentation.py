@@ -70,16 +70,13 @@ class CustomSegDataset(LoadedAsAnnotated, BaseSegDataset):
 
     def _listed(self, images: Folder) -> list[str]:
         """The images of the split list."""
-        stems: dict[str, str] = {}
-        for name in images.names:
-            stems.setdefault(os.path.splitext(name)[0], name)
         lines = Path(self.ann_file).read_text('utf-8-sig').splitlines()
         names = [line.strip().replace('\\', '/') for line in lines]
-        found = {
-            name: images.find(name) or stems.get(name)
-            for name in names
-            if name
-        }
+        endings = ('', self.img_suffix) if self.img_suffix else ('', *SUFFIXES)
+        found = {}
+        for name in filter(None, names):
+            spelt = (images.find(name + ending) for ending in endings)
+            found[name] = next(filter(None, spelt), None)
         missing = [name for name, image in found.items() if image is None]
         if missing:
             raise DatasetError(

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -400,3 +401,35 @@ def test_names_that_differ_in_case(tmp_path):
     folder = Folder(tmp_path)
     for name in ('aB.jpg', 'ab.jpg'):
         assert folder.find(f'images/{name}') == name
+    assert folder.find('AB.jpg') is None
+
+
+def test_names_in_other_spellings(tmp_path):
+    """macOS writes the dots of umlauts apart."""
+    name = unicodedata.normalize('NFD', 'Bär 1.JPG')
+    (tmp_path / name).write_bytes(b'')
+    folder = Folder(tmp_path)
+    for other in ('Bär 1.JPG', 'bär 1.jpg', 'x/B%C3%A4r%201.jpg'):
+        assert folder.find(other) == name
+
+
+def test_names_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x/a.jpg').write_bytes(b'')
+    for folder in (Folder(''), Folder(tmp_path / 'x')):
+        for name in ('x/a.jpg', f'{tmp_path}/x/a.jpg'):
+            found = os.path.join(folder.path, folder.find(name))
+            assert os.path.samefile(found, 'x/a.jpg')
+
+
+def test_linked_folders_are_walked_once(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'')
+    (tmp_path / 'loop').symlink_to('.')
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x/b.jpg').write_bytes(b'')
+    (tmp_path / 'y').symlink_to('x')
+    folder = Folder(tmp_path)
+    assert folder.names == ['a.jpg', 'x/b.jpg']
+    assert folder.find('loop/a.jpg') == 'a.jpg'
+    assert folder.find('y/b.jpg') == 'y/b.jpg'

@@ -88,7 +88,13 @@ def test_mixed_suffixes(root):
 
 
 @pytest.mark.parametrize(
-    'text', ['03\n01\n', '03\r\n01\r\n\r\n', '\ufeff03.jpg\nimages\\01.jpg']
+    'text',
+    [
+        '03\n01\n',
+        'images/03\n01.JPG',
+        '03\r\n01\r\n\r\n',
+        '\ufeff03.jpg\nimages\\01.jpg',
+    ],
 )
 def test_split_lists(root, text):
     (root / 'train.txt').write_bytes(text.encode())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from base64 import b64encode
 from io import BytesIO
 
@@ -552,6 +553,39 @@ def test_spellings_of_one_name(image):
     annotate(image, 'coco', [*names, 'D:\\x\\a.jpg'])
     with pytest.raises(DatasetError, match='put the images'):
         read(image)
+
+
+@pytest.mark.parametrize(
+    'name', ['Bär 1.jpg', 'bär 1.JPG', 'x/B%C3%A4r%201.jpg']
+)
+@pytest.mark.parametrize('form', FORMS)
+def test_names_in_other_spellings(tmp_path, form, name):
+    """macOS writes the dots of umlauts apart."""
+    stem = unicodedata.normalize('NFD', 'Bär 1')
+    Image.new('RGB', (100, 80)).save(tmp_path / f'{stem}.jpg')
+    annotate(tmp_path, form, [name])
+    if form == 'voc':
+        (file,) = tmp_path.rglob('a.xml')
+        file.rename(file.with_name(name.split('/')[-1]).with_suffix('.xml'))
+    assert [s.image.stem for s in read(tmp_path).samples] == [stem]
+
+
+def test_names_that_differ_in_case(tmp_path):
+    """The one that is spelt so, but rather the one in that folder."""
+    for name in ('x/A.jpg', 'x/a.jpg', 'y/A.jpg'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (100, 80)).save(tmp_path / name)
+    source = Source(tmp_path)
+    for name, file in {
+        'x/a.jpg': 'x/a.jpg',
+        'x/A.jpg': 'x/A.jpg',
+        'x/A': 'x/A.jpg',
+        'y/a.jpg': 'y/A.jpg',
+        'a.jpg': 'x/a.jpg',
+        'A.JPG': None,
+    }.items():
+        found = source.find_image(name, tmp_path / 'coco.json')
+        assert found == (file and tmp_path / file)
 
 
 def test_linked_folders_are_read_once(tmp_path):

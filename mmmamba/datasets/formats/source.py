@@ -1,7 +1,6 @@
 """The files of a data set, found once; what is not below it is never read."""
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 from ..coco import as_number
 from ..findings import DatasetError, listing
-from ..images import SUFFIXES, may_be_one, read_size
+from ..images import SUFFIXES, may_be_one, read_size, spelling, walk
 from .others import describe_other
 from .sample import Notes, Sample
 
@@ -63,7 +62,7 @@ class Source:
                 f'SOURCE {root} is no folder: unpack an archive first, and '
                 'name the folder that holds images and annotations'
             )
-        self.files = _walk(root)
+        self.files = _files_below(root)
         self.images = [f for f in self.files if f.suffix.lower() in SUFFIXES]
         if not self.images:
             hint = describe_other(self.files)
@@ -77,8 +76,8 @@ class Source:
         self._by_name = defaultdict(list)
         self._by_stem = defaultdict(list)
         for image in self.images:
-            self._by_name[image.name].append(image)
-            self._by_stem[image.stem].append(image)
+            self._by_name[spelling(image.name)].append(image)
+            self._by_stem[spelling(image.stem)].append(image)
         self._image_splits = {self.split_of(image) for image in self.images}
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
@@ -104,7 +103,7 @@ class Source:
         """
 
         def rank(file: Path) -> int:
-            images = self._by_stem.get(file.stem, ())
+            images = self._by_stem.get(spelling(file.stem), ())
             if any(image.parent == file.parent for image in images):
                 return 0
             return 1 if file.parent.name.lower() == 'annotations' else 2
@@ -134,14 +133,17 @@ class Source:
         parts = _parts(name)
         if not parts:
             return None
-        found = self._by_name.get(parts[-1]) or []
-        if not found:
-            found = self._by_stem.get(parts[-1]) or []
-        if not found:
-            found = self._by_stem.get(Path(parts[-1]).stem) or []
+        last, stem = parts[-1], Path(parts[-1]).stem
+        found = (
+            self._by_name.get(spelling(last))
+            or self._by_stem.get(spelling(last))
+            or self._by_stem.get(spelling(stem))
+            or []
+        )
         scored = [
             (
                 folders_shared(image, name),
+                image.name == last or image.stem in (last, stem),
                 self.split_of(image) == split,
                 common(image.parts, near.parts),
                 self.in_image_folder(image),
@@ -158,12 +160,12 @@ class Source:
         scored = [
             score
             for score in scored
-            if score[0] or not differ(self.split_of(score[4]), folder)
+            if score[0] or not differ(self.split_of(score[-1]), folder)
         ]
         scored.sort(reverse=True)
-        if len(scored) > 1 and scored[0][:4] == scored[1][:4]:
+        if len(scored) > 1 and scored[0][:-1] == scored[1][:-1]:
             return None
-        return scored[0][4] if scored else None
+        return scored[0][-1] if scored else None
 
     def settle(
         self, found: Iterable[tuple[str, Path | None]]
@@ -354,21 +356,9 @@ class Source:
                 notes.add('image without usable annotation', self.name(image))
 
 
-def _walk(root: Path) -> list[Path]:
+def _files_below(root: Path) -> list[Path]:
     """Every file that is not hidden, sorted; linked folders too, once."""
-    files = []
-    entered = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in entered:
-            folders.clear()
-            continue
-        entered.add(place)
-        # __MACOSX holds what macOS adds to an archive.
-        folders[:] = sorted(
-            f for f in folders if f[0] != '.' and f != '__MACOSX'
-        )
-        files += [Path(folder, name) for name in names if name[0] != '.']
+    files = [Path(folder, n) for folder, names in walk(root) for n in names]
     lost = [str(file) for file in files if not file.exists()]
     if lost:
         raise DatasetError(
@@ -434,7 +424,8 @@ def differ(split: str, other: str) -> bool:
 
 def folders_shared(image: Path, name: str) -> int:
     """How many folders of an image, from it upwards, a name has as well."""
-    return common(reversed(image.parts[:-1]), reversed(_parts(name)[:-1]))
+    folders = reversed(image.parts[:-1]), reversed(_parts(name)[:-1])
+    return common(*(map(spelling, parts) for parts in folders))
 
 
 def _fit(image: Path, name: str) -> tuple[int, bool]:
