@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import TypeVar
 
@@ -134,6 +135,9 @@ def inspect_datasets(
                 _add(report.splits, split, look.summary)
         _attempt(report.findings, 'evaluator', _check_evaluator, cfg, split)
         _attempt(report.findings, 'evaluator', _check_topk, cfg, split)
+    if any(_has_last_class(s) for s in report.splits.values()):
+        other = 'reduce_zero_label'
+        report.findings = [f for f in report.findings if f.kind != other]
     report.findings += compare_class_folders(class_folders)
     report.findings += _compare_splits(report.splits)
     order = ('error', 'warning', 'info')
@@ -168,6 +172,11 @@ def _add(splits: dict[str, Summary], split: str, summary: Summary) -> None:
     whole.paths += summary.paths
     whole.image_sizes += summary.image_sizes
     whole.box_sizes += summary.box_sizes
+
+
+def _has_last_class(summary: Summary) -> bool:
+    """Whether the highest label is there: 0 is "ignore" where it may be."""
+    return any([*summary.classes.values()][-1:])
 
 
 def _compare_splits(splits: Mapping[str, Summary]) -> list[Finding]:
@@ -247,20 +256,10 @@ class _Look:
 
     def look(self, most_images: int | None, most_maps: int | None) -> None:
         """Check the config first, then the files, then their content."""
-        for name, path in self.paths.items():
-            if not Path(path).exists():
-                self.findings.append(
-                    Finding(
-                        'error',
-                        'missing_path',
-                        f'{self.split}_dataloader: {name} {path} does not '
-                        f'exist. {_DOCS} says how to get COCO, ADE20K and '
-                        'ImageNet and where they go; the README section "Your '
-                        'own data set" says how to point a config elsewhere',
-                        path,
-                    )
-                )
-        if self.findings:
+        missing = {n: p for n, p in self.paths.items() if not Path(p).exists()}
+        if missing:
+            if not _attempt(self.findings, 'type', _downloads, self.dataset):
+                self._note_missing(missing)
             return
         classes = _attempt(self.findings, 'classes', _classes, self.dataset)
         model = self.cfg.model
@@ -286,6 +285,20 @@ class _Look:
         self._open_images(most_images)
         if self.summary.map_paths:
             self._open_maps(classes, most_maps)
+
+    def _note_missing(self, missing: Mapping[str, str]) -> None:
+        self.findings += [
+            Finding(
+                'error',
+                'missing_path',
+                f'{self.split}_dataloader: {name} {path} does not exist. '
+                f'{_DOCS} says how to get COCO, ADE20K and ImageNet and where '
+                'they go; the README section "Your own data set" says how to '
+                'point a config elsewhere',
+                path,
+            )
+            for name, path in missing.items()
+        ]
 
     def _look_at_class_folders(
         self, path: str, classes: tuple[str, ...] | None
@@ -592,10 +605,17 @@ class _Look:
             counts,
             classes,
             self.summary.reduce_zero_label,
-            self.paths['data_prefix.seg_map_path'],
+            self.paths.get('data_prefix.seg_map_path')
+            or self.paths.get('data_root', ''),
+            self.summary.label_map,
         )
         self.summary.objects = sum(self.summary.classes.values())
-        self.findings += findings
+        # Of other splits a class may be missing.
+        self.findings += [
+            f
+            for f in findings
+            if f.kind != 'reduce_zero_label' or self.split == 'train'
+        ]
 
 
 def _sample(paths: Sequence[str], most: int | None) -> Sequence[str]:
@@ -662,6 +682,12 @@ def _dataset_class(dataset: Mapping) -> type[BaseDataset]:
             "'mmmamba.datasets.segmentation' for those of mmmamba"
         )
     return dataset_class
+
+
+def _downloads(dataset: Mapping) -> bool:
+    """Whether what is missing comes by itself, as CIFAR does."""
+    parameters = signature(_dataset_class(dataset)).parameters
+    return 'download' in parameters and dataset.get('download', True)
 
 
 def _is_coco(dataset: Mapping) -> bool:

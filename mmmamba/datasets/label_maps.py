@@ -113,6 +113,7 @@ def check_labels(
     classes: Sequence[str],
     reduce_zero_label: bool,
     folder: str,
+    label_map: Mapping[int, int] | None = None,
 ) -> tuple[list[Finding], dict[str, int]]:
     """Compare the labels of maps with the classes.
 
@@ -122,6 +123,8 @@ def check_labels(
         reduce_zero_label (bool): Whether label 0 is "ignore" and 1 the first
             class.
         folder (str): Folder of the maps, for the messages.
+        label_map (Mapping[int, int], optional): What the labels become, as
+            mmseg has it. Defaults to None: they stay.
 
     Returns:
         tuple[list[Finding], dict[str, int]]: What is wrong, and the pixels of
@@ -140,13 +143,14 @@ def check_labels(
     for path, count in counts.items():
         if isinstance(count, str):
             continue
-        total[: len(count.pixels)] += count.pixels
-        labels = [*np.flatnonzero(count.pixels)]
-        above = [int(n) for n in labels if n > highest and n != _IGNORE]
+        pixels = _mapped(count.pixels, label_map or {}, first)
+        total[: len(pixels)] += pixels
+        labels = np.flatnonzero(pixels).tolist()
+        above = [n for n in labels if n > highest and n != _IGNORE]
         if above:
             wrong[path] = above
     present = [int(n) for n in np.flatnonzero(total)]
-    if present and set(present) <= {0, _IGNORE} and len(present) == 2:
+    if present == [0, _IGNORE] and not label_map:
         findings.append(
             Finding(
                 'error',
@@ -181,8 +185,8 @@ def check_labels(
                 len(wrong),
             )
         )
-    elif reduce_zero_label and total[0] and present[-1:] != [highest]:
-        top = max([n for n in present if n != _IGNORE])
+    elif reduce_zero_label and total[0] and not label_map:
+        top = max(n for n in present if n != _IGNORE)
         if top == highest - 1 and top > 0:
             findings.append(
                 Finding(
@@ -197,8 +201,8 @@ def check_labels(
                     len(counts),
                 )
             )
-    pixels = {name: int(total[first + i]) for i, name in enumerate(classes)}
-    if present and not any(pixels.values()) and not findings:
+    used = {name: int(total[first + i]) for i, name in enumerate(classes)}
+    if present and not any(used.values()) and not findings:
         findings.append(
             Finding(
                 'error',
@@ -222,4 +226,18 @@ def check_labels(
                 folder,
             )
         )
-    return findings, pixels
+    return findings, used
+
+
+def _mapped(
+    pixels: np.ndarray, label_map: Mapping[int, int], first: int
+) -> np.ndarray:
+    """How many pixels each label has after mmseg's ``label_map``."""
+    mapped = pixels.copy()
+    mapped.resize(max(len(pixels), _IGNORE + 1), refcheck=False)
+    for label in label_map:
+        mapped[label + first : label + first + 1] = 0
+    for label, new in label_map.items():
+        new = _IGNORE if new in (-1, _IGNORE) else new + first
+        mapped[new] += pixels[label + first : label + first + 1].sum()
+    return mapped

@@ -30,6 +30,8 @@ class Summary:
         map_paths (list[str]): Their label maps.
         labels (set[int]): The labels of whole images.
         reduce_zero_label (bool): Whether label 0 of the maps is "ignore".
+        label_map (dict[int, int], optional): What their labels become, where
+            the classes are a part of the data set's own.
         turned (set[str]): Images that are loaded without EXIF's turn.
         with_masks (int): Objects with a mask.
         findings (list[Finding]): What loading found.
@@ -46,6 +48,7 @@ class Summary:
     map_paths: list[str] = field(default_factory=list)
     labels: set[int] = field(default_factory=set)
     reduce_zero_label: bool = False
+    label_map: dict[int, int] | None = None
     turned: set[str] = field(default_factory=set)
     with_masks: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -127,6 +130,7 @@ def _count(built: BaseDataset, summary: Summary) -> None:
             summary.box_sizes.append((right - left, bottom - top))
             summary.with_masks += 'mask' in instance
     summary.reduce_zero_label = getattr(built, 'reduce_zero_label', False)
+    summary.label_map = getattr(built, 'label_map', None)
     summary.used_images = len(built)
     summary.images = getattr(built, 'listed_images', len(built))
     summary.empty_images = getattr(built, 'empty_images', 0)

@@ -752,6 +752,61 @@ def test_a_data_set_that_reduces_the_zero_label(segmentation, tmp_path):
     check_datasets(segmentation, ('train',))
 
 
+def test_a_subset_of_the_classes(segmentation, tmp_path):
+    """mmseg numbers the labels of the others away when it loads a map."""
+    for name in ('images/a.jpg', 'maps/a.png'):
+        labels = np.array([[0, 1, 3, 150]] * 4, np.uint8)
+        Image.fromarray(labels).save(tmp_path / name)
+    dataset = segmentation.train_dataloader.dataset
+    dataset.update(
+        type='ADE20KDataset', metainfo=dict(classes=('sky', 'wall'))
+    )
+    report = check.inspect_datasets(segmentation, ('train',))
+    assert not report.findings
+    assert report.splits['train'].classes == dict(sky=4, wall=4)
+
+
+def test_label_maps_beside_their_images(segmentation, tmp_path):
+    """Without data_prefix: found by suffixes alone."""
+    for name in ('a.jpg', 'a_mask.png'):
+        Image.new('L', (4, 4)).save(tmp_path / name)
+    dataset = segmentation.train_dataloader.dataset
+    del dataset['data_prefix']
+    dataset.seg_map_suffix = '_mask.png'
+    report = check.inspect_datasets(segmentation, ('train',))
+    assert [f.kind for f in report.findings] == ['class_without_objects']
+
+
+@pytest.mark.parametrize(
+    ('labels', 'error'),
+    [
+        (dict(train=(0, 1, 2, 3), val=(0, 1, 2)), False),
+        (dict(train=(0, 1, 2), val=(0, 1, 2, 3)), False),
+        (dict(train=(0, 1, 2), val=(0, 1, 2)), True),
+        (dict(val=(0, 1, 2)), False),
+    ],
+)
+def test_a_last_class_that_is_rare(segmentation, tmp_path, labels, error):
+    """A split without it does not mean that 0 is a class."""
+    segmentation.model = dict(decode_head=dict(num_classes=3))
+    dataset = segmentation.pop('train_dataloader').dataset
+    dataset.metainfo.classes = [*CLASSES, 'star']
+    dataset.reduce_zero_label = True
+    for split, numbers in labels.items():
+        folders = dict(img_path=f'{split}/i', seg_map_path=f'{split}/m')
+        for folder in folders.values():
+            (tmp_path / folder).mkdir(parents=True)
+            pixels = np.array([numbers], np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / 'a.png')
+        loader = dict(
+            dataset=dict(dataset, data_prefix=folders, img_suffix='.png')
+        )
+        segmentation[f'{split}_dataloader'] = loader
+    report = check.inspect_datasets(segmentation, tuple(labels))
+    kinds = [f.kind for f in report.findings if f.severity == 'error']
+    assert kinds == ['reduce_zero_label'] * error
+
+
 def test_segmentation_num_classes(segmentation):
     segmentation.model.auxiliary_head[0].num_classes = 150
     with pytest.raises(DatasetError) as error:
@@ -787,6 +842,18 @@ def test_classification_passes(classification):
 def test_classification_folder_missing(classification, tmp_path):
     shutil.rmtree(tmp_path / 'train')
     with pytest.raises(DatasetError, match=r'data_prefix.* does not exist'):
+        check_datasets(classification, ('train',))
+
+
+@pytest.mark.parametrize('kind', ['CIFAR10', 'MNIST'])
+def test_data_sets_that_download_themselves(classification, kind, tmp_path):
+    dataset = classification.train_dataloader.dataset
+    dataset.clear()
+    dataset.update(type=kind, data_root=str(tmp_path / 'new'), split='train')
+    classification.model.head.num_classes = 10
+    check_datasets(classification, ('train',))
+    dataset.download = False
+    with pytest.raises(DatasetError, match='new does not exist'):
         check_datasets(classification, ('train',))
 
 
