@@ -112,7 +112,9 @@ def main() -> None:
 
 def find_input(name: str) -> tuple[list[Path], mmcv.VideoReader | None]:
     """Find the images that are meant, or else open the video."""
-    path = Path(f'/dev/video{name}' if name.isdigit() else name)
+    path = Path(name)
+    if name.isdigit() and not path.exists():
+        path = Path(f'/dev/video{name}')
     if not path.exists():
         raise UsageError(f'there is no image, folder or video {path}')
     if path.is_dir():

@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmmamba.checkpoint import check_complete
-from mmmamba.datasets import check_datasets
+from mmmamba.datasets import check_datasets, evaluators_of
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     CheckpointParser,
@@ -27,7 +27,7 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
-from mmmamba.utils.dataset_config import leaves
+from mmmamba.utils.dataset_config import leaves, type_name
 from mmmamba.utils.pictures import add_max_size, draw_fast
 
 _COCO = ['bbox', 'segm', 'proposal', 'proposal_fast']
@@ -119,10 +119,10 @@ def main() -> None:
         cfg.custom_hooks = [
             hook
             for hook in cfg.get('custom_hooks') or []
-            if hook.type.split('.')[-1] != 'EMAHook'
+            if type_name(hook) != 'EMAHook'
         ]
     if args.out and scope == 'mmseg':
-        cfg.test_evaluator.output_dir = args.out
+        write_maps(cfg, args.out)
     elif args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UsageError(f'--out {args.out} must end in .pkl or .pickle')
     elif args.out:
@@ -151,13 +151,26 @@ def main() -> None:
 
 def check_metrics(cfg: Config, names: list[str]) -> None:
     """Refuse metrics that the evaluator would miss after the whole test."""
-    kind = cfg.test_evaluator.type.split('.')[-1]
+    kind = type_name(cfg.test_evaluator)
     known = METRICS.get(kind, names)
     for name in names:
         if name not in known:
             raise UsageError(f'--eval {name}: {kind} knows {", ".join(known)}')
-    if 'segm' in names and cfg.model.type in BOXES_ALONE:
-        raise UsageError(f'--eval segm: {cfg.model.type} finds no masks')
+    model = type_name(cfg.model)
+    if 'segm' in names and model in BOXES_ALONE:
+        raise UsageError(f'--eval segm: {model} finds no masks')
+
+
+def write_maps(cfg: Config, folder: str) -> None:
+    """Let the metric of a segmentor write its label maps."""
+    metrics = [
+        evaluator
+        for evaluator in evaluators_of(cfg, 'test')
+        if type_name(evaluator).endswith('Metric')
+    ]
+    if not metrics:
+        raise UsageError('--out: no metric of test_evaluator writes maps')
+    metrics[0]['output_dir'] = folder
 
 
 def check_names(dataset, scope: str, args: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ class SwitchToDeployHook(Hook):
     """Deploy the model before it is tested, or validated without training.
 
     ``custom_hooks = [dict(type='SwitchToDeployHook')]`` makes ``test.py``
-    faster, with the same predictions. A runner that trains, before or after,
-    keeps the model as it is.
+    faster, with the same predictions. A runner that has begun to train keeps
+    the model as it is.
 
     Args:
         dtype (str): What the 1x1 convolutions of the backbone multiply, as in

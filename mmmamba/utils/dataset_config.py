@@ -1,9 +1,22 @@
-"""Finding one's way in the config of a data set."""
+"""Finding one's way in the config of a data set and its steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 _Dict = TypeVar('_Dict', bound=dict)
+
+
+def type_name(config: Mapping) -> str:
+    """The name of a config's type, without its scope.
+
+    Args:
+        config (Mapping): The config of a step, a hook, a metric or the like.
+
+    Returns:
+        str: Of the class, where the type is one.
+    """
+    kind = config.get('type')
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def unwrapped(dataset: _Dict) -> _Dict:

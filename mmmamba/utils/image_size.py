@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
-from .dataset_config import leaves
+from .dataset_config import leaves, type_name
 
 
 def set_image_size(
@@ -62,4 +62,4 @@ def set_image_size(
 def _steps(dataset: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
     """The transforms of a data set, by the name of their type."""
     for step in dataset.get('pipeline', []):
-        yield str(step.type).split('.')[-1], step
+        yield type_name(step), step

@@ -17,6 +17,7 @@ from mmengine.registry import (
     init_default_scope,
 )
 from mmengine.runner import Runner
+from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmpretrain.structures import DataSample
 
 from mmmamba.backbones.arch import PRETRAIN_SIZES
@@ -221,6 +222,7 @@ def test_image_size(size, ratio, expected):
 
 def test_image_size_of_joined_data_sets():
     cfg = load('t2')
+    cfg.train_dataloader.dataset.pipeline[1].type = RandomResizedCrop
     loader = cfg.train_dataloader
     parts = [deepcopy(loader.dataset) for _ in range(2)]
     loader.dataset = dict(type='ConcatDataset', datasets=parts)

@@ -110,6 +110,13 @@ def test_an_image_that_cannot_be_drawn_does_not_end_the_others(
     assert '\n' not in str(error.value)
 
 
+def test_a_folder_that_is_called_as_a_webcam(tool, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / 'more').rename('0')
+    (folder / 'a.png').rename('0/a.png')
+    assert tool['find_input']('0') == ([Path('0/a.png')], None)
+
+
 def test_files_that_are_no_images_are_no_mistake(tool, folder, tmp_path):
     (folder / 'instances.json').write_text('{}')
     draw(tool, folder, tmp_path / 'out')

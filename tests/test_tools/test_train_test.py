@@ -380,6 +380,18 @@ def test_a_warm_up_that_outlasts_the_training(iterations, warns, monkeypatch):
     assert [said in text for text in logged] == [True] * warns
 
 
+def test_evaluators_in_a_list_and_types_that_are_classes():
+    IoUMetric = pytest.importorskip('mmseg.evaluation').IoUMetric
+    tool = runpy.run_path(str(ROOT / 'tools/test.py'))
+    metric = dict(type=IoUMetric)
+    cfg = Config(dict(model=dict(type='ATSS'), test_evaluator=metric))
+    with pytest.raises(tool['UsageError'], match='IoUMetric knows mIoU'):
+        tool['check_metrics'](cfg, ['bbox'])
+    cfg.test_evaluator = [dict(type='DumpResults'), metric]
+    tool['write_maps'](cfg, 'maps')
+    assert [e.get('output_dir') for e in cfg.test_evaluator] == [None, 'maps']
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

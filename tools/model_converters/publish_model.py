@@ -35,6 +35,7 @@ from mmmamba.checkpoint import (
     unwrap_state_dict,
 )
 from mmmamba.utils.cli import UsageError, positive_int, run_tool
+from mmmamba.utils.dataset_config import type_name
 from mmmamba.utils.files import whole_or_nothing
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
@@ -258,7 +259,7 @@ def config_arch(config: Mapping) -> str | dict | None:
     backbone = model.get('backbone') if isinstance(model, dict) else None
     if not isinstance(backbone, dict):
         return None
-    if str(backbone.get('type')).split('.')[-1] != 'MobileMamba':
+    if type_name(backbone) != 'MobileMamba':
         return None
     return backbone.get('arch', 'b1')
 
@@ -271,7 +272,7 @@ def find_resolution(config: Mapping) -> int | tuple[int, int] | None:
         ('train_dataloader', 'RandomResizedCrop', 'scale'),
     ):
         for node in walk(config.get(loader)):
-            if str(node.get('type')).split('.')[-1] != transform:
+            if type_name(node) != transform:
                 continue
             size = node.get(key)
             pair = size if isinstance(size, (list, tuple)) else (size, size)

@@ -56,7 +56,7 @@ def read(
     names: list[str] | None = None,
     ignored: Iterable[int] = (),
 ) -> Annotated:
-    """Read a data set; every map is looked into once.
+    """Read a data set.
 
     Args:
         source (Source): Its files.
