@@ -2,24 +2,21 @@
 
 from .check import (
     Report,
-    check_annotations,
     check_datasets,
-    check_images,
     evaluators_of,
     inspect_datasets,
 )
 from .coco import read_coco, right_coco
-from .findings import DatasetError, Finding
+from .findings import DatasetError, Finding, raise_errors
 
 __all__ = [
     'DatasetError',
     'Finding',
     'Report',
-    'check_annotations',
     'check_datasets',
-    'check_images',
     'evaluators_of',
     'inspect_datasets',
+    'raise_errors',
     'read_coco',
     'right_coco',
 ]

@@ -8,7 +8,6 @@ to do.
 import json
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
@@ -39,13 +38,10 @@ _MOST_MAPS = 2000
 _OURS = "type='CustomCocoDataset' (evaluator: 'CustomCocoMetric')"
 # What our data set makes right and mmdet's gets wrong without a word.
 _WRONG_IN_MMDET = (
-    'annotation_id',
-    'category_twice',
-    'image_id_text',
-    'image_twice',
-    'exif',
-    'box_of_polygon',
-    'annotation_twice',
+    *('category_twice', 'unknown_category', 'unknown_image'),
+    *('file_name', 'image_id_text', 'image_twice', 'exif'),
+    *('image_size_missing', 'image_size_wrong'),
+    *('annotation_id', 'annotation_twice', 'box_of_polygon', 'no_box'),
 )
 
 _T = TypeVar('_T')
@@ -374,20 +370,11 @@ class _Look:
         """Check what mmdet's own data set does not make right."""
         file = self.paths['ann_file']
         _attempt(
-            *(self.findings, 'annotations', check_annotations),
-            *(file, content),
-        )
-        _attempt(
             *(self.findings, 'missing_field', _check_fields),
             *(file, content),
         )
-        names = [str(image['file_name']) for image in content['images']]
-        folder = self.paths.get('data_prefix.img', '')
-        _attempt(
-            *(self.findings, 'missing_image', check_images),
-            *(file, folder, names),
-        )
-        for finding in right_coco(content, file).findings:
+        folder = self.paths.get('data_prefix.img')
+        for finding in right_coco(content, file, folder).findings:
             if finding.kind in _WRONG_IN_MMDET:
                 # This one costs accuracy, but teaches nothing wrong.
                 repeated = finding.kind == 'annotation_twice'
@@ -395,8 +382,8 @@ class _Look:
                     Finding(
                         'warning' if repeated else 'error',
                         finding.kind,
-                        f'{finding.message}. CocoDataset does not do so, but '
-                        f'{_OURS} does; both need '
+                        f'{finding.message}. CocoDataset does not make that '
+                        f'right, but {_OURS} does; both need '
                         "'mmmamba.datasets.detection' in custom_imports",
                         file,
                         finding.count,
@@ -866,72 +853,3 @@ def _is_custom(dataset: Mapping) -> bool:
     """Whether it is our data set, which makes right what can be."""
     ancestors = {c.__name__ for c in _dataset_class(dataset).__mro__}
     return 'CustomCocoDataset' in ancestors
-
-
-def check_annotations(file: str | Path, content: dict) -> None:
-    """Check that every annotation has a box, an image and a category.
-
-    Args:
-        file (str | Path): The annotation file, for the message.
-        content (dict): What :func:`read_coco` returned.
-
-    Raises:
-        DatasetError: If one has not.
-    """
-    images = {_scalar(image['id']) for image in content['images']}
-    categories = {_scalar(c['id']) for c in content['categories']}
-    for annotation in content['annotations']:
-        name = f'annotation {annotation.get("id")} of {file}'
-        if _scalar(annotation.get('image_id')) not in images:
-            raise DatasetError(
-                f'{name} is for image '
-                f'{annotation.get("image_id")}, which the file '
-                'does not list'
-            )
-        if _scalar(annotation.get('category_id')) not in categories:
-            raise DatasetError(
-                f'{name} is of category '
-                f'{annotation.get("category_id")}, which the '
-                'file does not list'
-            )
-        box = annotation.get('bbox')
-        if not isinstance(box, list) or len(box) != 4:
-            raise DatasetError(f'{name} has no bbox [x, y, width, height]')
-
-
-def _scalar(value: object) -> object:
-    """An id; lists and the like, which are none, by their text."""
-    return value if isinstance(value, (int, float, str)) else repr(value)
-
-
-def check_images(
-    file: str | Path, folder: str | Path, names: list[str]
-) -> None:
-    """Check that every image is there and not empty, a folder at a time.
-
-    Args:
-        file (str | Path): The annotation file, for the message.
-        folder (str | Path): Folder of the images.
-        names (list[str]): Their paths below it.
-
-    Raises:
-        DatasetError: If one is missing or empty.
-    """
-    by_folder = defaultdict(list)
-    for name in names:
-        path = Path(folder, name)
-        by_folder[path.parent].append(path.name)
-    wrong = []
-    for parent, children in by_folder.items():
-        sizes = {}
-        if parent.is_dir():
-            with os.scandir(parent) as entries:
-                sizes = {
-                    e.name: e.stat().st_size for e in entries if e.is_file()
-                }
-        wrong += [str(parent / c) for c in children if not sizes.get(c)]
-    if wrong:
-        raise DatasetError(
-            f'{len(wrong)} of the {len(names)} images of {file} are missing '
-            f'or empty: {listing(wrong)}'
-        )

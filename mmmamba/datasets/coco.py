@@ -289,7 +289,9 @@ def _right_images(
                 )
             else:
                 name = found
-        if name != image['file_name']:
+        if name != image['file_name'] and not (
+            files and os.path.isfile(files.path / str(image['file_name']))
+        ):
             notes.add(
                 'info',
                 'file_name',
@@ -360,8 +362,10 @@ def _find_sizes(images: list[dict], folder: str, notes: _Notes) -> None:
         notes.add(
             'error',
             'empty_image' if 'empty' in size else 'broken_image',
-            '{n} images of {file} are missing or empty, or cannot be '
-            'read: {where}. Replace them, or take them out of the file',
+            '{n} of the '
+            + str(len(images))
+            + ' images of {file} are missing or empty, or cannot be read: '
+            '{where}. Replace them, or take them out of the file',
             f'{path} ({size})',
         )
 
@@ -693,10 +697,19 @@ def _true_frame(
     true = (size.width, size.height)
     inside = _within(reach, true)
     swapped = given == true[::-1]
-    if min(given) <= 0 or (inside and (swapped or not _within(reach, given))):
+    if min(given) <= 0:
         notes.add(
-            'info' if min(given) <= 0 else 'warning',
-            'image_size_missing' if min(given) <= 0 else 'image_size_wrong',
+            'info',
+            'image_size_missing',
+            '{n} images of {file} have no width or height: {where}; those of '
+            'the images serve',
+            image['file_name'],
+        )
+        return true
+    if inside and (swapped or not _within(reach, given)):
+        notes.add(
+            'warning',
+            'image_size_wrong',
             '{n} images of {file} have another width and height in the file '
             'than in the image, which serve: {where}',
             f'{image["file_name"]} is {true[0]}x{true[1]}, not '

@@ -240,22 +240,33 @@ def image_without_name_and_height(case):
     del case.val['images'][1]['height']
 
 
-@refused('annotation 2 of {root}/train.json is for image 99')
+@refused(
+    '1 annotations of {root}/train.json are for images which the file does '
+    'not list',
+    'annotation 2 is for image 99. CocoDataset does not make that right',
+)
 def annotation_of_unknown_image(case):
     case.train['annotations'][1]['image_id'] = 99
 
 
-@refused('annotation 2 of {root}/train.json is of category 5')
+@refused(
+    '1 annotations of {root}/train.json are of categories which the file '
+    'does not list',
+    'annotation 2 is of category 5',
+)
 def annotation_of_unknown_category(case):
     case.train['annotations'][1]['category_id'] = 5
 
 
-@refused('annotation 1 of {root}/val.json has no bbox [x, y, width, height]')
+@refused(
+    '1 objects of {root}/val.json have no bbox [x, y, width, height]',
+    'annotation 1 has None',
+)
 def annotation_without_bbox(case):
     del case.val['annotations'][0]['bbox']
 
 
-@refused('annotation 1 of {root}/train.json has no bbox')
+@refused('{root}/train.json have no bbox', 'annotation 1 has [1, 2, 3]')
 def annotation_with_three_numbers(case):
     case.train['annotations'][0]['bbox'] = [1, 2, 3]
 
@@ -347,9 +358,26 @@ def image_is_a_broken_link(case):
     (case.root / 'train/b.jpg').symlink_to(case.root / 'nowhere.jpg')
 
 
-@refused('1 of the 2 images', '{root}/train/2024/b.jpg')
+@refused('1 of the 2 images', '{root}/train/2024/c.jpg')
 def image_in_a_missing_subfolder(case):
+    case.train['images'][1]['file_name'] = '2024/c.jpg'
+
+
+@refused('1 file names of {root}/train.json are spelt another way', '2024/b.j')
+def image_of_another_folder(case):
     case.train['images'][1]['file_name'] = '2024/b.jpg'
+
+
+@refused('1 photos of {root}/train.json are turned by EXIF', 'a.jpg')
+def photo_that_is_annotated_as_stored(case):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (8, 6)).save(case.root / 'train/a.jpg', exif=exif)
+
+
+@refused('annotated at another size than they have', 'b.jpg is 4x3, annotated')
+def image_that_was_made_smaller(case):
+    Image.new('RGB', (4, 3)).save(case.root / 'train/b.jpg')
 
 
 @refused('train_dataloader: data_prefix.img {root}/pictures', 'not exist')
@@ -499,6 +527,11 @@ def images_in_subfolders_and_by_link(case):
 @passes
 def broken_link_beside_the_images(case):
     (case.root / 'train/c.jpg').symlink_to(case.root / 'nowhere.jpg')
+
+
+@passes
+def another_spelling_of_a_path(case):
+    case.train['images'][0]['file_name'] = './a.jpg'
 
 
 @passes

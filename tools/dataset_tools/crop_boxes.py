@@ -16,7 +16,6 @@ options give the same files.
 
 import argparse
 import json
-import math
 import os
 import random
 import re
@@ -26,6 +25,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import cv2
+import mmcv
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -34,15 +34,15 @@ from rich.table import Table
 
 from mmmamba.datasets import (
     DatasetError,
-    check_annotations,
-    check_images,
+    raise_errors,
     read_coco,
+    right_coco,
 )
 from mmmamba.utils.cli import UsageError, run_tool
 
 RECORD = 'crop_boxes.json'
 #: What becomes of a box, in the order of the final table.
-FATES = ('crowd', 'outside', 'too small', 'over the maximum', 'written')
+FATES = ('crowd', 'too small', 'over the maximum', 'written')
 
 
 class Box(NamedTuple):
@@ -121,8 +121,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_options(args)
-    content = read_coco(args.ann_file)
-    check_annotations(args.ann_file, content)
+    content = read(args.ann_file, args.img_dir)
     names = select_classes(args, content['categories'])
     folders = class_folders(names.values())
 
@@ -134,14 +133,12 @@ def main() -> None:
         raise DatasetError(
             f'{args.ann_file} has no box to cut out; the table above says why'
         )
-    images = sorted({box.image for box in chosen})
-    for image in images:
+    for image in sorted({box.image for box in chosen}):
         if PurePath(image).is_absolute() or '..' in PurePath(image).parts:
             raise DatasetError(
                 f'{args.ann_file} lists the image {image!r}, which is not '
                 'below IMG_DIR: refused'
             )
-    check_images(args.ann_file, args.img_dir, images)
 
     try:
         prepare_folder(args, folders.values(), chosen)
@@ -185,6 +182,18 @@ def check_options(args: argparse.Namespace) -> None:
             f'{args.out_dir} holds the crops of an earlier run: choose '
             'another folder, or pass --overwrite to replace them'
         )
+
+
+def read(ann_file: Path, img_dir: Path) -> dict:
+    """The annotations, made right as for training."""
+    content, findings = right_coco(
+        read_coco(ann_file), str(ann_file), str(img_dir)
+    )
+    raise_errors(findings)
+    for finding in findings:
+        if finding.severity == 'warning':
+            print(f'warning: {finding.message}')
+    return content
 
 
 def select_classes(
@@ -231,52 +240,24 @@ def collect_boxes(
     images = {image['id']: image for image in content['images']}
     boxes = {name: [] for name in names.values()}
     counts = {name: Counter() for name in names.values()}
-    seen = set()
     for annotation in content['annotations']:
-        number = annotation.get('id')
-        if not isinstance(number, int) or number in seen:
-            raise DatasetError(
-                f'annotation id {number!r} of {args.ann_file} is '
-                f'{"there twice" if number in seen else "no integer"}'
-            )
-        seen.add(number)
         name = names.get(annotation['category_id'])
         if name is None:
             continue
         image = images[annotation['image_id']]
-        width, height = image.get('width'), image.get('height')
-        try:
-            corners = clip(annotation['bbox'], width, height)
-        except (TypeError, ValueError, OverflowError):
-            raise DatasetError(
-                f'annotation {number} of {args.ann_file} or its image has '
-                f'sizes that are no numbers: bbox {annotation["bbox"]}, width '
-                f'{width}, height {height}'
-            ) from None
-        left, top, right, bottom = corners
-        if annotation.get('iscrowd') or annotation.get('ignore'):
+        x, y, width, height = annotation['bbox']
+        left, right = max(x, 0), min(x + width, image['width'])
+        top, bottom = max(y, 0), min(y + height, image['height'])
+        if annotation['iscrowd']:
             counts[name]['crowd'] += 1
-        elif left >= right or top >= bottom:
-            # No area is left, or there never was one.
-            empty = min(map(float, annotation['bbox'][2:])) <= 0
-            counts[name]['too small' if empty else 'outside'] += 1
         elif min(right - left, bottom - top) < args.min_size:
             counts[name]['too small'] += 1
         else:
             stem = PurePath(image['file_name']).stem
-            target = f'{folders[name]}/{stem}_{number}.jpg'
+            target = f'{folders[name]}/{stem}_{annotation["id"]}.jpg'
+            corners = (left, top, right, bottom)
             boxes[name].append(Box(image['file_name'], corners, target))
     return boxes, counts
-
-
-def clip(
-    bbox: Sequence[float], width: float, height: float
-) -> tuple[float, float, float, float]:
-    """Clip a box [x, y, width, height] to its image; returns corners."""
-    x, y, w, h = map(float, bbox)
-    if not all(map(math.isfinite, (x, y, w, h))):
-        raise ValueError('not finite')
-    return (max(x, 0), max(y, 0), min(x + w, width), min(y + h, height))
 
 
 def choose_boxes(
@@ -350,31 +331,17 @@ def write_crops(
     by_image = defaultdict(list)
     for box in boxes:
         by_image[box.image].append(box)
-    sizes = {i['file_name']: (i.get('height'), i.get('width')) for i in images}
+    turned = {i['file_name'] for i in images if i.get('turned')}
     for name in track(sorted(by_image), 'Cutting boxes out'):
-        image = read_image(args.img_dir / name)
-        if image.shape[:2] != sizes[name]:
-            height, width = sizes[name]
-            raise DatasetError(
-                f'{args.img_dir / name} is {image.shape[1]}x{image.shape[0]} '
-                f'(width x height), but {args.ann_file} says '
-                f'{width}x{height}: its boxes would not fit'
-            )
+        path = args.img_dir / name
+        # As it was annotated: with EXIF's turn or without.
+        flag = 'color_ignore_orientation' if name in turned else 'color'
+        image = mmcv.imread(path, flag)
+        if image is None:
+            raise DatasetError(f'{path} is damaged or no image')
         for box in by_image[name]:
             crop = crop_square(image, box.corners, args.context)
             write_image(args.out_dir / box.target, crop)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as mmdet does, turned as its EXIF data says."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise DatasetError(f'cannot read {path}: {error.strerror}') from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f'{path} is damaged or no image')
-    return image
 
 
 def crop_square(
