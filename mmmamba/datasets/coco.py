@@ -28,6 +28,157 @@ _MARGIN = 1.5
 # with it would take all memory.
 _FAR = 100_000
 
+# What the message of each kind says, by how bad that is. {n} is the number of
+# places, {where} lists the first, {images} is how many the file has.
+_TEXTS = {
+    'error': {
+        'category_id': (
+            'the categories of {file} share an id, or have none: {where}. '
+            'Give each its own'
+        ),
+        'missing_image': (
+            '{n} of the {images} images of {file} are missing or empty: '
+            '{where}'
+        ),
+        'image_id': (
+            '{n} images of {file} have no id, or the one of another image: '
+            '{where}. Give each its own'
+        ),
+        'image_name': (
+            '{n} images of {file} would be loaded from the file of another '
+            'one, in a folder of another name: {where}. Set data_prefix so '
+            'that the images lie in the folders that are listed, or take '
+            'those that are not there out of the file'
+        ),
+        'broken_image': (
+            '{n} of the {images} images of {file} are missing or empty, or '
+            'cannot be read: {where}. Replace them, or take them out of the '
+            'file'
+        ),
+        'negative_box': (
+            '{n} boxes of {file} have a negative width or height: {where}. '
+            'Write bbox as [x, y, width, height]'
+        ),
+        'image_size': '{n} images of {file} have no width or height: {where}',
+        'image_size_other': (
+            '{n} images of {file} are annotated at another size than they '
+            'have, so that boxes would be in the wrong place: {where}. Use '
+            'the images that were annotated, or correct width and height'
+        ),
+        'normalised_boxes': (
+            'the boxes of {file} are fractions of the image, from 0 to 1; '
+            'COCO has pixels. tools/dataset_tools/prepare.py --boxes '
+            'normalized converts them'
+        ),
+        'corner_boxes': (
+            'the boxes of {file} seem to be [x1, y1, x2, y2]; COCO has [x, y, '
+            'width, height]. tools/dataset_tools/prepare.py --boxes xyxy '
+            'converts them'
+        ),
+        'nothing_left': (
+            'annotation file {file}: of its {annotations} annotations none is '
+            'left to learn from'
+        ),
+        'all_ignored': (
+            'every object of {file} is marked "ignore" or "iscrowd", so that '
+            'nothing is learnt. Set both to 0'
+        ),
+    },
+    'warning': {
+        'image_twice': (
+            '{n} images of {file} are listed twice: {where}; they are one, '
+            'with the annotations of both'
+        ),
+        'unknown_image': (
+            '{n} annotations of {file} are for images which the file does not '
+            'list, and are lost: {where}'
+        ),
+        'unknown_category': (
+            '{n} annotations of {file} are of categories which the file does '
+            'not list, and are lost: {where}'
+        ),
+        'annotation_twice': (
+            '{n} annotations of {file} repeat another one with the same '
+            'image, class, box and outline, and are left out: {where}'
+        ),
+        'polygon': (
+            '{n} objects of {file} have polygons of fewer than three points, '
+            'which are left out: {where}'
+        ),
+        'segmentation': (
+            '{n} objects of {file} have a segmentation that is neither '
+            'polygons nor run lengths, and is left out: {where}'
+        ),
+        'no_box': (
+            '{n} objects of {file} have no bbox [x, y, width, height] of '
+            'finite numbers, and are lost: {where}'
+        ),
+        'image_size_wrong': (
+            '{n} images of {file} have another width and height in the file '
+            'than in the image, which serve: {where}'
+        ),
+        'tiny_box': (
+            '{n} boxes of {file} are less than one pixel wide or high, and '
+            'are lost: {where}'
+        ),
+        'outside_box': (
+            '{n} boxes of {file} are outside of their images, and are lost: '
+            '{where}'
+        ),
+        'mask_size': (
+            '{n} masks of {file} are of another size than their images, and '
+            'are left out: {where}'
+        ),
+    },
+    'info': {
+        'category_twice': (
+            '{file} has categories of one name: {where}; they are one class'
+        ),
+        'file_name': (
+            '{n} file names of {file} are spelt another way than those of the '
+            'files, which were found: {where}'
+        ),
+        'image_id_text': (
+            'the image ids of {file} are not numbers ({where}); they are '
+            'numbered from 1'
+        ),
+        'ignored': (
+            '{n} objects of {file} are marked "ignore" or "iscrowd": they '
+            'count neither as found nor as missed. Detectors with '
+            'ignore_iof_thr above 0 leave them out of training, others learn '
+            'them as background'
+        ),
+        'annotation_id': (
+            'annotation ids of {file} are missing, repeated or start at 0, '
+            'which the evaluation takes for "not found"; they are numbered '
+            'from 1'
+        ),
+        'far_point': (
+            '{n} polygons of {file} have points far outside of any image, '
+            'which are moved nearer: {where}'
+        ),
+        'box_of_polygon': (
+            '{n} objects of {file} have no box that can be read; the one '
+            'around their polygon serves: {where}'
+        ),
+        'area': (
+            '{n} objects of {file} have no area, or 0; it is computed: {where}'
+        ),
+        'exif': (
+            '{n} photos of {file} are turned by EXIF, and their annotations '
+            'are of the stored pixels, as which they are loaded: {where}'
+        ),
+        'image_size_missing': (
+            '{n} images of {file} have no width or height: {where}; those of '
+            'the images serve'
+        ),
+        'no_polygon': (
+            '{n} objects of {file} have no polygon, and others have; their '
+            'box is their mask: {where}'
+        ),
+    },
+}
+
 
 def read_coco(file: str | Path) -> dict:
     """Read a COCO-format annotation file.
@@ -124,7 +275,7 @@ def right_coco(
     Returns:
         RightedCoco: The content, and what was found.
     """
-    notes = _Notes(file)
+    notes = _Notes(file, content)
     categories, category_of = _right_categories(content['categories'], notes)
     images, image_of = _right_images(content['images'], folder, notes)
     if folder is not None and sizes is None:
@@ -144,37 +295,28 @@ def right_coco(
 
 
 class _Notes:
-    """Collects what is found, by kind, with the places of the first."""
+    """Collects what is found, by kind, with its places."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, content: Mapping[str, Any]) -> None:
         self.file = file
+        self._totals = {n: len(content[n]) for n in ('images', 'annotations')}
         self._places: dict[str, list[str]] = defaultdict(list)
-        self._texts: dict[str, tuple[str, str]] = {}
 
-    def add(self, severity: str, kind: str, text: str, place: object) -> None:
-        """Note one more place of a kind.
-
-        ``text`` has ``{n}`` for their number, ``{where}`` for the first and
-        ``{file}``.
-        """
-        self._texts[kind] = severity, text
+    def add(self, kind: str, place: object = '') -> None:
+        """Note one more place of a kind of :data:`_TEXTS`."""
         self._places[kind].append(str(place))
 
     def findings(self) -> list[Finding]:
-        return [
-            Finding(
-                severity,
-                kind,
-                text.format(
-                    n=len(self._places[kind]),
-                    where=listing(dict.fromkeys(self._places[kind])),
-                    file=self.file,
-                ),
-                file=self.file,
-                count=len(self._places[kind]),
-            )
-            for kind, (severity, text) in self._texts.items()
-        ]
+        found = []
+        for severity, texts in _TEXTS.items():
+            for kind in filter(self._places.get, texts):
+                places = self._places[kind]
+                where = listing(dict.fromkeys(places))
+                values = dict(self._totals, file=self.file, where=where)
+                text = texts[kind].format(n=len(places), **values)
+                count = len(places)
+                found.append(Finding(severity, kind, text, self.file, count))
+        return found
 
     def count(self, kind: str) -> int:
         return len(self._places.get(kind, ()))
@@ -237,23 +379,11 @@ def _right_categories(
     for category in categories:
         key, name = as_id(category['id']), str(category['name'])
         if key is None or name_of.get(key, name) != name:
-            notes.add(
-                'error',
-                'category_id',
-                'the categories of {file} share an id, or have none: {where}. '
-                'Give each its own',
-                f'{category["id"]} ({name})',
-            )
+            notes.add('category_id', f'{category["id"]} ({name})')
             continue
         name_of[key] = name
         if name in righted and righted[name]['_key'] != key:
-            notes.add(
-                'info',
-                'category_twice',
-                '{file} has categories of one name: {where}; they are one '
-                'class',
-                f'{name!r}',
-            )
+            notes.add('category_twice', f'{name!r}')
         elif name not in righted:
             new = key if keep else len(righted) + 1
             category = dict(category, name=name, _key=key)
@@ -279,58 +409,25 @@ def _right_images(
         if files is not None:
             found = files.find(name)
             if found is None:
-                notes.add(
-                    'error',
-                    'missing_image',
-                    '{n} of the '
-                    + str(len(images))
-                    + ' images of {file} are missing or empty: {where}',
-                    Path(files.path, name),
-                )
+                notes.add('missing_image', Path(files.path, name))
             else:
                 name = found
         if name != image['file_name'] and not (
             files and os.path.isfile(files.path / str(image['file_name']))
         ):
-            notes.add(
-                'info',
-                'file_name',
-                '{n} file names of {file} are spelt another way than those '
-                'of the files, which were found: {where}',
-                image['file_name'],
-            )
+            notes.add('file_name', image['file_name'])
         if (
             key is None
             or image_of.get(key, {'file_name': name})['file_name'] != name
         ):
-            notes.add(
-                'error',
-                'image_id',
-                '{n} images of {file} have no id, or the one of another '
-                'image: {where}. Give each its own',
-                name,
-            )
+            notes.add('image_id', name)
             continue
         given, other = str(image['file_name']), listed.get(name, '')
         listed[name] = max(given, other, key=len)
         if not may_be_one(given, other):
-            notes.add(
-                'error',
-                'image_name',
-                '{n} images of {file} would be loaded from the file of '
-                'another one, in a folder of another name: {where}. Set '
-                'data_prefix so that the images lie in the folders that are '
-                'listed, or take those that are not there out of the file',
-                f'{other} and {given}',
-            )
+            notes.add('image_name', f'{other} and {given}')
         elif name in righted:
-            notes.add(
-                'warning',
-                'image_twice',
-                '{n} images of {file} are listed twice: {where}; they are '
-                'one, with the annotations of both',
-                name,
-            )
+            notes.add('image_twice', name)
         if name in righted:
             image_of[key] = righted[name]
             continue
@@ -339,11 +436,7 @@ def _right_images(
         image_of[key] = righted[name]
     if not keep:
         notes.add(
-            'info',
-            'image_id_text',
-            'the image ids of {file} are not numbers ({where}); they are '
-            'numbered from 1',
-            next(k for k in keys if not isinstance(k, int)),
+            'image_id_text', next(k for k in keys if not isinstance(k, int))
         )
     return list(righted.values()), image_of
 
@@ -360,12 +453,7 @@ def _find_sizes(images: list[dict], folder: str, notes: _Notes) -> None:
             image['_size'] = size
             continue
         notes.add(
-            'error',
-            'empty_image' if 'empty' in size else 'broken_image',
-            '{n} of the '
-            + str(len(images))
-            + ' images of {file} are missing or empty, or cannot be read: '
-            '{where}. Replace them, or take them out of the file',
+            'broken_image',
             f'{path} ({size})',
         )
 
@@ -384,20 +472,14 @@ def _right_annotations(
         image = image_of.get(as_id(annotation.get('image_id')))
         if image is None:
             notes.add(
-                'warning',
                 'unknown_image',
-                '{n} annotations of {file} are for images which the file '
-                'does not list, and are lost: {where}',
                 f'{place} is for image {annotation.get("image_id")}',
             )
             continue
         category = category_of.get(as_id(annotation.get('category_id')))
         if category is None:
             notes.add(
-                'warning',
                 'unknown_category',
-                '{n} annotations of {file} are of categories which the file '
-                'does not list, and are lost: {where}',
                 f'{place} is of category {annotation.get("category_id")}',
             )
             continue
@@ -422,37 +504,16 @@ def _right_annotations(
             new['segmentation'] = segmentation
         same = outlines[(image['id'], category, *box, new['iscrowd'])]
         if segmentation in same:
-            notes.add(
-                'warning',
-                'annotation_twice',
-                '{n} annotations of {file} repeat another one with the same '
-                'image, class, box and outline, and are left out: {where}',
-                place,
-            )
+            notes.add('annotation_twice', place)
             continue
         same.append(segmentation)
         if new['iscrowd']:
-            notes.add(
-                'info',
-                'ignored',
-                '{n} objects of {file} are marked "ignore" or "iscrowd": they '
-                'count neither as found nor as missed. Detectors with '
-                'ignore_iof_thr above 0 leave them out of training, others '
-                'learn them as background',
-                place,
-            )
+            notes.add('ignored', place)
         righted.append(new)
     ids = [as_id(a.get('id')) for a in righted]
     valid = all(isinstance(i, int) and i > 0 for i in ids)
     if not valid or len(set(ids)) < len(ids):
-        notes.add(
-            'info',
-            'annotation_id',
-            'annotation ids of {file} are missing, repeated or start at 0, '
-            'which the evaluation takes for "not found"; they are numbered '
-            'from 1',
-            '',
-        )
+        notes.add('annotation_id')
         ids = list(range(1, len(ids) + 1))
     for annotation, new_id in zip(righted, ids):
         annotation['id'] = new_id
@@ -491,31 +552,13 @@ def _right_segmentation(
             if 6 <= len(points) == len(part) and len(points) % 2 == 0:
                 near = [max(-_FAR, min(n, _FAR)) for n in points]
                 if near != points:
-                    notes.add(
-                        'info',
-                        'far_point',
-                        '{n} polygons of {file} have points far outside of '
-                        'any image, which are moved nearer: {where}',
-                        place,
-                    )
+                    notes.add('far_point', place)
                 polygons.append(near)
         if polygons:
             if len(polygons) < len(given):
-                notes.add(
-                    'warning',
-                    'polygon',
-                    '{n} objects of {file} have polygons of fewer than three '
-                    'points, which are left out: {where}',
-                    place,
-                )
+                notes.add('polygon', place)
             return polygons
-    notes.add(
-        'warning',
-        'segmentation',
-        '{n} objects of {file} have a segmentation that is neither polygons '
-        'nor run lengths, and is left out: {where}',
-        place,
-    )
+    notes.add('segmentation', place)
     return None
 
 
@@ -567,31 +610,13 @@ def _right_box(
         numbers = [n for n in map(as_number, given) if n is not None]
         box = numbers if len(numbers) == 4 else None
     if box is None and segmentation:
-        notes.add(
-            'info',
-            'box_of_polygon',
-            '{n} objects of {file} have no box that can be read; the one '
-            'around their polygon serves: {where}',
-            place,
-        )
+        notes.add('box_of_polygon', place)
         box = _box_around(segmentation)
     if box is None:
-        notes.add(
-            'warning',
-            'no_box',
-            '{n} objects of {file} have no bbox [x, y, width, height] of '
-            'finite numbers, and are lost: {where}',
-            f'{place} has {given}',
-        )
+        notes.add('no_box', f'{place} has {given}')
         return None
     if box[2] < 0 or box[3] < 0:
-        notes.add(
-            'error',
-            'negative_box',
-            '{n} boxes of {file} have a negative width or height: {where}. '
-            'Write bbox as [x, y, width, height]',
-            f'{place} has {given}',
-        )
+        notes.add('negative_box', f'{place} has {given}')
         return None
     return box
 
@@ -620,12 +645,7 @@ def _right_area(
     area = as_number(annotation.get('area'))
     if area is not None and area > 0:
         return area
-    notes.add(
-        'info',
-        'area',
-        '{n} objects of {file} have no area, or 0; it is computed: {where}',
-        place,
-    )
+    notes.add('area', place)
     inside = None
     if isinstance(segmentation, dict):
         inside = _area_of_runs(segmentation)
@@ -663,24 +683,12 @@ def _right_frames(
         elif size is None:
             frame = given
             if min(given) <= 0:
-                notes.add(
-                    'error',
-                    'image_size',
-                    '{n} images of {file} have no width or height: {where}',
-                    image['file_name'],
-                )
+                notes.add('image_size', image['file_name'])
         elif given == (size.width, size.height):
             frame = given
         elif given == size.stored and size.turned:
             frame, image['turned'] = given, True
-            notes.add(
-                'info',
-                'exif',
-                '{n} photos of {file} are turned by EXIF, and their '
-                'annotations are of the stored pixels, as which they are '
-                'loaded: {where}',
-                image['file_name'],
-            )
+            notes.add('exif', image['file_name'])
         else:
             frame = _true_frame(image, given, size, reach[image['id']], notes)
         image['width'], image['height'] = (int(n) for n in frame)
@@ -698,30 +706,17 @@ def _true_frame(
     inside = _within(reach, true)
     swapped = given == true[::-1]
     if min(given) <= 0:
-        notes.add(
-            'info',
-            'image_size_missing',
-            '{n} images of {file} have no width or height: {where}; those of '
-            'the images serve',
-            image['file_name'],
-        )
+        notes.add('image_size_missing', image['file_name'])
         return true
     if inside and (swapped or not _within(reach, given)):
         notes.add(
-            'warning',
             'image_size_wrong',
-            '{n} images of {file} have another width and height in the file '
-            'than in the image, which serve: {where}',
             f'{image["file_name"]} is {true[0]}x{true[1]}, not '
             f'{given[0]:.0f}x{given[1]:.0f}',
         )
         return true
     notes.add(
-        'error',
         'image_size_other',
-        '{n} images of {file} are annotated at another size than they have, '
-        'so that boxes would be in the wrong place: {where}. Use the images '
-        'that were annotated, or correct width and height',
         f'{image["file_name"]} is {true[0]}x{true[1]}, annotated at '
         f'{given[0]:.0f}x{given[1]:.0f}',
     )
@@ -743,37 +738,19 @@ def _inside(
         frame = frames[annotation['image_id']]
         place = f'annotation {annotation["id"]}'
         if min(width, height) < _LEAST_SIDE:
-            notes.add(
-                'warning',
-                'tiny_box',
-                '{n} boxes of {file} are less than one pixel wide or high, '
-                'and are lost: {where}',
-                place,
-            )
+            notes.add('tiny_box', place)
             continue
         if (
             min(x + width, frame[0]) <= max(x, 0)
             or min(y + height, frame[1]) <= max(y, 0)
         ) and min(frame) > 0:
-            notes.add(
-                'warning',
-                'outside_box',
-                '{n} boxes of {file} are outside of their images, and are '
-                'lost: {where}',
-                place,
-            )
+            notes.add('outside_box', place)
             continue
         segmentation = annotation.get('segmentation')
         if isinstance(segmentation, dict) and segmentation['size'] != [
             *frame[::-1]
         ]:
-            notes.add(
-                'warning',
-                'mask_size',
-                '{n} masks of {file} are of another size than their images, '
-                'and are left out: {where}',
-                place,
-            )
+            notes.add('mask_size', place)
             del annotation['segmentation']
         kept.append(annotation)
     bare = [a for a in kept if 'segmentation' not in a]
@@ -783,13 +760,7 @@ def _inside(
             right, bottom = x + width, y + height
             corners = [x, y, right, y, right, bottom, x, bottom]
             annotation['segmentation'] = [corners]
-            notes.add(
-                'info',
-                'no_polygon',
-                '{n} objects of {file} have no polygon, and others have; '
-                'their box is their mask: {where}',
-                f'annotation {annotation["id"]}',
-            )
+            notes.add('no_polygon', f'annotation {annotation["id"]}')
     return kept
 
 
@@ -810,40 +781,13 @@ def _look_at_boxes(
         and None not in [as_number(n) for n in a['bbox']]
     ]
     if boxes and max(max(b) for b in boxes) <= 1.0:
-        notes.add(
-            'error',
-            'normalised_boxes',
-            'the boxes of {file} are fractions of the image, from 0 to 1; '
-            'COCO has pixels. tools/dataset_tools/prepare.py --boxes '
-            'normalized converts them',
-            '',
-        )
+        notes.add('normalised_boxes')
     elif _are_corners(images, annotations):
-        notes.add(
-            'error',
-            'corner_boxes',
-            'the boxes of {file} seem to be [x1, y1, x2, y2]; COCO has '
-            '[x, y, width, height]. tools/dataset_tools/prepare.py --boxes '
-            'xyxy converts them',
-            '',
-        )
+        notes.add('corner_boxes')
     elif not annotations and not notes.count('negative_box'):
-        notes.add(
-            'error',
-            'nothing_left',
-            'annotation file {file}: of its '
-            + str(len(given))
-            + ' annotations none is left to learn from',
-            '',
-        )
+        notes.add('nothing_left')
     elif annotations and all(a['iscrowd'] for a in annotations):
-        notes.add(
-            'error',
-            'all_ignored',
-            'every object of {file} is marked "ignore" or "iscrowd", so that '
-            'nothing is learnt. Set both to 0',
-            '',
-        )
+        notes.add('all_ignored')
 
 
 def _are_corners(images: list[dict], annotations: list[dict]) -> bool:
