@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmmamba.checkpoint import check_complete
 from mmmamba.datasets import check_datasets, evaluators_of
+from mmmamba.datasets.config import leaves, type_name
 from mmmamba.deploy import deploy_model
 from mmmamba.utils.cli import (
     CheckpointParser,
@@ -27,7 +28,6 @@ from mmmamba.utils.cli import (
     set_size,
 )
 from mmmamba.utils.cpu import prepare_cpu
-from mmmamba.utils.dataset_config import leaves, type_name
 from mmmamba.utils.pictures import add_max_size, draw_fast
 
 _COCO = ['bbox', 'segm', 'proposal', 'proposal_fast']

@@ -26,6 +26,7 @@ from .class_folders import (
     read_class_folders,
 )
 from .coco import as_id, read_coco, right_coco
+from .config import leaves
 from .findings import DatasetError, Finding, listing, raise_errors
 from .images import ImageSize, decode_all, read_size
 from .label_maps import check_labels, count_labels
@@ -114,7 +115,7 @@ def inspect_datasets(
         loader = cfg.get(f'{split}_dataloader')
         if not loader:
             continue
-        for dataset in _leaves(loader.dataset):
+        for dataset in leaves(loader.dataset):
             paths = _local_paths(dataset)
             key = json.dumps(
                 [paths, dataset.get('metainfo'), dataset.get('type')],
@@ -626,17 +627,6 @@ def _scales(pipeline: Sequence[Mapping]) -> Iterator[tuple[int, ...]]:
             yield tuple(int(side * least) for side in scale)
 
 
-def _leaves(dataset: Mapping) -> Iterator[Mapping]:
-    """The data sets inside wrappers such as ``RepeatDataset``."""
-    if 'dataset' in dataset:
-        yield from _leaves(dataset['dataset'])
-    elif 'datasets' in dataset:
-        for child in dataset['datasets']:
-            yield from _leaves(child)
-    else:
-        yield dataset
-
-
 def _local_paths(dataset: Mapping) -> dict[str, str]:
     """Annotation file and folders of a data set, as mmengine joins them."""
     if dataset.get('backend_args'):
@@ -780,7 +770,7 @@ def _check_evaluator(cfg: Config, split: str) -> None:
     files = {
         os.path.realpath(path['ann_file'])
         for path in map(
-            _local_paths, _leaves(cfg[f'{split}_dataloader'].dataset)
+            _local_paths, leaves(cfg[f'{split}_dataloader'].dataset)
         )
         if 'ann_file' in path
     }

@@ -14,7 +14,7 @@ from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.utils.dataset_config import leaves
+from mmmamba.datasets.config import leaves
 from mmmamba.version import __version__
 
 from .errors import ExportError

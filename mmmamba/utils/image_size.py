@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
-from .dataset_config import leaves, type_name
+from mmmamba.datasets.config import leaves, type_name
 
 
 def set_image_size(

@@ -9,8 +9,8 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmmamba.checkpoint import check_complete
+from mmmamba.datasets.config import leaves
 from mmmamba.utils.cli import UsageError
-from mmmamba.utils.dataset_config import leaves
 
 
 def load_trained(

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmmamba.datasets import Report, inspect_datasets
+from mmmamba.datasets.config import unwrapped
 from mmmamba.datasets.loaded import Summary
 from mmmamba.utils.cli import (
     add_cfg_options,
@@ -21,7 +22,6 @@ from mmmamba.utils.cli import (
     positive_int,
     run_tool,
 )
-from mmmamba.utils.dataset_config import unwrapped
 
 SPLITS = ('train', 'val', 'test')
 COLOURS = dict(error='bold red', warning='yellow', info='cyan')

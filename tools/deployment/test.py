@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 
 from mmmamba.datasets import check_datasets
+from mmmamba.datasets.config import leaves
 from mmmamba.deploy import ExportedModel
 from mmmamba.export.facts import kind_of
 from mmmamba.utils.cli import (
@@ -24,7 +25,6 @@ from mmmamba.utils.cli import (
     positive_int,
     run_tool,
 )
-from mmmamba.utils.dataset_config import leaves
 from mmmamba.utils.trained_model import metainfo_of_test
 
 #: Transforms that the file does itself.

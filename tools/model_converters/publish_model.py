@@ -34,8 +34,8 @@ from mmmamba.checkpoint import (
     refuse_deployed,
     unwrap_state_dict,
 )
+from mmmamba.datasets.config import type_name
 from mmmamba.utils.cli import UsageError, positive_int, run_tool
-from mmmamba.utils.dataset_config import type_name
 from mmmamba.utils.files import whole_or_nothing
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
