@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -650,15 +650,21 @@ def _right_area(
     if isinstance(segmentation, dict):
         inside = _area_of_runs(segmentation)
     elif segmentation:
-        inside = sum(_polygon_area(polygon) for polygon in segmentation)
+        inside = sum(map(polygon_area, segmentation))
     return inside or box[2] * box[3]
 
 
-def _polygon_area(points: list[float]) -> float:
-    """The area of a polygon, by the shoelace formula."""
-    xs, ys = points[::2], points[1::2]
-    pairs = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1])
-    return abs(sum(x * v - u * y for x, y, u, v in pairs)) / 2
+def polygon_area(points: Sequence[float] | np.ndarray) -> float:
+    """The area of a polygon by the shoelace formula.
+
+    Args:
+        points (Sequence[float] | np.ndarray): x and y of each corner in turn.
+
+    Returns:
+        float: In pixels.
+    """
+    x, y = np.reshape(points, (-1, 2)).T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
 def _right_frames(

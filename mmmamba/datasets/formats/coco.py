@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..coco import as_id, as_number, right_coco
 from ..findings import raise_errors
-from .sample import Annotated, Instance, Notes, Sample, add_instance
+from .sample import Annotated, Instance, Notes, Sample, add_instance, as_text
 from .source import Source
 
 _LISTS = ('images', 'annotations', 'categories')
@@ -227,6 +227,4 @@ def _compressed(segmentation: list | dict) -> list | dict:
         return segmentation
     from pycocotools import mask
 
-    height, width = segmentation['size']
-    encoded = mask.frPyObjects(segmentation, height, width)
-    return dict(size=[height, width], counts=encoded['counts'].decode())
+    return as_text(mask.frPyObjects(segmentation, *segmentation['size']))

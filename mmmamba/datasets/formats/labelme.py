@@ -13,6 +13,7 @@ from .sample import (
     Notes,
     Sample,
     add_instance,
+    as_text,
     ellipse,
     from_mask,
     polygon,
@@ -169,8 +170,7 @@ def _merge(parts: list[list | dict], sample: Sample) -> dict:
         else part
         for part in parts
     ]
-    merged = rle.merge(masks)
-    return dict(size=merged['size'], counts=merged['counts'].decode())
+    return as_text(rle.merge(masks))
 
 
 def _outline(instance: Instance) -> list[list[float]] | dict:

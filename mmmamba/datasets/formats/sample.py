@@ -1,11 +1,13 @@
 """What every reader returns: annotated images, and what was left out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from ..coco import polygon_area
 
 # Points of the polygon that stands for a circle or an ellipse.
 _ROUND = 64
@@ -256,8 +258,20 @@ def from_mask(
     return Instance(
         label,
         (left, top, width, height),
-        dict(size=runs['size'], counts=runs['counts'].decode()),
+        as_text(runs),
     )
+
+
+def as_text(runs: Mapping) -> dict:
+    """Run lengths of pycocotools as COCO's files have them.
+
+    Args:
+        runs (Mapping): With bytes as ``counts``.
+
+    Returns:
+        dict: With text.
+    """
+    return dict(size=runs['size'], counts=runs['counts'].decode())
 
 
 def area(instance: Instance) -> float:
@@ -275,9 +289,4 @@ def area(instance: Instance) -> float:
         return float(mask.area(instance.segmentation))
     if not instance.segmentation:
         return instance.bbox[2] * instance.bbox[3]
-    total = 0.0
-    for part in instance.segmentation:
-        x, y = np.reshape(part, (-1, 2)).T
-        # The shoelace formula.
-        total += abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-    return float(total)
+    return sum(map(polygon_area, instance.segmentation))

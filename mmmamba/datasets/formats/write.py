@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..images import open_image, progress
-from .sample import Annotated, Instance, Notes, Sample, area
+from .sample import Annotated, Instance, Notes, Sample, area, as_text
 
 #: Folders of ADE20K.
 _ADE = {'train': 'training', 'val': 'validation', 'test': 'test'}
@@ -221,5 +221,4 @@ def _scale_mask(instance: Instance, size: tuple[int, int]) -> dict:
 
     pixels = Image.fromarray(mask.decode(instance.segmentation))
     small = np.asarray(pixels.resize(size, Image.Resampling.NEAREST))
-    encoded = mask.encode(np.asfortranarray(small))
-    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+    return as_text(mask.encode(np.asfortranarray(small)))
