@@ -74,8 +74,11 @@ def read(
     """
     notes = Notes()
     table = _find_table(source)
-    by_color = table.colors if table else _are_colors(source, notes)
-    samples, present = _look(source, by_color, notes)
+    pairs, jpegs = _pairs(source), _pairs(source, _BLURRED)
+    by_color = table.colors if table else _are_colors(source, pairs, notes)
+    samples, present = _look(source, pairs, by_color, notes)
+    for path in jpegs.values():
+        notes.add(f'label map that {_JPEG}', source.name(path))
     pixels = sum(present.values(), Counter())
     found = set(pixels)
     colors = by_color or any(label > 255 for label in found)
@@ -133,8 +136,7 @@ def read(
                 f'label {_spell(label, colors)} without a class (ignored)',
                 source.name(sample.label_map or sample.image),
             )
-    others = {*_pairs(source).values(), *_pairs(source, _BLURRED).values()}
-    source.note_unused(samples, notes, others)
+    source.note_unused(samples, notes, [*pairs.values(), *jpegs.values()])
 
     def read_map(sample: Sample) -> np.ndarray:
         assert sample.label_map is not None
@@ -155,13 +157,13 @@ def read(
 
 
 def _look(
-    source: Source, by_color: bool, notes: Notes
+    source: Source, pairs: dict[Path, Path], by_color: bool, notes: Notes
 ) -> tuple[list[Sample], dict[Path, Counter[int]]]:
     """The usable pairs, and how many pixels of each label they have."""
     samples, present = [], {}
-    pairs = sorted(_pairs(source).items())
     splits = source.listed_splits()
-    for image, path in progress(pairs, len(pairs), 'Reading label maps'):
+    items = sorted(pairs.items())
+    for image, path in progress(items, len(items), 'Reading label maps'):
         sample = source.open(image, notes, splits.get(image.stem, ''))
         if sample is None:
             continue
@@ -181,8 +183,6 @@ def _look(
         samples.append(sample)
         values, counts = np.unique(labels, return_counts=True)
         present[image] = Counter(dict(zip(values.tolist(), counts.tolist())))
-    for path in _pairs(source, _BLURRED).values():
-        notes.add(f'label map that {_JPEG}', source.name(path))
     return samples, present
 
 
@@ -254,13 +254,13 @@ def _closeness(source: Source, image: Path, file: Path) -> tuple:
     )
 
 
-def _are_colors(source: Source, notes: Notes) -> bool:
+def _are_colors(source: Source, pairs: dict[Path, Path], notes: Notes) -> bool:
     """Whether a map has a pixel of a color; gray alone may be numbers.
 
     So are palettes, unless they differ: then a number means nothing.
     """
     palettes = {}
-    for path in _pairs(source).values():
+    for path in pairs.values():
         try:
             with open_image(path) as file:
                 if file.mode in ('RGB', 'RGBA') and file.format != 'JPEG':
