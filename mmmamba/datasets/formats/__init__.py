@@ -104,16 +104,13 @@ def read_annotated(
         raise DatasetError('--difficult is for Pascal VOC alone')
     if boxes != 'xywh' and format != 'coco':
         raise DatasetError('--boxes is for the format coco alone')
-    if format == 'label_maps':
-        found = label_maps.read(source, classes, ignored)
-    elif format == 'yolo':
-        found = yolo.read(source, classes)
-    elif format == 'voc':
-        found = voc.read(source, difficult)
-    elif format == 'coco':
-        found = coco.read(source, boxes)
-    else:
-        found = _READERS[format].read(source)
+    options = dict(
+        label_maps=(classes, ignored),
+        yolo=(classes,),
+        voc=(difficult,),
+        coco=(boxes,),
+    )
+    found = _READERS[format].read(source, *options.get(format, ()))
     if format in ('coco', 'label_studio'):
         for name in _broken_json(source):
             found.notes.add('broken annotation file', name)
