@@ -4,6 +4,7 @@
 """
 
 import runpy
+from functools import partial
 from pathlib import Path
 
 #: Configs and tools, as mim looks for them.
@@ -19,41 +20,11 @@ def run(tool: str) -> None:
     runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
 
 
-def train() -> None:
-    """Run ``tools/train.py``."""
-    run('train.py')
-
-
-def test() -> None:
-    """Run ``tools/test.py``."""
-    run('test.py')
-
-
-def image_demo() -> None:
-    """Run ``tools/image_demo.py``."""
-    run('image_demo.py')
-
-
-def prepare() -> None:
-    """Run ``tools/dataset_tools/prepare.py``."""
-    run('dataset_tools/prepare.py')
-
-
-def check_dataset() -> None:
-    """Run ``tools/dataset_tools/check_dataset.py``."""
-    run('dataset_tools/check_dataset.py')
-
-
-def export() -> None:
-    """Run ``tools/deployment/export.py``."""
-    run('deployment/export.py')
-
-
-def predict() -> None:
-    """Run ``tools/deployment/predict.py``."""
-    run('deployment/predict.py')
-
-
-def env() -> None:
-    """Run ``tools/collect_env.py``."""
-    run('collect_env.py')
+train = partial(run, 'train.py')
+test = partial(run, 'test.py')
+image_demo = partial(run, 'image_demo.py')
+prepare = partial(run, 'dataset_tools/prepare.py')
+check_dataset = partial(run, 'dataset_tools/check_dataset.py')
+export = partial(run, 'deployment/export.py')
+predict = partial(run, 'deployment/predict.py')
+env = partial(run, 'collect_env.py')
