@@ -27,7 +27,7 @@ from .class_folders import (
 )
 from .coco import as_id, read_coco, right_coco
 from .config import leaves
-from .findings import DatasetError, Finding, listing, raise_errors
+from .findings import SEVERITIES, DatasetError, Finding, listing, raise_errors
 from .images import ImageSize, decode_all, read_size
 from .label_maps import check_labels, count_labels
 from .loaded import Summary, load
@@ -137,8 +137,7 @@ def inspect_datasets(
         report.findings = [f for f in report.findings if f.kind != other]
     report.findings += compare_class_folders(class_folders)
     report.findings += _compare_splits(report.splits)
-    order = ('error', 'warning', 'info')
-    report.findings.sort(key=lambda f: order.index(f.severity))
+    report.findings.sort(key=lambda f: SEVERITIES.index(f.severity))
     return report
 
 

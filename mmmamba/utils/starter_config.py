@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmmamba.backbones.arch import PRETRAIN_SIZES
 from mmmamba.datasets.formats import Annotated
 
 #: The demo config that each method starts from; boxes, then label maps.
@@ -22,7 +23,7 @@ MAP_METHODS = {
     'deeplabv3': 'deeplabv3_mobilemamba_t2_camvid',
     'pspnet': 'pspnet_mobilemamba_t2_camvid',
 }
-ARCHS = ('t2', 't4', 's6', 'b1', 'b2', 'b4')
+ARCHS = tuple(PRETRAIN_SIZES)
 #: How a config begins, and how prepare.py knows what it wrote.
 HEADER = '# Written by tools/dataset_tools/prepare.py'
 # The repository's, or those that were installed.

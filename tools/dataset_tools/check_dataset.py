@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +48,12 @@ def parse_args() -> argparse.Namespace:
         help='draw samples of each split as the network sees them, with '
         'their boxes, masks or labels, and histograms of classes and sizes',
     )
-    number = parser.add_mutually_exclusive_group()
-    number.add_argument(
-        '--full',
-        action='store_true',
-        help='open every image and label map (the default)',
-    )
-    number.add_argument(
+    parser.add_argument(
         '--sample',
         type=positive_int,
         metavar='N',
-        help='open N images and N label maps of each data set only',
+        help='open N images and N label maps of each data set only (default: '
+        'all)',
     )
     parser.add_argument(
         '--work-dir',
@@ -145,17 +141,7 @@ def findings_table(report: Report) -> Table | str:
 def as_json(report: Report) -> dict:
     """The report as numbers, texts and lists."""
     return dict(
-        findings=[
-            dict(
-                severity=f.severity,
-                kind=f.kind,
-                split=f.split,
-                file=f.file,
-                count=f.count,
-                message=f.message,
-            )
-            for f in report.findings
-        ],
+        findings=[asdict(finding) for finding in report.findings],
         splits={
             split: dict(
                 images=s.images,

@@ -40,7 +40,7 @@ def split_samples(found: Annotated, fraction: float, seed: int) -> str:
         groups: dict[object, list[Sample]] = defaultdict(list)
         for sample in free:
             groups[digests.get(sample.image, sample.image)].append(sample)
-        _draw(list(groups.values()), fraction, seed, found)
+        _draw(list(groups.values()), fraction, seed)
         what = f'{fraction:.0%} of the images were drawn for validation'
         if splits - {''} and len(splits) > 1:
             what += '; the test split is kept' * ('test' in splits)
@@ -71,9 +71,7 @@ def split_samples(found: Annotated, fraction: float, seed: int) -> str:
     return what
 
 
-def _draw(
-    groups: list[list[Sample]], fraction: float, seed: int, found: Annotated
-) -> None:
+def _draw(groups: list[list[Sample]], fraction: float, seed: int) -> None:
     """Iterative stratification (Sechidis et al., 2011): rare classes first."""
     if len(groups) < 2:
         raise DatasetError(
