@@ -250,20 +250,22 @@ class _Look:
         self.class_folders: dict[str, list[str]] = {}
         self.summary: Summary | None = None
 
+    def _attempt(
+        self, kind: str, check: Callable[..., _T], *args: object
+    ) -> _T | None:
+        return _attempt(self.findings, kind, check, *args)
+
     def look(self, most_images: int | None, most_maps: int | None) -> None:
         """Check the config first, then the files, then their content."""
         missing = {n: p for n, p in self.paths.items() if not Path(p).exists()}
         if missing:
-            if not _attempt(self.findings, 'type', _downloads, self.dataset):
+            if not self._attempt('type', _downloads, self.dataset):
                 self._note_missing(missing)
             return
-        classes = _attempt(self.findings, 'classes', _classes, self.dataset)
-        model = self.cfg.model
+        classes = self._attempt('classes', _classes, self.dataset)
         if classes:
-            _attempt(
-                *(self.findings, 'num_classes', _check_num_classes),
-                *(model, classes),
-            )
+            model = self.cfg.model
+            self._attempt('num_classes', _check_num_classes, model, classes)
         folder = _image_folder(self.dataset, self.paths)
         if folder:
             self._look_at_class_folders(folder, classes)
@@ -300,40 +302,32 @@ class _Look:
         self, path: str, classes: tuple[str, ...] | None
     ) -> None:
         """Check the folders by class against the classes of the config."""
-        names = _attempt(
-            *(self.findings, 'class_folders', read_class_folders),
-            *(path, classes),
-        )
+        kind = 'class_folders'
+        names = self._attempt(kind, read_class_folders, path, classes)
         if names is None:
             return
         self.class_folders[path] = names
         if classes is None:
-            _attempt(
-                *(self.findings, 'class_folders', _check_num_classes),
-                *(self.cfg.model, tuple(names)),
-            )
+            model = self.cfg.model
+            self._attempt(kind, _check_num_classes, model, tuple(names))
 
     def _look_at_coco(self, classes: tuple[str, ...] | None) -> None:
         """Check an annotation file against the classes of the config."""
-        content = _attempt(
-            *(self.findings, 'annotation_file', read_coco),
-            self.paths['ann_file'],
-        )
+        file = self.paths['ann_file']
+        content = self._attempt('annotation_file', read_coco, file)
         if content is None:
             return
         strict = not _is_custom(self.dataset)
-        _attempt(
-            *(self.findings, 'categories', _check_categories),
-            *(self.paths['ann_file'], content, classes, strict),
-        )
+        args = (file, content, classes, strict)
+        self._attempt('categories', _check_categories, *args)
         if self.split == 'train' and not content['annotations']:
             self.findings.append(
                 Finding(
                     'error',
                     'no_annotations',
-                    f'annotation file {self.paths["ann_file"]} has no '
-                    'annotations: there is nothing to train on',
-                    self.paths['ann_file'],
+                    f'annotation file {file} has no annotations: there is '
+                    'nothing to train on',
+                    file,
                 )
             )
         self._look_at_categories(content, classes or ())
@@ -369,10 +363,7 @@ class _Look:
     def _look_at_plain_coco(self, content: dict) -> None:
         """Check what mmdet's own data set does not make right."""
         file = self.paths['ann_file']
-        _attempt(
-            *(self.findings, 'missing_field', _check_fields),
-            *(file, content),
-        )
+        self._attempt('missing_field', _check_fields, file, content)
         folder = self.paths.get('data_prefix.img')
         for finding in right_coco(content, file, folder).findings:
             if finding.kind in _WRONG_IN_MMDET:
