@@ -142,16 +142,19 @@ def add_instance(
 def _clip(outline: Sequence[float], sample: Sample) -> list[float]:
     """The part of a polygon in its image, by Sutherland and Hodgman."""
     points = np.reshape(outline, (-1, 2)).astype(float)
+    if (points == points.clip(0, (sample.width, sample.height))).all():
+        return list(outline)
     for axis, size in enumerate((sample.width, sample.height)):
         for border, inwards in ((0.0, 1), (float(size), -1)):
+            ends = np.roll(points, -1, axis=0)
             depth = (points[:, axis] - border) * inwards
-            following = np.roll(depth, -1)
-            crosses = np.sign(depth) * np.sign(following) < 0
-            share = depth[crosses] / (depth - following)[crosses]
-            cuts = np.full_like(points, border)
-            cuts[crosses, 1 - axis] = (1 - share) * points[
-                crosses, 1 - axis
-            ] + share * np.roll(points, -1, 0)[crosses, 1 - axis]
+            beyond = (ends[:, axis] - border) * inwards
+            crosses = np.sign(depth) * np.sign(beyond) < 0
+            share = (depth[crosses] / (depth - beyond)[crosses])[:, None]
+            cuts = np.zeros_like(points)
+            cuts[crosses] = (1 - share) * points[crosses]
+            cuts[crosses] += share * ends[crosses]
+            cuts[:, axis] = border
             # After each point that is inside, where its edge is cut.
             kept = np.stack([depth >= 0, crosses], 1)
             points = np.stack([points, cuts], 1)[kept]
