@@ -270,7 +270,7 @@ class _Look:
         if folder:
             self._look_at_class_folders(folder, classes)
         if 'ann_file' in self.paths and _is_coco(self.dataset):
-            self._look_at_coco(classes)
+            self._look_at_coco(classes, most_images)
         if any(f.severity == 'error' for f in self.findings):
             return
         self.summary = load(self.dataset)
@@ -311,7 +311,9 @@ class _Look:
             model = self.cfg.model
             self._attempt(kind, _check_num_classes, model, tuple(names))
 
-    def _look_at_coco(self, classes: tuple[str, ...] | None) -> None:
+    def _look_at_coco(
+        self, classes: tuple[str, ...] | None, most_images: int | None
+    ) -> None:
         """Check an annotation file against the classes of the config."""
         file = self.paths['ann_file']
         content = self._attempt('annotation_file', read_coco, file)
@@ -332,7 +334,7 @@ class _Look:
             )
         self._look_at_categories(content, classes or ())
         if strict:
-            self._look_at_plain_coco(content)
+            self._look_at_plain_coco(content, most_images)
 
     def _look_at_categories(
         self, content: dict, classes: Sequence[str]
@@ -360,12 +362,17 @@ class _Look:
                 )
             )
 
-    def _look_at_plain_coco(self, content: dict) -> None:
+    def _look_at_plain_coco(
+        self, content: dict, most_images: int | None
+    ) -> None:
         """Check what mmdet's own data set does not make right."""
         file = self.paths['ann_file']
+        # As large a file as COCO's is taken at its word as to sizes.
+        large = most_images and len(content['images']) > most_images
         self._attempt('missing_field', _check_fields, file, content)
         folder = self.paths.get('data_prefix.img')
-        for finding in right_coco(content, file, folder).findings:
+        sizes: dict | None = {} if large else None
+        for finding in right_coco(content, file, folder, sizes).findings:
             if finding.kind in _WRONG_IN_MMDET:
                 # This one costs accuracy, but teaches nothing wrong.
                 repeated = finding.kind == 'annotation_twice'

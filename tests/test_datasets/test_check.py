@@ -1035,6 +1035,15 @@ def test_dark_images_are_counted(case):
         assert found.count == 1
 
 
+@pytest.mark.parametrize('most', [1, 2])
+def test_sizes_of_a_large_data_set_are_taken_as_given(case, most):
+    """To look at each image of COCO takes long on a disk over the network."""
+    (case.root / 'train.json').write_text(json.dumps(case.train))
+    image_that_was_made_smaller(case)
+    findings = check.inspect_datasets(case.cfg, ('train',), most).findings
+    assert [f.kind for f in findings] == ['image_size_other'] * (most == 2)
+
+
 @pytest.mark.parametrize('kind', ['CocoDataset', 'CustomCocoDataset'])
 def test_repeated_annotations_are_counted(case, kind):
     """mmdet's data set uses both."""
