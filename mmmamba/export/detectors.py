@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from . import boxes as B
 from .errors import ExportError
+from .facts import Facts
 
 
 class DenseHead(nn.Module):
@@ -148,18 +149,43 @@ def check_nms(cfg: dict) -> None:
         )
 
 
-class SingleStage(nn.Module):
+class Detector(nn.Module):
+    """A detector that ends in boxes, scores and labels.
+
+    Args:
+        model (nn.Module): A detector of mmdet.
+        shape (tuple[int, int]): Height and width of the image without the
+            padding.
+    """
+
+    def __init__(self, model: Any, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+        preprocessor = model.data_preprocessor
+        divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+        self.padding = divisor, getattr(preprocessor, 'pad_value', 0)
+        self.padded = [side + -side % divisor for side in shape]
+
+    def describe(self, facts: Facts) -> None:
+        """Fill in the task and the outputs."""
+        facts.task = 'detection'
+        facts.outputs = ['boxes', 'scores', 'labels']
+
+    def example_feats(self) -> tuple[Tensor, ...]:
+        """Return feature maps of an image, for their sizes."""
+        return self.model.extract_feat(torch.zeros(1, 3, *self.padded))
+
+
+class SingleStage(Detector):
     """A single-stage detector.
 
     Args:
         model (nn.Module): mmdet's ``SingleStageDetector``.
         shape (tuple[int, int]): Height and width of the image.
-        example (Tensor): An image, padded.
     """
 
-    def __init__(self, model, shape, example: Tensor) -> None:
-        super().__init__()
-        self.model = model
+    def __init__(self, model, shape) -> None:
+        super().__init__(model, shape)
         check_predict(model, SingleStageDetector)
         head = model.bbox_head
         plain = type(head)._predict_by_feat_single in (
@@ -172,7 +198,7 @@ class SingleStage(nn.Module):
                 'own, which is not exported; heads that predict as '
                 'RetinaHead, SSDHead, ATSSHead, FCOSHead and RTMDetHead are'
             )
-        sizes = [tuple(f.shape[2:]) for f in model.extract_feat(example)]
+        sizes = [tuple(f.shape[2:]) for f in self.example_feats()]
         self.dense = DenseHead(head, shape, sizes, head.test_cfg)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,18 +206,16 @@ class SingleStage(nn.Module):
         return B.finish(*self.dense(self.model.extract_feat(x)))
 
 
-class TwoStage(nn.Module):
+class TwoStage(Detector):
     """Faster R-CNN or Mask R-CNN.
 
     Args:
         model (nn.Module): mmdet's ``TwoStageDetector``.
         shape (tuple[int, int]): Height and width of the image.
-        example (Tensor): An image, padded.
     """
 
-    def __init__(self, model, shape, example: Tensor) -> None:
-        super().__init__()
-        self.model, self.shape = model, shape
+    def __init__(self, model, shape) -> None:
+        super().__init__(model, shape)
         check_predict(model, TwoStageDetector)
         roi = model.roi_head
         if type(roi).__name__ != 'StandardRoIHead' or roi.with_shared_head:
@@ -207,12 +231,19 @@ class TwoStage(nn.Module):
         check_extractor(roi.bbox_roi_extractor)
         if roi.with_mask:
             check_extractor(roi.mask_roi_extractor)
-        sizes = [tuple(f.shape[2:]) for f in model.extract_feat(example)]
+        sizes = [tuple(f.shape[2:]) for f in self.example_feats()]
         self.rpn = DenseHead(
             model.rpn_head, shape, sizes, model.rpn_head.test_cfg
         )
         self.cfg = roi.test_cfg
         check_nms(self.cfg)
+
+    def describe(self, facts: Facts) -> None:
+        """Fill in the task and the outputs."""
+        super().describe(facts)
+        if self.model.with_mask:
+            facts.outputs.append('masks')
+            facts.mask_threshold = self.cfg['mask_thr_binary']
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return boxes, scores, labels, and masks ``(B, K, M, M)`` if any."""

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import boxes as B
+from .detectors import Detector
 from .errors import ExportError
 
 
-class DINO(nn.Module):
+class DINO(Detector):
     """mmdet's ``DINO.predict`` for a whole batch.
 
     Positions and the mask of the padding depend on the size alone, and are
@@ -21,16 +22,14 @@ class DINO(nn.Module):
         model (nn.Module): mmdet's ``DINO``.
         shape (tuple[int, int]): Height and width of the image without the
             padding.
-        example (Tensor): An image, padded.
 
     Raises:
         ExportError: If model or head are others, or if the image is too
             small for so many queries.
     """
 
-    def __init__(self, model: Any, shape, example: Tensor) -> None:
-        super().__init__()
-        self.model, self.shape = model, shape
+    def __init__(self, model: Any, shape) -> None:
+        super().__init__(model, shape)
         head = model.bbox_head
         kinds = [type(part).__name__ for part in (model, head)]
         if kinds != ['DINO', 'DINOHead'] or not head.loss_cls.use_sigmoid:
@@ -39,7 +38,7 @@ class DINO(nn.Module):
                 'which is not exported; DINO with DINOHead is, if its '
                 'loss_cls.use_sigmoid=True'
             )
-        feats = model.extract_feat(example)
+        feats = self.example_feats()
         places = sum(f[0, 0].numel() for f in feats)
         if places < model.num_queries:
             raise ExportError(
@@ -47,7 +46,7 @@ class DINO(nn.Module):
                 f'DINO takes the best {model.num_queries} '
                 '(model.num_queries); give a larger --shape'
             )
-        sizes = dict(img_shape=shape, batch_input_shape=example.shape[2:])
+        sizes = dict(img_shape=shape, batch_input_shape=tuple(self.padded))
         self.encoder_inputs, self.decoder_inputs = model.pre_transformer(
             feats, [DetDataSample(metainfo=sizes)]
         )

@@ -1,7 +1,7 @@
 """A trained model as a graph: images in, predictions out."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,6 @@ from mmmamba.deploy.model import fold_norms
 from .errors import ExportError
 from .facts import Facts
 from .pooling import replace_pools
-
-#: Names of the outputs, by task.
-OUTPUTS = {
-    'classification': ['scores'],
-    'detection': ['boxes', 'scores', 'labels'],
-    'segmentation': ['label_map'],
-}
 
 
 class Graph(nn.Module):
@@ -71,9 +64,17 @@ class Graph(nn.Module):
 class Features(nn.Module):
     """The backbone alone."""
 
+    padding = (1, 0)
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+
+    def describe(self, facts: Facts) -> None:
+        """Fill in the task and the outputs."""
+        facts.task = 'features'
+        stages = cast(MobileMamba, self.backbone).out_indices
+        facts.outputs = [f'stage{i + 1}' for i in stages]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the feature maps."""
@@ -85,13 +86,31 @@ class Classifier(nn.Module):
 
     Args:
         model (nn.Module): mmpretrain's ``ImageClassifier``.
-        multi_label (bool): Whether an image may be of several classes.
+
+    Raises:
+        ExportError: If its head has no scores of classes.
     """
 
-    def __init__(self, model: nn.Module, multi_label: bool) -> None:
+    padding = (1, 0)
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
-        self.multi_label = multi_label
+        heads = {cls.__name__ for cls in type(model.head).__mro__}
+        if model.head is None or 'MultiTaskHead' in heads:
+            raise ExportError(
+                f'the head {type(model.head).__name__} has no scores of '
+                'classes; --backbone exports the feature maps'
+            )
+        self.model: Any = model
+        # Whether an image may be of several classes.
+        self.multi_label = 'MultiLabelClsHead' in heads
+
+    def describe(self, facts: Facts) -> None:
+        """Fill in the task and the outputs."""
+        facts.task, facts.outputs = 'classification', ['scores']
+        facts.multi_label = self.multi_label
+        if self.multi_label and self.model.head.thr is not None:
+            facts.threshold = float(self.model.head.thr)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, classes)``, which sum to 1 if there is one label."""
@@ -104,19 +123,50 @@ class Segmentor(nn.Module):
 
     Args:
         model (nn.Module): mmseg's ``EncoderDecoder``.
-        labels (bool): Whether it ends in labels.
+        logits (bool): Whether it ends in logits.
+
+    Raises:
+        ExportError: If it runs an image in several parts or steps.
     """
 
-    def __init__(self, model: Any, labels: bool) -> None:
+    def __init__(self, model: Any, logits: bool) -> None:
         super().__init__()
         # Not at the top: mmseg may not be installed.
         from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
+        if model.test_cfg.get('mode', 'whole') != 'whole':
+            raise ExportError(
+                'a sliding window is not exported; set '
+                "model.test_cfg.mode='whole' by --cfg-options"
+            )
+        if isinstance(model.decode_head, nn.ModuleList):
+            raise ExportError(
+                'several heads in a row (CascadeEncoderDecoder) are not '
+                'exported'
+            )
+        # mmseg pads in a test only if its test_cfg says so
+        test_cfg = getattr(model.data_preprocessor, 'test_cfg', None) or {}
+        if test_cfg.get('size'):
+            raise ExportError(
+                'data_preprocessor.test_cfg.size pads each image, which is '
+                'not exported; give --shape, and leave it out'
+            )
+        pad_value = getattr(model.data_preprocessor, 'pad_val', 0)
+        self.padding = test_cfg.get('size_divisor', 1) or 1, pad_value
         self.model: Any = model
-        self.labels = labels
+        self.logits = logits
         # Most heads look at the first alone, whatever the batch.
         head = type(model.decode_head)
         self.takes_one_meta = head.predict is BaseDecodeHead.predict
+
+    def describe(self, facts: Facts) -> None:
+        """Fill in the task and the outputs."""
+        head = self.model.decode_head
+        facts.task = 'segmentation'
+        facts.outputs = ['logits' if self.logits else 'label_map']
+        facts.align_corners = bool(head.align_corners)
+        # Mask2Former's head has none.
+        facts.threshold = float(getattr(head, 'threshold', None) or 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, H, W)`` uint8 or int32, or ``(B, classes, H, W)``."""
@@ -128,7 +178,7 @@ class Segmentor(nn.Module):
         logits = model.decode_head.predict(
             model.extract_feat(x), metas, model.test_cfg
         )
-        if not self.labels:
+        if self.logits:
             return logits
         classes = int(logits.shape[1])
         if classes == 1:
@@ -181,21 +231,13 @@ def make_graph(
         replace_pools(model)
         fold_norms(model)
     model.requires_grad_(False)
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
-    pad_value = getattr(preprocessor, 'pad_value', 0)
     if backbone_only or not hasattr(model, 'data_preprocessor'):
-        backbone = model.backbone
-        facts.task = 'features'
-        indices = backbone.out_indices
-        facts.outputs = [f'stage{i + 1}' for i in indices]
-        return Graph(Features(backbone), facts).eval()
-    padded = [side + -side % divisor for side in shape]
-    example = torch.zeros(1, 3, *padded)
-    labels = not logits
-    with torch.no_grad():
-        facts.task, body = _body(model, shape, example, labels)
-    if facts.shape is None and facts.task != 'classification':
+        body: Any = Features(model.backbone)
+    else:
+        with torch.no_grad():
+            body = _body(model, shape, logits)
+    body.describe(facts)
+    if facts.shape is None and facts.task in ('detection', 'segmentation'):
         raise ExportError(
             f'{facts.task} is exported for one size of image: anchors and '
             'maps have that of the trace; --shape dynamic is for backbones '
@@ -203,69 +245,29 @@ def make_graph(
         )
     if logits and facts.task != 'segmentation':
         raise ExportError(f'--logits is for segmentors, not {facts.task}')
-    facts.outputs = list(OUTPUTS[facts.task])
-    if facts.task == 'segmentation':
-        facts.align_corners = bool(model.decode_head.align_corners)
-        # Mask2Former's head has none.
-        threshold = getattr(model.decode_head, 'threshold', None)
-        facts.threshold = float(threshold or 0.5)
-        if logits:
-            facts.outputs = ['logits']
-        # mmseg pads in a test only if its test_cfg says so
-        test_cfg = getattr(preprocessor, 'test_cfg', None) or {}
-        if test_cfg.get('size'):
-            raise ExportError(
-                'data_preprocessor.test_cfg.size pads each image, which is '
-                'not exported; give --shape, and leave it out'
-            )
-        divisor = test_cfg.get('size_divisor', 1) or 1
-        pad_value = getattr(preprocessor, 'pad_val', 0)
-    if facts.task == 'detection' and getattr(model, 'with_mask', False):
-        facts.outputs.append('masks')
-        facts.mask_threshold = model.roi_head.test_cfg['mask_thr_binary']
-    if facts.task == 'classification':
-        divisor = 1
-        facts.multi_label = bool(body.multi_label)
-        if facts.multi_label and model.head.thr is not None:
-            facts.threshold = float(model.head.thr)
-    return Graph(body, facts, divisor, pad_value).eval()
+    return Graph(body, facts, *body.padding).eval()
 
 
-def _body(model, shape, example, labels) -> tuple[str, nn.Module]:
+def _body(model, shape: tuple[int, int], logits: bool) -> nn.Module:
     """Choose the postprocessing by the model's own class."""
     kinds = {cls.__name__ for cls in type(model).__mro__}
     if 'EncoderDecoder' in kinds:
-        if model.test_cfg.get('mode', 'whole') != 'whole':
-            raise ExportError(
-                'a sliding window is not exported; set '
-                "model.test_cfg.mode='whole' by --cfg-options"
-            )
-        if isinstance(model.decode_head, nn.ModuleList):
-            raise ExportError(
-                'several heads in a row (CascadeEncoderDecoder) are not '
-                'exported'
-            )
-        return 'segmentation', Segmentor(model, labels)
+        return Segmentor(model, logits)
     if 'ImageClassifier' in kinds:
-        heads = {cls.__name__ for cls in type(model.head).__mro__}
-        if model.head is None or 'MultiTaskHead' in heads:
-            raise ExportError(
-                f'the head {type(model.head).__name__} has no scores of '
-                'classes; --backbone exports the feature maps'
-            )
-        return 'classification', Classifier(
-            model, 'MultiLabelClsHead' in heads
-        )
-    if kinds & {'SingleStageDetector', 'TwoStageDetector'}:
-        # Not at the top: mmdet may not be installed.
-        from .detectors import SingleStage, TwoStage
+        return Classifier(model)
+    # Not at the top: mmdet may not be installed.
+    if 'TwoStageDetector' in kinds:
+        from .detectors import TwoStage
 
-        body = TwoStage if 'TwoStageDetector' in kinds else SingleStage
-        return 'detection', body(model, shape, example)
+        return TwoStage(model, shape)
+    if 'SingleStageDetector' in kinds:
+        from .detectors import SingleStage
+
+        return SingleStage(model, shape)
     if 'DINO' in kinds:
         from .dino import DINO
 
-        return 'detection', DINO(model, shape, example)
+        return DINO(model, shape)
     known = 'SingleStageDetector, TwoStageDetector, DINO, EncoderDecoder and '
     raise ExportError(
         f'models of class {type(model).__name__} are not exported; those of '
