@@ -133,8 +133,9 @@ def round_rows(x: Tensor, packed: Tensor) -> Tensor:
         if packed.dtype == torch.int16:
             rounded = x.bfloat16().to(x.dtype)
         else:
-            least = x.amin(-1, keepdim=True)
-            span = (x.amax(-1, keepdim=True) - least).clamp(min=1e-30)
-            steps = ((x - least) * (255 / span) + 0.5).floor()
-            rounded = steps * (span / 255) + least
+            row = x.float()  # float16 is too narrow for 255 / span
+            least = row.amin(-1, keepdim=True)
+            span = (row.amax(-1, keepdim=True) - least).clamp(min=1e-30)
+            steps = ((row - least) * (255 / span) + 0.5).floor()
+            rounded = (steps * (span / 255) + least).to(x.dtype)
     return rounded if not x.requires_grad else x + (rounded - x).detach()

@@ -117,6 +117,18 @@ def test_feed_forward(size, dtype, bound, threads):
     assert relative_error(found, expected + x + shortcut) <= bound
 
 
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_float16(dtype):
+    """Rows whose range float16 cannot divide by, too."""
+    x = torch.randn(4, 16) * torch.tensor([[1], [1e-3], [1e-6], [0]])
+    weight, bias = pack_weight(torch.randn(16, 8), dtype), torch.randn(8)
+    found = linear(x.half(), weight, bias)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(
+        found.float(), linear(x, weight, bias), rtol=0, atol=2e-2
+    )
+
+
 @pytest.mark.parametrize('dtype, bound', [('bfloat16', 1e-2), ('int8', 2e-2)])
 @pytest.mark.usefixtures('op_backend')
 def test_what_the_bits_cost(dtype, bound):
