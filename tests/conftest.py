@@ -59,7 +59,7 @@ def _seed():
 @pytest.fixture(scope='session')
 def compiled():
     """Skip a test of the compiled ops where they are not built."""
-    if not available_backends()['cpp-cpu']:
+    if not available_backends()['cpp']:
         pytest.skip(f'compiled ops: {describe_backends()["cpu"]}')
 
 

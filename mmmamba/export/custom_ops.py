@@ -31,7 +31,7 @@ def custom_nodes(opset: int) -> Iterator[None]:
     Raises:
         ExportError: If the compiled ops are not there, whose names they are.
     """
-    if not available_backends()['cpp-cpu']:
+    if not available_backends()['cpp']:
         raise ExportError(
             '--custom-op needs the compiled ops of mmmamba, which are not '
             'here; python tools/collect_env.py says why'

@@ -160,13 +160,14 @@ def available_backends() -> dict[str, bool]:
     """Report the implementations of the ops and whether each can run.
 
     Returns:
-        dict[str, bool]: ``cpp-cpu`` (compiled extension), ``cuda`` (compiled
-        extension with CUDA, and a GPU) and ``pure-torch`` (always).
+        dict[str, bool]: By the names that :func:`use_backend` takes: ``cpp``
+        (compiled extension), ``cuda`` (compiled extension with CUDA, and a
+        GPU) and ``torch`` (always).
     """
     return {
-        'cpp-cpu': 'cpu' in _compiled,
+        'cpp': 'cpu' in _compiled,
         'cuda': 'cuda' in _compiled and torch.cuda.is_available(),
-        'pure-torch': True,
+        'torch': True,
     }
 
 

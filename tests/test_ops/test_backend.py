@@ -148,7 +148,7 @@ def test_use_backend_ends_with_its_statement():
     before = describe_backends()
     with pytest.raises(KeyError), use_backend('torch'):
         assert describe_backends()['cpu'].startswith('PyTorch, forced')
-        assert not available_backends()['cpp-cpu']
+        assert not available_backends()['cpp']
         raise KeyError
     assert describe_backends() == before
 
@@ -191,8 +191,12 @@ def test_what_serves_on_a_gpu(monkeypatch, dtype):
 
 def test_available_backends():
     found = available_backends()
-    assert found.keys() == {'cpp-cpu', 'cuda', 'pure-torch'}
-    assert found['pure-torch'] is True
+    assert found.keys() == {'cpp', 'cuda', 'torch'}
+    for name, available in found.items():
+        if available:
+            with use_backend(name):
+                assert available_backends()[name]
+    assert found['torch'] is True
     assert not found['cuda'] or torch.cuda.is_available()
 
 

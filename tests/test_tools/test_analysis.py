@@ -129,7 +129,7 @@ def test_collect_env():
         'PyTorch: ',
         'mmmamba: ',
         'mmcv: ',
-        'scan, pure-torch: avail',
+        'scan, torch: avail',
         'scan on cpu: ',
         'scan on cuda: ',
     ):

@@ -198,7 +198,7 @@ def cpu_steps(out: Path) -> list[Step]:
     emulated = 'tests/test_ops/test_cuda_kernel.py'
     return [
         build_step(),
-        Step('built', python('-c', HAS_OPS.format('cpp-cpu')), 1, needed=True),
+        Step('built', python('-c', HAS_OPS.format('cpp')), 1, needed=True),
         pytest_step(out, 'ops', emulated, '-k', 'nan or layout'),
         pytest_step(out, 'network', NETWORK_TESTS, '-k', 'cpu'),
         csv_step(
