@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backend import backend_for
+from .backend import available_backends
 
 #: The numbers that are side by side, and the dtype of a packed weight: an
 #: integer one, which ``Module.to(dtype)`` leaves alone.
@@ -32,7 +32,7 @@ def has_dot_products(dtype: str) -> bool:
         bool: Whether the ops are compiled, and the CPU has AVX-512's
         instructions for products of the dtype.
     """
-    compiled = backend_for(torch.device('cpu')) == 'cpp'
+    compiled = available_backends()['cpp']
     return compiled and torch.ops.mmmamba.has_dot_products(dtype)
 
 

@@ -7,7 +7,9 @@ from test_ops.inference_cases import feed_forward_reference, linear_reference
 from test_ops.support import opcheck
 
 from mmmamba.ops import (
+    backend,
     feed_forward,
+    has_dot_products,
     is_packed,
     linear,
     pack_weight,
@@ -77,6 +79,15 @@ def test_others_are_refused():
                 pack_weight(torch.zeros(shape), dtype)
     with pytest.raises(ValueError, match='hold 66311 products'):
         pack_weight(torch.zeros(66312, 1), 'int8')
+
+
+@pytest.mark.usefixtures('compiled')
+def test_dot_products_whatever_is_forced(monkeypatch):
+    expected = [has_dot_products(dtype) for dtype in DTYPES]
+    monkeypatch.setattr(backend, '_forced', 'cuda')
+    assert [has_dot_products(dtype) for dtype in DTYPES] == expected
+    with use_backend('torch'):
+        assert not any(has_dot_products(dtype) for dtype in DTYPES)
 
 
 def test_infinity_in_bfloat16():
