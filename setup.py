@@ -211,7 +211,7 @@ def onnxruntime_ops() -> list[Extension]:
 def openvino_ops() -> list[Extension]:
     """The ops for OpenVINO, if it is there."""
     spec = find_spec('openvino')
-    if spec is None:
+    if spec is None or spec.origin is None:  # a folder of this name
         return []
     package = Path(spec.origin).parent
     # Loaded already wherever OpenVINO loads the extension.

@@ -6,12 +6,14 @@ holds its ops alone.
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 import torch
 from test_ops.support import (
     ROOT,
@@ -265,6 +267,17 @@ def test_build_without_ops(tmp_path):
     assert result.returncode == 0, result.stdout
     assert 'without its compiled ops' not in result.stdout
     assert not libraries(tmp_path)
+
+
+def test_a_folder_named_openvino(tmp_path, monkeypatch):
+    """It is no package to build against."""
+    (tmp_path / 'openvino').mkdir()
+    monkeypatch.setenv('MMMAMBA_WITH_OPS', '0')
+    monkeypatch.setattr(setuptools, 'setup', lambda: None)
+    openvino_ops = runpy.run_path(ROOT / 'setup.py')['openvino_ops']
+    monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, 'openvino', raising=False)
+    assert openvino_ops() == []
 
 
 @pytest.mark.compiler
