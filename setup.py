@@ -127,7 +127,7 @@ class BuildExtension(cpp_extension.BuildExtension if torch else build_ext):
     def compile_kernels(self) -> list[str]:
         """Compile what all libraries share; the objects."""
         # The same for every Python and PyTorch.
-        folder = 'build/kernels'
+        folder = f'build/kernels.{self.plat_name}'
 
         def compile_file(source: str) -> str:
             (target,) = self.compiler.object_filenames(

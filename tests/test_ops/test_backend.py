@@ -308,6 +308,15 @@ def test_build_that_must_not_fail(tmp_path, no_compiler):
 
 @pytest.mark.compiler
 @pytest.mark.slow
+def test_objects_are_of_a_platform(tmp_path, quick_compiler):
+    """A folder that two machines share has objects for each."""
+    build(tmp_path, _PYTHON_HOST_PLATFORM='linux-other', **quick_compiler)
+    objects = [str(path) for path in tmp_path.glob('build/**/kernels_*.o')]
+    assert objects and all('linux-other' in path for path in objects)
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
 @pytest.mark.parametrize('must', [False, True])
 def test_build_with_another_nvcc(must, tmp_path, quick_compiler):
     """The CPU's ops are built all the same, unless CUDA's have to be."""

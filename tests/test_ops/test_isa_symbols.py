@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from sysconfig import get_platform
 
 import pytest
 from setuptools.modified import newer_group
@@ -30,7 +31,8 @@ void add(std::vector<long>& numbers) { numbers.push_back(1); }
 
 def compile_file(source: Path, folder: Path) -> Path:
     """The object that setup.py linked, if it is of today's sources."""
-    built = ROOT / 'build/kernels' / source.relative_to(ROOT)
+    folder = ROOT / f'build/kernels.{get_platform()}'
+    built = folder / source.relative_to(ROOT)
     built = built.with_suffix('.o')
     # By the rule of setup.py.
     if not newer_group([source, *CSRC.rglob('*.h*')], built):
