@@ -9,8 +9,8 @@ product with a ``(B*H*W, C)`` matrix, and some of the channels are a view.
 Their compiled versions have no gradient; PyTorch's serve for
 all else:
     ``stem_conv``, ``depthwise_conv``, ``mixer_conv``, ``scan_gate``,
-    ``linear``, ``feed_forward``, and ``block`` and ``stage``, which are all
-    of a block and of a stage.
+    ``linear``, ``feed_forward``; and, compiled for CPUs alone, ``block`` and
+    ``stage``, which are all of a block and of a stage.
 """
 
 from .backend import available_backends, describe_backends, use_backend

@@ -156,6 +156,23 @@ def backend_for(device: torch.device) -> str:
     return _compiled.get(device.type, 'torch')
 
 
+def require_compiled(op: str, x: Tensor) -> None:
+    """Refuse an op that is compiled for CPUs alone where that does not serve.
+
+    Args:
+        op (str): Its name.
+        x (Tensor): First input.
+
+    Raises:
+        RuntimeError: If PyTorch or the CUDA ops serve ``x``.
+    """
+    if backend_for(x.device) != 'cpp':
+        raise RuntimeError(
+            f'{op} is there for CPUs alone, where the compiled ops serve; '
+            'elsewhere call the ops of its layers'
+        )
+
+
 def available_backends() -> dict[str, bool]:
     """Report the implementations of the ops and whether each can run.
 

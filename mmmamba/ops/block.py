@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backend import inference_op_serves
+from .backend import inference_op_serves, require_compiled
 
 
 class LayerParameters(NamedTuple):
@@ -117,7 +117,8 @@ def block(x: Tensor, parameters: BlockParameters) -> Tensor:
     """Run a block in one op: the same as its layers' ops one after the other.
 
     A thread takes a few samples through all layers, so that what is between
-    them stays in its caches.
+    them stays in its caches. It has no version in PyTorch:
+    :func:`block_is_compiled` tells where it serves.
 
     Args:
         x (Tensor): Input, ``(B, H, W, C)`` float32 on the CPU.
@@ -128,7 +129,9 @@ def block(x: Tensor, parameters: BlockParameters) -> Tensor:
 
     Raises:
         ValueError: If a shape does not fit.
+        RuntimeError: If the compiled ops for CPUs do not serve.
     """
+    require_compiled('block', x)
     conv1, ffn1, ssm, local, proj, conv2, ffn2 = parameters.groups()
     return torch.ops.mmmamba.block.default(
         *(x, conv1, ffn1, ssm, parameters.wavelet, local),

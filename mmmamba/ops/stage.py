@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .backend import require_compiled
+
 
 def stage(
     x: Tensor,
@@ -15,7 +17,7 @@ def stage(
     """Run a stage in one op: the same as its layers' ops one after the other.
 
     At batch 1, Python's way from one layer to the next takes a tenth of a
-    small network's time.
+    small network's time. It has no version in PyTorch.
 
     Args:
         x (Tensor): Input, ``(B, H, W, C)`` float32 on the CPU.
@@ -36,7 +38,9 @@ def stage(
 
     Raises:
         ValueError: If a shape does not fit, or parameters are missing.
+        RuntimeError: If the compiled ops for CPUs do not serve.
     """
+    require_compiled('stage', x)
     return torch.ops.mmmamba.stage.default(
         x, parameters, transition, wavelet, local, eps
     )

@@ -7,7 +7,7 @@ from test_ops.support import opcheck
 
 from mmmamba.deploy import network
 from mmmamba.layers import Stage
-from mmmamba.ops import stage
+from mmmamba.ops import BlockParameters, block, stage, use_backend
 
 pytestmark = pytest.mark.usefixtures('compiled')
 
@@ -91,6 +91,16 @@ def test_parameters_that_are_missing():
             stage(x, parameters[:count], True, True, True, 1e-5)
     with pytest.raises(ValueError, match='weight must'):
         stage(x, parameters[1:], True, True, True, 1e-5)
+
+
+@torch.no_grad()
+def test_no_version_in_pytorch():
+    """Nor for the ops that are compiled for GPUs."""
+    with use_backend('torch'):
+        with pytest.raises(RuntimeError, match='stage is there for CPUs'):
+            stage(torch.zeros(1, 5, 6, 64), [], False, True, True, 1e-5)
+        with pytest.raises(RuntimeError, match='block is there for CPUs'):
+            block(torch.zeros(1, 5, 6, 64), BlockParameters(*[None] * 9))
 
 
 @torch.no_grad()
