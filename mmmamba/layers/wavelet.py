@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def haar_filters(channels: int) -> Tensor:
     """Filters of the one-level orthonormal Haar transform.
 
-    The subbands are LL, then the differences along rows, along columns and
-    along both; repeated for every channel.
+    The subbands are LL, then the differences between rows, between columns
+    and of both; repeated for every channel.
 
     Args:
         channels (int): Channels to transform.

@@ -20,7 +20,7 @@ def linear(
 
     ``relu(x @ weight + bias) + residual``, in one pass. The compiled version
     is for float32, on GPUs for float16 and bfloat16, too. There a ReLU and a
-    residual are two passes.
+    residual together are passes of their own.
 
     Args:
         x (Tensor): Input, ``(B, ..., C)``, floating point; some of the

@@ -41,9 +41,10 @@ def mixer_conv(
         ssm (Tensor): What the SSM adds, with all biases, ``(B, H, W, G)``,
             1 <= G <= C.
         wavelet_weight (Tensor, optional): ``(4, k, k, G)``, k odd, of the
-            subbands LL, differences along rows, along columns and along both,
-            in the order of :func:`mmmamba.layers.wavelet.haar_filters`. None
-            if there is no wavelet branch. Defaults to None.
+            subbands LL, differences between rows, between columns and of
+            both, in the order of
+            :func:`mmmamba.layers.wavelet.haar_filters`. None if there is no
+            wavelet branch. Defaults to None.
         local_weight (Tensor, optional): ``(k, k, M)``, k odd, M <= C - G.
             None if there is no local part. Defaults to None.
         local_bias (Tensor, optional): ``b``, ``(M,)``; there if

@@ -1,5 +1,5 @@
-// A stage out of the other ops, which the dispatcher finds on any device: what
-// it saves is Python's way from one to the next.
+// A stage out of the other ops, which the dispatcher finds: what it saves is
+// Python's way from one to the next.
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include "../common/block.hpp"
