@@ -397,9 +397,14 @@ class Block(nn.Module):
         super().__init__()
         self.dwconv1 = DepthwiseConv(block.dwconv1, residual=True)
         self.ffn1 = FFN(block.ffn1)
-        self.mixer = Mixer(block.mixer)
+        self.mixer = mixer = Mixer(block.mixer)
         self.dwconv2 = DepthwiseConv(block.dwconv2, residual=True)
         self.ffn2 = FFN(block.ffn2)
+        self._op_parameters = OpParameters(
+            *(self.dwconv1.slots(), self.ffn1.slots()),
+            *(mixer.ssm.slots(), mixer.local_slots(), mixer.proj.slots()),
+            *(self.dwconv2.slots(), self.ffn2.slots()),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, H, W, C)`` to the same shape."""
@@ -416,36 +421,19 @@ class Block(nn.Module):
 
     def op_parameters(self) -> BlockParameters:
         """Return the parameters by their names in the op ``block``."""
-        mixer = self.mixer
-        lists = OpParameters(
-            self.dwconv1.slots(),
-            self.ffn1.slots(),
-            mixer.ssm.slots(),
-            mixer.local_slots(),
-            mixer.proj.slots(),
-            self.dwconv2.slots(),
-            self.ffn2.slots(),
-        )
-        conv1, ffn1, ssm, local, proj, conv2, ffn2 = lists.read()
+        lists = self._op_parameters.read()
+        conv1, ffn1, ssm, local, proj, conv2, ffn2 = lists
         return BlockParameters(
             LayerParameters(*conv1),
             FFNParameters(*ffn1),
             SSMParameters(*ssm),
-            mixer.wavelet_weight,
+            self.mixer.wavelet_weight,
             LocalParameters(*local) if local else None,
             LayerParameters(*proj),
             LayerParameters(*conv2),
             FFNParameters(*ffn2),
-            mixer.ssm.eps,
+            self.mixer.ssm.eps,
         )
-
-    def kernels(self) -> list[Tensor | None]:
-        """Return the weights of the depthwise convolutions that there are."""
-        mixer = self.mixer
-        return [
-            *(self.dwconv1.weight, mixer.ssm.conv_weight),
-            *(mixer.wavelet_weight, mixer.local_weight, self.dwconv2.weight),
-        ]
 
     def slots(self) -> list[Slot]:
         """Tell where the parameters are, in the order of the op ``stage``."""

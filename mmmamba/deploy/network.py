@@ -73,7 +73,8 @@ class Stage(nn.Module):
         self._has_transition = bool(parameters)
         parameters += [slot for block in blocks for slot in block.slots()]
         self._op_parameters = OpParameters(parameters)
-        kernels += [weight for block in blocks for weight in block.kernels()]
+        for block in blocks:
+            kernels += block.op_parameters().kernels()
         # The blocks of a stage differ in the values of their parameters alone.
         mixer = blocks[0].mixer
         self._wavelet = mixer.wavelet_weight is not None

@@ -92,6 +92,13 @@ class BlockParameters(NamedTuple):
         )
         return [list(part) for part in parts]
 
+    def kernels(self) -> list[Tensor | None]:
+        """List the weights of the depthwise convolutions that there are."""
+        return [
+            *(self.conv1.weight, self.ssm.conv_weight, self.wavelet),
+            *(self.local and self.local.weight, self.conv2.weight),
+        ]
+
 
 def block_is_compiled(x: Tensor, parameters: BlockParameters) -> bool:
     """Tell whether :func:`block` serves.
@@ -103,13 +110,13 @@ def block_is_compiled(x: Tensor, parameters: BlockParameters) -> bool:
     Returns:
         bool: Whether it does; else the block is one of its layers' ops.
     """
-    p = parameters
-    tensors = [t for group in p.groups() for t in group]
-    kernels = [p.conv1.weight, p.ssm.conv_weight, p.wavelet, p.conv2.weight]
-    if p.local is not None:
-        kernels.append(p.local.weight)
+    tensors = [t for group in parameters.groups() for t in group]
     return inference_op_serves(
-        x, p.wavelet, *tensors, dtypes=(torch.float32,), kernels=kernels
+        x,
+        parameters.wavelet,
+        *tensors,
+        dtypes=(torch.float32,),
+        kernels=parameters.kernels(),
     )
 
 
