@@ -1,6 +1,7 @@
 """The compiled ops and the backbone under PyTorch's own tools."""
 
 import io
+import sys
 
 import pytest
 import torch
@@ -177,6 +178,13 @@ def test_number_of_threads_does_not_matter(batch, channels, name):
 def test_odd_calls_do_not_crash():
     """In a process of its own, which a crash would end."""
     run_program('odd_calls')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='memory: limits of Linux')
+def test_no_memory_in_the_threads():
+    """What goes wrong in one of several threads is an error of the call."""
+    assert run_program('low_memory').startswith('MemoryError')
 
 
 # ---------------------------------------------------------------------------

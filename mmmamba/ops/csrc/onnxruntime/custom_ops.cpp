@@ -56,37 +56,22 @@ class Session final : public Runtime {
     const int64_t most = std::max(1u, std::thread::hardware_concurrency());
     const auto end = Clock::now() + std::chrono::milliseconds(1);
     std::atomic<int64_t> met = 0;
-    in_parallel(most, [&](int64_t) {
+    const auto meet = [&](int64_t) {
       if (Clock::now() >= end) return;
       for (++met; met < most && Clock::now() < end;) std::this_thread::yield();
-    });
+    };
+    run(most, call<decltype(meet)>, &meet);
     return met;
   }
 
  private:
   void run(int64_t count, Call call, const void* function) const override {
-    in_parallel(count, [&](int64_t i) { call(function, i); });
-  }
-
-  template <typename Function>
-  void in_parallel(int64_t count, const Function& function) const {
-    // An exception must not leave a thread of ONNX Runtime.
-    struct State {
-      const Function& function;
-      std::mutex mutex;
-      std::exception_ptr error;
-    } state{function, {}, {}};
-    const auto call = [](void* data, size_t i) {
-      auto& state = *static_cast<State*>(data);
-      try {
-        state.function(static_cast<int64_t>(i));
-      } catch (...) {
-        const std::lock_guard<std::mutex> lock(state.mutex);
-        state.error = std::current_exception();
-      }
-    };
-    check(api_.KernelContext_ParallelFor(context_, call, count, 0, &state));
-    if (state.error) std::rethrow_exception(state.error);
+    auto run_one = [&](size_t i) { call(function, static_cast<int64_t>(i)); };
+    using RunOne = decltype(run_one);
+    check(api_.KernelContext_ParallelFor(
+        context_,
+        [](void* data, size_t i) { (*static_cast<RunOne*>(data))(i); }, count,
+        0, &run_one));
   }
 
   const OrtApi& api_;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 
 namespace mmmamba {
 
@@ -23,17 +25,26 @@ class Runtime {
   }
 
   // Calls work(begin, end) for equal shares of [0, size), one a thread, but
-  // none smaller than the grain.
+  // none smaller than the grain. Throws what one of them throws: an exception
+  // must not leave a thread of a runtime, which may lose it.
   template <typename Work>
   void parallel_for(int64_t size, int64_t grain, const Work& work) const {
     if (size <= 0) return;
     const int64_t share = this->share(size, grain);
     const int64_t shares = (size + share - 1) / share;
     if (shares == 1) return work(0, size);
+    std::mutex mutex;
+    std::exception_ptr error;
     const auto run_share = [&](int64_t i) {
-      work(i * share, std::min(size, (i + 1) * share));
+      try {
+        work(i * share, std::min(size, (i + 1) * share));
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        error = std::current_exception();
+      }
     };
     run(shares, call<decltype(run_share)>, &run_share);
+    if (error) std::rethrow_exception(error);
   }
 
   // Calls op(), which a profiler shows under this name.
@@ -46,7 +57,13 @@ class Runtime {
  protected:
   using Call = void (*)(const void* function, int64_t i);
 
-  // Calls call(function, i) for all i below count, in parallel.
+  template <typename Function>
+  static void call(const void* function, int64_t i) {
+    (*static_cast<const Function*>(function))(i);
+  }
+
+  // Calls call(function, i), which throws nothing, for all i below count, in
+  // parallel.
   virtual void run(int64_t count, Call call, const void* function) const = 0;
 
   virtual void record(const char*, Call call, const void* function) const {
@@ -55,11 +72,6 @@ class Runtime {
 
  private:
   friend class OneThread;
-
-  template <typename Function>
-  static void call(const void* function, int64_t i) {
-    (*static_cast<const Function*>(function))(i);
-  }
 
   const int64_t threads_;
 };

@@ -5,8 +5,9 @@
 #include <ATen/record_function.h>
 #include <torch/version.h>
 
-// The part of PyTorch that is compiled with OpenMP has a door for those that
-// are not, since 2.10.
+// at::parallel_for is a pragma of OpenMP in a header, for which this file would
+// have to be compiled with OpenMP, too. Since 2.10 torch_parallel_for is there,
+// compiled.
 #define MMMAMBA_TORCH_HAS_PARALLEL_FOR \
   (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10)
 #if MMMAMBA_TORCH_HAS_PARALLEL_FOR
@@ -31,12 +32,13 @@ class PyTorch final : public Runtime {
     };
 #if MMMAMBA_TORCH_HAS_PARALLEL_FOR
     using Some = decltype(some);
-    torch_parallel_for(
+    const auto status = torch_parallel_for(
         0, count, 1,
         [](int64_t begin, int64_t end, void* context) {
           (*static_cast<Some*>(context))(begin, end);
         },
         &some);
+    TORCH_CHECK(status == AOTI_TORCH_SUCCESS, "PyTorch's threads failed");
 #else
     at::parallel_for(0, count, 1, some);
 #endif
