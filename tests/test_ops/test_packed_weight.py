@@ -1,5 +1,9 @@
 """Tests of linear layers with fewer bits, against rounded ones in float64."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from golden import relative_error
@@ -88,6 +92,25 @@ def test_dot_products_whatever_is_forced(monkeypatch):
     assert [has_dot_products(dtype) for dtype in DTYPES] == expected
     with use_backend('torch'):
         assert not any(has_dot_products(dtype) for dtype in DTYPES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name, allowed',
+    [('SSE41', set()), ('avx2', set()), ('AVX512_CORE_VNNI', {'int8'})],
+)
+def test_older_instructions(compiled, name, allowed):
+    """oneDNN's variable takes small letters, too."""
+    asked = 'from mmmamba.ops import has_dot_products as has; '
+    asked += f'print(*map(has, {DTYPES}))'
+    result = subprocess.run(
+        [sys.executable, '-c', asked],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'ONEDNN_MAX_CPU_ISA': name},
+    )
+    here = [has_dot_products(dtype) and dtype in allowed for dtype in DTYPES]
+    assert result.stdout.split() == [str(has) for has in here], result.stderr
 
 
 def test_infinity_in_bfloat16():

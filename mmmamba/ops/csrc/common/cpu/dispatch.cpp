@@ -1,5 +1,6 @@
 #include "dispatch.hpp"
 
+#include <cctype>
 #include <cstdlib>
 #include <string>
 
@@ -27,8 +28,12 @@ namespace {
 DotProducts find_dot_products() {
 #ifdef MMMAMBA_HAS_DOT_KERNELS
   const char* most = std::getenv("ONEDNN_MAX_CPU_ISA");
-  const std::string name = most ? most : "";
-  if (instruction_set() == InstructionSet::kAvx512 && name != "AVX512_CORE" &&
+  std::string name = most ? most : "";
+  for (char& c : name) c = static_cast<char>(std::toupper(c));
+  for (const char* older :
+       {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE"})
+    if (name == older) return DotProducts::kNone;
+  if (instruction_set() == InstructionSet::kAvx512 &&
       __builtin_cpu_supports("avx512vnni"))
     return name != "AVX512_CORE_VNNI" && __builtin_cpu_supports("avx512bf16")
                ? DotProducts::kBFloat16
