@@ -68,8 +68,11 @@ void run_on_stream(Scan scan, const at::TensorOptions& options,
   const auto plan =
       make_plan(scan, kBackward,
                 at::cuda::getCurrentDeviceProperties()->multiProcessorCount);
-  // The kernels count teams in 32 bits.
-  TORCH_CHECK_VALUE(plan.blocks * plan.teams <= std::numeric_limits<int>::max(),
+  // The kernels count positions and teams in 32 bits.
+  constexpr int64_t kMost = std::numeric_limits<int>::max();
+  TORCH_CHECK_VALUE(int64_t(plan.chunks) * plan.team * kItems <= kMost,
+                    "mmmamba: the sequences are too long for a scan on a GPU");
+  TORCH_CHECK_VALUE(plan.blocks * plan.teams <= kMost,
                     "mmmamba: too many sequences for one "
                     "scan on a GPU; split the batch");
   set_outputs(scan, plan);
