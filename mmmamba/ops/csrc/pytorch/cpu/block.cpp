@@ -1,9 +1,9 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
-void block(const Block& in, const Tensor& y) {
+static void block(const Block& in, const Tensor& y) {
   TORCH_CHECK_TYPE(in.x.scalar_type() == at::kFloat,
                    "block: x must be float32, got ", in.x.scalar_type());
   std::vector<Tensor> kept_alive;

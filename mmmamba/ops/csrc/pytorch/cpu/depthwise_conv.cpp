@@ -1,11 +1,11 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
 using mmmamba::depthwise_conv::Map;
 
-void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
+static void depthwise_conv(const DepthwiseConv& in, const Tensor& y) {
   const Tensor x = channels_last(in.x, in.x.scalar_type()),
                weight = parameter(in.weight), bias = parameter(in.bias);
   dispatch("depthwise_conv", x, [&](auto type) {

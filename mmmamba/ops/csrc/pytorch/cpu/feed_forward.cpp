@@ -1,11 +1,11 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
 using gemm::Matrix;
 
-void feed_forward(const FeedForward& in, const Tensor& y) {
+static void feed_forward(const FeedForward& in, const Tensor& y) {
   const Tensor x = rows("feed_forward", in.x),
                shortcut = rows("feed_forward", in.shortcut),
                weight1 = weight_parameter(in.weight1),

@@ -1,12 +1,12 @@
 #include "../../common/cpu/dispatch.hpp"
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
 using gemm::Matrix;
 
-void linear(const Linear& in, const Tensor& y) {
+static void linear(const Linear& in, const Tensor& y) {
   const Tensor x = rows("linear", in.x), residual = rows("linear", in.residual),
                weight = weight_parameter(in.weight), bias = parameter(in.bias);
   gemm::Args args = {};

@@ -1,8 +1,9 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
-void mixer_conv(const MixerConv& in, const Tensor& y) {
+
+static void mixer_conv(const MixerConv& in, const Tensor& y) {
   const auto dtype = in.x.scalar_type();
   const Tensor x = channels_last(in.x, dtype),
                ssm = channels_last(in.ssm, dtype),

@@ -1,11 +1,11 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
 using mmmamba::scan_gate::Series;
 
-void scan_gate(const ScanGate& in, const Tensor& y) {
+static void scan_gate(const ScanGate& in, const Tensor& y) {
   const Tensor x = channels_last(in.x, in.x.scalar_type()),
                z = channels_last(in.z, in.x.scalar_type()),
                projected = channels_last(in.projected, at::kFloat),

@@ -1,9 +1,9 @@
+#include "../inference.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace mmmamba::cpu {
 
-void stem_conv(const StemConv& in, const Tensor& y) {
+static void stem_conv(const StemConv& in, const Tensor& y) {
   const Tensor& x = in.x;
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat,
                    "stem_conv: x must be float32, got ", x.scalar_type());
