@@ -8,10 +8,11 @@ namespace mmmamba::cuda {
 
 constexpr int kSubbands = 4;
 
+// `local` has the sizes of the maps, of no channels if there is no local part.
 template <typename T>
 struct MixerConvArgs {
-  DepthwiseConvArgs<T> local;  // of 0 channels if there is none
-  Map<const T> x, ssm;         // from the first channel on
+  DepthwiseConvArgs<T> local;
+  Map<const T> x, ssm;  // from the first channel on
   int global_channels, channels;
   const T* wavelet;  // (4, kernel, kernel, global_channels), or absent
   Map<T> y;
