@@ -201,5 +201,5 @@ std::vector<ov::Extension::Ptr> extensions(std::index_sequence<kIndex...>) {
 }  // namespace
 }  // namespace mmmamba
 
-// One for each of nodes().
-OPENVINO_CREATE_EXTENSIONS(mmmamba::extensions(std::make_index_sequence<6>()));
+OPENVINO_CREATE_EXTENSIONS(
+    mmmamba::extensions(std::make_index_sequence<mmmamba::kNodes>()));

@@ -64,13 +64,9 @@ int64_t product(const int64_t* begin, const int64_t* end) {
 struct BidirectionalScan {
   const Array &x, &projected, &dt_weight, &dt_bias, &A, &D;
 
-  BidirectionalScan(const Inputs& in, const Attributes&)
-      : x(in[0]),
-        projected(in[1]),
-        dt_weight(in[2]),
-        dt_bias(in[3]),
-        A(in[4]),
-        D(in[5]) {}
+  static BidirectionalScan of(const Inputs& in, const Attributes&) {
+    return {in[0], in[1], in[2], in[3], in[4], in[5]};
+  }
 
   void check(Shapes& shapes) const { check_bidirectional_scan(shapes, *this); }
 
@@ -104,12 +100,9 @@ struct DepthwiseConv {
   int64_t stride;
   const std::string& act;
 
-  DepthwiseConv(const Inputs& in, const Attributes& attributes)
-      : x(in[0]),
-        weight(in[1]),
-        bias(in[2]),
-        stride(attributes.stride),
-        act(attributes.act) {}
+  static DepthwiseConv of(const Inputs& in, const Attributes& attributes) {
+    return {in[0], in[1], in[2], attributes.stride, attributes.act};
+  }
 
   void check(Shapes& shapes) const { check_depthwise_conv(shapes, *this); }
 
@@ -156,12 +149,9 @@ struct Linear {
   const Array &x, &weight, &bias, &residual;
   bool relu;
 
-  Linear(const Inputs& in, const Attributes& attributes)
-      : x(in[0]),
-        weight(in[1]),
-        bias(in[2]),
-        residual(in[3]),
-        relu(attributes.relu != 0) {}
+  static Linear of(const Inputs& in, const Attributes& attributes) {
+    return {in[0], in[1], in[2], in[3], attributes.relu != 0};
+  }
 
   void check(Shapes& shapes) const { check_linear(shapes, *this); }
 
@@ -183,13 +173,9 @@ struct Linear {
 struct FeedForward {
   const Array &x, &weight1, &bias1, &weight2, &bias2, &shortcut;
 
-  FeedForward(const Inputs& in, const Attributes&)
-      : x(in[0]),
-        weight1(in[1]),
-        bias1(in[2]),
-        weight2(in[3]),
-        bias2(in[4]),
-        shortcut(in[5]) {}
+  static FeedForward of(const Inputs& in, const Attributes&) {
+    return {in[0], in[1], in[2], in[3], in[4], in[5]};
+  }
 
   void check(Shapes& shapes) const { check_feed_forward(shapes, *this); }
 
@@ -212,12 +198,13 @@ struct StemConv {
   std::vector<Array> weights, biases;
   bool bfloat16;
 
-  StemConv(const Inputs& in, const Attributes& attributes)
-      : x(in[0]), bfloat16(attributes.bfloat16 != 0) {
+  static StemConv of(const Inputs& in, const Attributes& attributes) {
+    StemConv op = {in[0], {}, {}, attributes.bfloat16 != 0};
     for (size_t i = 1; i < in.size(); i += 2) {
-      weights.push_back(in[i]);
-      biases.push_back(in[i + 1]);
+      op.weights.push_back(in[i]);
+      op.biases.push_back(in[i + 1]);
     }
+    return op;
   }
 
   void check(Shapes& shapes) const { check_stem_conv(shapes, *this); }
@@ -251,16 +238,25 @@ struct StemConv {
   }
 };
 
+template <template <typename> class... Parts>
+constexpr size_t kCount = (kTensors<Parts<Array>> + ...);
+
+// Places among the inputs of a block, which are x and its parameters.
+constexpr size_t kWavelet =
+    1 + kCount<LayerParameters, FFNParameters, SSMParameters>;
+constexpr size_t kLocal = kWavelet + 1;
+constexpr size_t kBlockInputs =
+    kLocal +
+    kCount<LocalParameters, LayerParameters, LayerParameters, FFNParameters>;
+
 struct Block {
   const Array &x, *local;
   BlockParameters<Array> parameters;
   float eps;
 
-  Block(const Inputs& in, const Attributes& attributes)
-      : x(in[0]),
-        local(&in[21]),
-        parameters(block_parameters(in.data() + 1)),
-        eps(attributes.eps) {}
+  static Block of(const Inputs& in, const Attributes& attributes) {
+    return {in[0], &in[kLocal], block_parameters(&in[1]), attributes.eps};
+  }
 
   void check(Shapes& shapes) const {
     for (const Array* t = local; t < local + 4; ++t)
@@ -289,11 +285,13 @@ Node node(const char* name, std::vector<bool> required,
       [](const Node& node, const std::string& who, const Inputs& in,
          const Attributes& a) {
         Shapes shapes(who, node.required, in);
-        Op(in, a).check(shapes);
+        Op::of(in, a).check(shapes);
       },
-      [](const Inputs& in, const Attributes& a) { return Op(in, a).result(); },
+      [](const Inputs& in, const Attributes& a) {
+        return Op::of(in, a).result();
+      },
       [](const Inputs& in, const Attributes& a, float* y, const Runtime& r) {
-        Op(in, a).compute(y, r);
+        Op::of(in, a).compute(y, r);
       },
   };
 }
@@ -311,14 +309,17 @@ bool Node::has(const std::string& attribute) const {
          attributes.end();
 }
 
-const std::vector<Node>& nodes() {
-  static const std::vector<Node> table = {
+const std::array<Node, kNodes>& nodes() {
+  static const std::array<Node, kNodes> table = {
       node<BidirectionalScan>("BidirectionalScan", inputs(6, {5})),
       node<StemConv>("StemConv", inputs(9, {}), {"bfloat16"}),
       node<DepthwiseConv>("DepthwiseConv", inputs(3, {2}), {"stride", "act"}),
       node<Linear>("Linear", inputs(4, {2, 3}), {"relu"}),
       node<FeedForward>("FeedForward", inputs(6, {5})),
-      node<Block>("Block", inputs(33, {20, 21, 22, 23, 24}), {"eps"}),
+      node<Block>("Block",
+                  inputs(kBlockInputs, {kWavelet, kLocal, kLocal + 1,
+                                        kLocal + 2, kLocal + 3}),
+                  {"eps"}),
   };
   return table;
 }

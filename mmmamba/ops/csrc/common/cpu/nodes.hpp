@@ -3,6 +3,7 @@
 // same name mean.
 #pragma once
 
+#include <array>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -54,6 +55,7 @@ struct Node {
   bool has(const std::string& attribute) const;
 };
 
-const std::vector<Node>& nodes();
+constexpr size_t kNodes = 6;
+const std::array<Node, kNodes>& nodes();
 
 }  // namespace mmmamba
