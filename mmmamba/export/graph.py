@@ -165,8 +165,8 @@ class Segmentor(nn.Module):
         facts.task = 'segmentation'
         facts.outputs = ['logits' if self.logits else 'label_map']
         facts.align_corners = bool(head.align_corners)
-        # Mask2Former's head has none.
-        facts.threshold = float(getattr(head, 'threshold', None) or 0.5)
+        threshold = getattr(head, 'threshold', None)  # Mask2Former has none
+        facts.threshold = 0.5 if threshold is None else float(threshold)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, H, W)`` uint8 or int32, or ``(B, classes, H, W)``."""
@@ -245,6 +245,13 @@ def make_graph(
         )
     if logits and facts.task != 'segmentation':
         raise ExportError(f'--logits is for segmentors, not {facts.task}')
+    value = body.padding[1]
+    if value and facts.resize.get('keep_ratio'):
+        raise ExportError(
+            f'data_preprocessor pads with {value}, and files pad photos of '
+            'other proportions with 0; set it to 0, or keep_ratio=False in '
+            'the test pipeline'
+        )
     return Graph(body, facts, *body.padding).eval()
 
 

@@ -360,6 +360,16 @@ def test_preprocessing_in_the_graph_is_that_outside(tmp_path):
     assert np.abs(results[0] - results[1]).max() < 1e-4 * scale
 
 
+def test_a_threshold_of_zero():
+    """Not the default, though it is false to Python."""
+    head = {'num_classes': 2, 'out_channels': 1, 'threshold': 0.0}
+    model, cfg = build(
+        'seg/fpn_mobilemamba_b1.py',
+        **{f'model.decode_head.{name}': value for name, value in head.items()},
+    )
+    assert graph_of(model, cfg).facts.threshold == 0
+
+
 def test_models_that_are_not_exported_are_named():
     from mmdet.models import DETR
 
@@ -429,6 +439,15 @@ def test_what_mmdet_does_otherwise_is_refused(options, message):
     model.bbox_head.test_cfg.nms = {**nms, **options.get('nms', {})}
     with pytest.raises(ExportError, match=message):
         make_graph(model, gather_facts(model, cfg), SIZE)
+
+
+def test_two_values_of_padding_are_refused():
+    """One to the shape of the file, and one to a multiple of 32."""
+    options = {'model.data_preprocessor.pad_value': 1.5}
+    model, cfg = build('demo/atss_mobilemamba_t2_bccd.py', **options)
+    cfg.test_dataloader.dataset.pipeline[1].keep_ratio = True
+    with pytest.raises(ExportError, match='pads with 1.5, and files'):
+        graph_of(model, cfg)
 
 
 def test_other_ways_to_pool_are_refused():

@@ -32,7 +32,8 @@ def detector(tmp_path_factory):
         'model = dict(backbone=dict(arch=arch))\n'
     )
     cfg = Config.fromfile(config)
-    cfg.test_dataloader.dataset.pipeline[1].scale = (128, 96)
+    resize = cfg.test_dataloader.dataset.pipeline[1]
+    resize.scale, resize.keep_ratio = (128, 96), True
     cfg.dump(config)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)

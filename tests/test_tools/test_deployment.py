@@ -34,6 +34,7 @@ def exported(detector, run_python):
     result = run_python(*(TOOLS / 'export.py', *detector, file, '--check'))
     assert result.returncode == 0, result.stderr
     assert 'Wrote' in result.stdout
+    assert 'a photo keeps its proportions in 96x128' in result.stdout
     return file
 
 
@@ -188,8 +189,12 @@ def test_metric_is_that_of_the_toolbox(
         'test_dataloader.dataset.ann_file=truth.json',
         f'test_dataloader.dataset.data_prefix.img={photo.parent}/',
         f'test_evaluator.ann_file={tmp_path}/truth.json',
+        f'{RESIZE}.scale=(256, 192)',  # the file has half of it
+        'test_dataloader.dataset.pipeline.0.to_float32=True',
     )
     assert result.returncode == 0, result.stderr
+    counted = '1 of 1 images were resized to 50% of the size that the config'
+    assert counted in ' '.join((result.stdout + result.stderr).split())
     (metrics,) = (tmp_path / 'w').glob('*/*.json')
     assert json.loads(metrics.read_text())['coco/bbox_mAP'] > 0.95
 

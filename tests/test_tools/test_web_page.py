@@ -251,6 +251,9 @@ def test_what_is_no_photo_is_said(page, browser, tmp_path):
     browser.find_element('id', 'file').send_keys(str(file))
     with pytest.raises(AssertionError, match='bad.jpg cannot be read'):
         until(browser, lambda _: False)
+    browser.get(f'{page}?image=none.png')
+    with pytest.raises(AssertionError, match='There is no photo none.png'):
+        until(browser, lambda _: False)
 
 
 def test_label_map(browser, serve, photo_as_pixels, tmp_path):

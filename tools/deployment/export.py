@@ -19,7 +19,7 @@ from mmmamba.export import (
     make_graph,
 )
 from mmmamba.export.check import Difference, compare
-from mmmamba.export.facts import resizing_to
+from mmmamba.export.facts import Facts, resizing_to
 from mmmamba.export.formats import SUFFIXES, check_packages, write
 from mmmamba.export.quantize import find_images
 from mmmamba.ops import is_packed
@@ -185,6 +185,8 @@ def main() -> None:
         calibration=calibration,
     )
     print(f'Wrote {args.out}: {written}')
+    if facts.shape and facts.resize['keep_ratio'] and not args.backbone:
+        note_frame(facts)
     if kind == 'web':
         print(f'To see it: python -m http.server --directory {args.out}')
     if args.check:
@@ -206,6 +208,18 @@ def report_unprepared(steps: list[str], kind: str, calibrates: bool) -> None:
         f'Note: {found}, which predict.py and ExportedModel.predict() refuse '
         'to do without. Prepare images as the pipeline does, and call run()'
     )
+
+
+def note_frame(facts: Facts) -> None:
+    """Say what photos of other proportions than the file's go through."""
+    if facts.task in ('detection', 'segmentation'):
+        height, width = facts.shape
+        print(
+            f'Note: a photo keeps its proportions in {height}x{width}. It is '
+            'padded where it has others, and a portrait in a landscape gets '
+            'smaller than in a test, at the cost of accuracy: --shape takes '
+            'the proportions of your photos'
+        )
 
 
 def packs_int8(args: argparse.Namespace, kind: str) -> bool:

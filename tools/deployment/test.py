@@ -5,19 +5,24 @@ resizes, pads and normalizes is done as the file says.
 """
 
 import argparse
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
+from mmengine.utils import to_2tuple
 
 from mmmamba.datasets import check_datasets
 from mmmamba.datasets.config import leaves
 from mmmamba.deploy import ExportedModel
-from mmmamba.export.facts import kind_of
+from mmmamba.export.facts import kind_of, pipeline_of
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -41,15 +46,54 @@ class ExportedPredictor(BaseModel):
     Args:
         file (str): The ``.onnx`` or ``.xml`` file.
         threads (int, optional): Threads. Defaults to None.
+        scale (Sequence[int], optional): Longer and shorter side that the
+            config gives each image, whose proportions it keeps. Defaults to
+            None.
     """
 
-    def __init__(self, file: str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        threads: int | None = None,
+        scale: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.model = ExportedModel(file, threads)
+        self.scale = scale
+        self.images = 0
+        self.smaller: list[float] = []
+
+    def warn_of_smaller_images(self) -> None:
+        """Say how many images the file made smaller than the config does."""
+        if not self.smaller:
+            return
+        height, width = self.model.facts.shape
+        print_log(
+            f'{len(self.smaller)} of {self.images} images were resized to '
+            f'{np.mean(self.smaller):.0%} of the size that the config gives '
+            f'them, since their proportions are not those of {height}x{width}'
+            ', for which the file was exported; export with a --shape of '
+            'theirs, or once for each orientation',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def _compare_size(self, height: int, width: int) -> None:
+        """Count an image, and those that get smaller by the file."""
+        self.images += 1
+        frame = self.model.facts.shape
+        if self.scale is None or frame is None:
+            return
+        sides = sorted((height, width))
+        wanted = min(s / side for s, side in zip(sorted(self.scale), sides))
+        part = min(frame[0] / height, frame[1] / width) / wanted
+        if part < 0.98:  # more than rounding
+            self.smaller.append(part)
 
     def test_step(self, data: dict) -> list:
         """Fill in the samples of a batch."""
         for image, sample in zip(data['inputs'], data['data_samples']):
+            self._compare_size(*image.shape[1:])
             found = self.model.predict(image.permute(1, 2, 0).numpy())
             found = {name: torch.from_numpy(v) for name, v in found.items()}
             if 'label_map' in found:
@@ -96,17 +140,34 @@ def main() -> None:
     cfg = load_config(args)
     check_model(cfg, args.model)
     check_datasets(cfg, ('test',))
+    scale = kept_scale(cfg)
     for dataset in leaves(cfg.test_dataloader.dataset):
         dataset.pipeline = [
             step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
         ]
+        for step in dataset.pipeline:
+            step.pop('to_float32', None)  # files take the bytes of a photo
     cfg.model = dict(
-        type='ExportedPredictor', file=str(args.model), threads=args.threads
+        type='ExportedPredictor',
+        file=str(args.model),
+        threads=args.threads,
+        scale=scale,
     )
     cfg.pop('data_preprocessor', None)
     cfg.load_from, cfg.resume = None, False
     cfg.custom_hooks = []
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    runner.test()
+    runner.model.warn_of_smaller_images()
+
+
+def kept_scale(cfg: Config) -> tuple[int, int] | None:
+    """The size that the config resizes to where it keeps proportions."""
+    for step in pipeline_of(cfg):
+        if kind_of(step) == 'Resize' and step.get('keep_ratio'):
+            scale = step.get('scale')
+            return None if scale is None else to_2tuple(scale)
+    return None
 
 
 def check_model(cfg: Config, file: Path) -> None:

@@ -34,7 +34,10 @@ async function load() {
   element('file').disabled = element('camera').disabled = false;
   say('Ready');
   const named = new URLSearchParams(location.search).get('image');
-  if (named) await open(await (await fetch(named)).blob());
+  if (!named) return;
+  const response = await fetch(named);
+  if (response.ok) await open(await response.blob());
+  else say(`There is no photo ${named}`, true);
 }
 
 /** Find what is in a photo, and draw it. */
