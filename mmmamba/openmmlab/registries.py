@@ -6,6 +6,7 @@ from torch import nn
 
 from .follow import check_backbone, follow_backbone
 from .report import changed, left_alone, name_of
+from .strides import check_strides
 
 
 def build_model(
@@ -14,6 +15,8 @@ def build_model(
     default_args: dict | ConfigDict | None = None,
 ) -> nn.Module:
     """Build a model as mmengine does, its channels following the backbone.
+
+    Strides do not follow; :func:`check_strides` warns.
 
     Args:
         cfg (dict | list[dict]): Config of the model or of a part of one.
@@ -31,7 +34,9 @@ def build_model(
     if isinstance(cfg, dict):
         check_backbone(cfg)
         cfg = follow_backbone(cfg)
-    return build_model_from_cfg(cfg, registry, default_args)
+    model = build_model_from_cfg(cfg, registry, default_args)
+    check_strides(model)
+    return model
 
 
 def install() -> None:
