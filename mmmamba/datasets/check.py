@@ -396,6 +396,12 @@ class _Look:
         assert summary is not None
         file = self.paths.get('ann_file', '')
         unused = summary.images - summary.used_images
+        reason = 'indices of the data set names the others'
+        if self.dataset.get('indices') is None:
+            reason = (
+                'filter_cfg leaves out images without objects '
+                '(filter_empty_gt) or smaller than min_size'
+            )
         if not summary.used_images:
             self.findings.append(
                 Finding(
@@ -412,8 +418,7 @@ class _Look:
                     'warning',
                     'image_filtered',
                     f'{unused} of the {summary.images} images of {file} are '
-                    'not used: filter_cfg leaves out images without objects '
-                    '(filter_empty_gt) or smaller than min_size',
+                    f'not used: {reason}',
                     file,
                     unused,
                 )

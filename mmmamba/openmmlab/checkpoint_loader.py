@@ -61,14 +61,16 @@ def in_container(checkpoint: dict) -> dict:
     Returns:
         dict: The same, with weights under ``state_dict``.
     """
-    weights = checkpoint.get('state_dict')
-    averaged = set(files.AVERAGES) & set(checkpoint)
-    # Prefixes in all names; mmengine's EMAHook would keep them.
-    wrapped = isinstance(weights, Mapping) and all(
-        files.WRAPPERS.search(str(name)) for name in weights
-    )
-    if averaged or (weights and wrapped):
-        return {**checkpoint, 'state_dict': unwrap_state_dict(checkpoint)}
+    contained = isinstance(checkpoint.get('state_dict'), Mapping)
+    weights = checkpoint['state_dict'] if contained else checkpoint
+    names = [str(name) for name in weights]
+    # mmengine's EMAHook would keep prefixes that all names have. A part of a
+    # model may have been compiled.
+    wrapped = all(map(files.WRAPPERS.search, names))
+    wrapped |= any('_orig_mod.' in name for name in names)
+    if set(files.AVERAGES) & set(checkpoint) or (names and wrapped):
+        weights = unwrap_state_dict(checkpoint)
+        return {**(checkpoint if contained else {}), 'state_dict': weights}
     if 'state_dict' in checkpoint:
         return checkpoint
     if set(files.CONTAINERS) & set(checkpoint) or is_published(checkpoint):

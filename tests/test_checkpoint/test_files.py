@@ -272,12 +272,18 @@ def test_getattr_is_for_history_buffers_only(owner, name, form, save):
         lambda weights: dict(
             state_dict={f'module.{n}': t for n, t in weights.items()}
         ),
+        lambda weights: {f'_orig_mod.{n}': t for n, t in weights.items()},
+        lambda weights: dict(
+            state_dict={
+                n.replace('0.', '0._orig_mod.'): weights[n] for n in weights
+            }
+        ),
     ],
-    ids=['model', 'distributed'],
+    ids=['model', 'distributed', 'compiled', 'part is compiled'],
 )
 def test_runners_find_the_weights(wrap, save):
     """EMAHook looks for them under these names itself."""
-    weights = nn.Linear(1, 1).state_dict()
+    weights = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)).state_dict()
     path = save(file_of(wrap(weights)))
     found = CheckpointLoader.load_checkpoint(str(path), 'cpu')['state_dict']
     assert found.keys() == weights.keys()

@@ -1035,6 +1035,16 @@ def test_dark_images_are_counted(case):
         assert found.count == 1
 
 
+def test_indices_are_named(case):
+    (case.root / 'train.json').write_text(json.dumps(case.train))
+    case.cfg.train_dataloader.dataset.type = 'CustomCocoDataset'
+    case.cfg.train_dataloader.dataset.indices = [0]
+    findings = check.inspect_datasets(case.cfg, ('train',)).findings
+    (found,) = (f for f in findings if f.kind == 'image_filtered')
+    assert '1 of the 2 images' in found.message
+    assert 'indices of the data set names the others' in found.message
+
+
 @pytest.mark.parametrize('most', [1, 2])
 def test_sizes_of_a_large_data_set_are_taken_as_given(case, most):
     """To look at each image of COCO takes long on a disk over the network."""

@@ -365,6 +365,21 @@ def test_dataset_meta_becomes_plain(publish):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('names', ['state_dict', 'model'])
+def test_averages_of_timm_and_deit(publish, names):
+    raw = published_state_dict('t2')
+    ema = {n: t + 1 if t.is_floating_point() else t for n, t in raw.items()}
+    torch.save({names: raw, f'{names}_ema': ema}, 'a.pth')
+    for options, weights, tensors in (
+        ([], 'ema', ema),
+        (['--weights', 'raw'], 'raw', raw),
+    ):
+        _, result = publish('a.pth', *options)
+        assert result['meta']['weights'] == weights
+        assert_same(result['state_dict'], tensors)
+
+
+@pytest.mark.slow
 def test_published_containers(publish, refusal):
     raw = published_state_dict('t2')
     ema = {

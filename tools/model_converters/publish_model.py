@@ -39,6 +39,12 @@ from mmmamba.utils.cli import UsageError, positive_int, run_tool
 from mmmamba.utils.files import whole_or_nothing
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
+# Where the published code, timm and DeiT keep the average and the raw ones.
+PAIRS = (
+    ('net_E', 'net'),
+    ('state_dict_ema', 'state_dict'),
+    ('model_ema', 'model'),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -164,9 +170,14 @@ def choose_weights(
 ) -> tuple[str, Mapping[str, Tensor]]:
     """Which weights are taken, and their tensors by name."""
     found = {}
-    for name, key in (('ema', 'net_E'), ('raw', 'net')):  # as published
-        if isinstance(checkpoint.get(key), Mapping):
-            found[name] = unwrap_state_dict({key: checkpoint[key]})
+    for keys in PAIRS:
+        there = {
+            name: {key: checkpoint[key]}
+            for name, key in zip(WEIGHTS, keys)
+            if isinstance(checkpoint.get(key), Mapping)
+        }
+        if 'ema' in there:
+            found = {n: unwrap_state_dict(c) for n, c in there.items()}
     if found:
         pass
     elif isinstance(checkpoint.get('ema_state_dict'), Mapping):
