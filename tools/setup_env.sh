@@ -13,8 +13,7 @@ cd "$(dirname "$0")/.."
 
 say() { printf '\n==> %s\n' "$*"; }
 fail() { printf '\nsetup_env.sh: error: %s\n' "$*" >&2; exit 1; }
-# Python compiles what is imported; pip would compile 26,000 files.
-run() { "$PY" -m pip install --disable-pip-version-check --quiet --no-compile "$@"; }
+run() { "$PY" -m pip install --disable-pip-version-check --quiet "$@"; }
 
 # The ops are used, not just imported: a wheel built against another torch, or
 # for another GPU, imports mmcv and fails here.
