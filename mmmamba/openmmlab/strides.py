@@ -15,7 +15,7 @@ from torch import nn
 
 from mmmamba.backbones import MobileMamba
 
-_SIDE = 512
+_SIDE = 256  # of the image that tells; small, as each build runs it
 # Some strides are rounded, such as SSDLite's 107 for 128: no error.
 _FACTOR = 1.9
 
@@ -35,7 +35,8 @@ def check_strides(model: nn.Module) -> None:
         return
     true = _true_strides(model)
     for strides, name in parts.items():
-        pairs = list(zip(strides, true))
+        # A map of one pixel may have any larger stride.
+        pairs = [pair for pair in zip(strides, true) if pair[1] < _SIDE]
         if all(max(a / b, b / a) < _FACTOR for a, b in pairs):
             continue
         wanted, given = (', '.join(map(str, s)) for s in zip(*pairs))
