@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from mmengine.logging import print_log
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
@@ -29,6 +30,8 @@ def check_strides(model: nn.Module) -> None:
     """
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, MobileMamba) or backbone.deploy:
+        return
+    if next(backbone.parameters()).is_meta:  # it has no memory to run in
         return
     parts = {strides: name for name, strides in _parts(model)}
     if not parts:
@@ -59,7 +62,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
             generator = getattr(part, 'prior_generator', None)
             strides = getattr(generator, 'strides', None)
         if strides is not None:  # one number or a pair for each map
-            yield name, tuple(int(torch.as_tensor(s).max()) for s in strides)
+            yield name, tuple(max(to_2tuple(s)) for s in strides)
 
 
 def _true_strides(model: nn.Module) -> list[int]:

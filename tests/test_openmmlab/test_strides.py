@@ -74,6 +74,12 @@ def test_strides_that_fit(build, strides):
     assert build(strides)[0] == []
 
 
+def test_a_model_without_memory(build):
+    """Where all tensors that are made are of the meta device."""
+    with torch.device('meta'):
+        build((8, 16, 32, 64, 128))
+
+
 def test_what_is_not_looked_at(build):
     strides = (4, 8, 16, 32)
     assert build(strides, error=TypeError('another input'))[0] == []
