@@ -253,6 +253,10 @@ SOURCES = {
         lambda: without(A_NAME),
         ['arch t2', 'incomplete', '1 missing', from_published(A_NAME)],
     ),
+    'without its first weight': (
+        lambda: without('patch_embed.0.c.weight'),
+        ['arch t2', 'incomplete', '1 missing', 'stem.0.conv.weight'],
+    ),
     'without a whole branch': (
         lambda: without('patch_embed.6.c.weight'),
         ['a.pth', 'part of a MobileMamba'],

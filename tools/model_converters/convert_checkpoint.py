@@ -17,7 +17,6 @@ from mmmamba.checkpoint import (
     CheckpointError,
     arch_name,
     backbone_state_dict,
-    check_fit,
     drop_heads,
     from_published,
     is_published,
@@ -28,6 +27,7 @@ from mmmamba.checkpoint import (
 )
 from mmmamba.utils.cli import UsageError, run_tool
 from mmmamba.utils.files import whole_or_nothing
+from mmmamba.utils.whole_backbone import check_whole
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,13 +92,7 @@ def read(src: str, prefix: str | None) -> tuple[OrderedDict, str]:
     if not arch.startswith(('arch ', 'a custom arch')):
         raise CheckpointError(f'this is {arch}')
     if arch.startswith('arch '):
-        in_channels = tensors['stem.0.conv.weight'].shape[1]
-        with torch.device('meta'):  # shapes are all that is needed
-            model = MobileMamba(
-                arch.removeprefix('arch ').split('/')[0],
-                in_channels=in_channels,
-            )
-        check_fit(model, tensors)
+        check_whole(arch.removeprefix('arch ').split('/')[0], tensors)
     return tensors, arch
 
 

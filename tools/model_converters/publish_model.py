@@ -21,13 +21,11 @@ import torch
 from torch import Tensor
 
 import mmmamba
-from mmmamba.backbones import MobileMamba
 from mmmamba.backbones.arch import ARCH_ZOO, base_name, resolve_arch
 from mmmamba.checkpoint import (
     CheckpointError,
     arch_name,
     backbone_state_dict,
-    check_fit,
     from_published,
     is_published,
     load_from_local,
@@ -37,6 +35,7 @@ from mmmamba.checkpoint import (
 from mmmamba.datasets.config import type_name
 from mmmamba.utils.cli import UsageError, positive_int, run_tool
 from mmmamba.utils.files import whole_or_nothing
+from mmmamba.utils.whole_backbone import check_whole
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
 # Where the published code, timm and DeiT keep the average and the raw ones.
@@ -248,12 +247,8 @@ def find_arch(
         settings = resolve_arch(arch)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f'{source}: {error}; pass --arch') from None
-    stem = backbone.get('stem.0.conv.weight')
-    in_channels = stem.shape[1] if stem is not None and stem.dim() > 1 else 3
-    with torch.device('meta'):  # shapes are all that is needed
-        model = MobileMamba(settings, in_channels=in_channels)
     try:
-        check_fit(model, backbone)
+        check_whole(settings, backbone)
     except CheckpointError as error:
         raise CheckpointError(
             f'{source} says arch {arch}, but: {error}'
