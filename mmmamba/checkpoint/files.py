@@ -190,10 +190,10 @@ def load_from_http(
         raise CheckpointError(f'{address}: {error}') from error
 
 
-# Where weights lie, the preferred first: in moving averages (the published
-# code's, timm's and DeiT's), then in what is trained (the last: DeepSpeed's).
-AVERAGES = ('net_E', 'state_dict_ema', 'model_ema')
-CONTAINERS = (*AVERAGES, 'net', 'state_dict', 'model', 'module')
+# Moving averages and what they are of: the published code's, timm's, DeiT's.
+AVERAGES = dict(net_E='net', state_dict_ema='state_dict', model_ema='model')
+# Where weights lie, the preferred first; the last is DeepSpeed's.
+CONTAINERS = (*AVERAGES, *AVERAGES.values(), 'module')
 # What DistributedDataParallel and torch.compile put into names.
 WRAPPERS = re.compile(r'^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.')
 

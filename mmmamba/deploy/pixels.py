@@ -38,16 +38,10 @@ def resize(
             parts = [resize(p, height, width, interpolation) for p in parts]
             return np.concatenate([np.atleast_3d(p) for p in parts], 2)
         return cv2.resize(image, (width, height), interpolation=flag)
-    from PIL import Image
-
-    kind = 'BOX' if interpolation == 'area' else interpolation.upper()
-    method = Image.Resampling[kind]
     if image.dtype == np.uint8:
-        return np.asarray(
-            Image.fromarray(image).resize((width, height), method)
-        )
+        return _pillow_resize(image, (height, width), interpolation)
     layers = [
-        np.asarray(Image.fromarray(layer).resize((width, height), method))
+        _pillow_resize(layer, (height, width), interpolation)
         for layer in np.moveaxis(np.atleast_3d(image), 2, 0)
     ]
     return np.stack(layers, -1).reshape(height, width, *image.shape[2:])

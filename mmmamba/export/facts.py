@@ -14,7 +14,7 @@ from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmamba.backbones import MobileMamba
-from mmmamba.datasets.config import leaves
+from mmmamba.datasets.config import leaves, type_name
 from mmmamba.version import __version__
 
 from .errors import ExportError
@@ -126,18 +126,12 @@ def pipeline_of(cfg: Config) -> list[dict]:
     return cfg.get('test_pipeline', [])
 
 
-def kind_of(step: dict) -> str:
-    """Return the class name of a transform."""
-    kind = step['type']
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
-
-
 def resizing(cfg: Config) -> dict:
     """Tell how the test pipeline gives an image its size."""
     found: dict = dict(keep_ratio=True, interpolation='bilinear')
     keeps_scale = found['crops'] = cfg.get('default_scope') == 'mmpretrain'
     for step in pipeline_of(cfg):
-        kind = kind_of(step)
+        kind = type_name(step)
         if kind == 'Resize':
             found['keep_ratio'] = step.get('keep_ratio', False)
             if step.get('scale') is not None:
@@ -176,7 +170,7 @@ def unprepared(cfg: Config) -> list[str]:
     found = []
     cropped = False
     for step in pipeline_of(cfg):
-        kind = kind_of(step)
+        kind = type_name(step)
         if kind == 'CenterCrop':
             cropped = True
             known = cfg.get('default_scope') == 'mmpretrain'
@@ -232,7 +226,7 @@ def image_shape(cfg: Config) -> tuple[int, int]:
     """
     shape = None
     for step in pipeline_of(cfg):
-        kind = kind_of(step)
+        kind = type_name(step)
         if kind == 'Resize' and step.get('scale') is not None:
             scale = to_2tuple(step['scale'])
             shape = (scale[1], scale[0])

@@ -31,10 +31,9 @@ def check_strides(model: nn.Module) -> None:
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, MobileMamba) or backbone.deploy:
         return
-    if next(backbone.parameters()).is_meta:  # it has no memory to run in
-        return
     parts = {strides: name for name, strides in _parts(model)}
-    if not parts:
+    # What is of the meta device has no memory to run in.
+    if not parts or next(backbone.parameters()).is_meta:
         return
     true = _true_strides(model)
     for strides, name in parts.items():

@@ -185,8 +185,7 @@ def main() -> None:
         calibration=calibration,
     )
     print(f'Wrote {args.out}: {written}')
-    if facts.shape and facts.resize['keep_ratio'] and not args.backbone:
-        note_frame(facts)
+    note_frame(facts)
     if kind == 'web':
         print(f'To see it: python -m http.server --directory {args.out}')
     if args.check:
@@ -212,7 +211,8 @@ def report_unprepared(steps: list[str], kind: str, calibrates: bool) -> None:
 
 def note_frame(facts: Facts) -> None:
     """Say what photos of other proportions than the file's go through."""
-    if facts.task in ('detection', 'segmentation'):
+    framed = facts.task in ('detection', 'segmentation')
+    if framed and facts.resize['keep_ratio']:
         height, width = facts.shape
         print(
             f'Note: a photo keeps its proportions in {height}x{width}. It is '

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -20,9 +21,9 @@ from mmengine.structures import InstanceData, PixelData
 from mmengine.utils import to_2tuple
 
 from mmmamba.datasets import check_datasets
-from mmmamba.datasets.config import leaves
+from mmmamba.datasets.config import leaves, type_name
 from mmmamba.deploy import ExportedModel
-from mmmamba.export.facts import kind_of, pipeline_of
+from mmmamba.export.facts import pipeline_of
 from mmmamba.utils.cli import (
     UsageError,
     add_cfg_options,
@@ -84,8 +85,9 @@ class ExportedPredictor(BaseModel):
         frame = self.model.facts.shape
         if self.scale is None or frame is None:
             return
-        sides = sorted((height, width))
-        wanted = min(s / side for s, side in zip(sorted(self.scale), sides))
+        _, wanted = mmcv.rescale_size(
+            (width, height), self.scale, return_scale=True
+        )
         part = min(frame[0] / height, frame[1] / width) / wanted
         if part < 0.98:  # more than rounding
             self.smaller.append(part)
@@ -143,7 +145,9 @@ def main() -> None:
     scale = kept_scale(cfg)
     for dataset in leaves(cfg.test_dataloader.dataset):
         dataset.pipeline = [
-            step for step in dataset.pipeline if kind_of(step) not in LEFT_OUT
+            step
+            for step in dataset.pipeline
+            if type_name(step) not in LEFT_OUT
         ]
         for step in dataset.pipeline:
             step.pop('to_float32', None)  # files take the bytes of a photo
@@ -164,7 +168,7 @@ def main() -> None:
 def kept_scale(cfg: Config) -> tuple[int, int] | None:
     """The size that the config resizes to where it keeps proportions."""
     for step in pipeline_of(cfg):
-        if kind_of(step) == 'Resize' and step.get('keep_ratio'):
+        if type_name(step) == 'Resize' and step.get('keep_ratio'):
             scale = step.get('scale')
             return None if scale is None else to_2tuple(scale)
     return None

@@ -32,18 +32,13 @@ from mmmamba.checkpoint import (
     refuse_deployed,
     unwrap_state_dict,
 )
+from mmmamba.checkpoint.files import AVERAGES
 from mmmamba.datasets.config import type_name
 from mmmamba.utils.cli import UsageError, positive_int, run_tool
 from mmmamba.utils.files import whole_or_nothing
 from mmmamba.utils.whole_backbone import check_whole
 
 WEIGHTS = ('ema', 'raw')  # in the order of preference
-# Where the published code, timm and DeiT keep the average and the raw ones.
-PAIRS = (
-    ('net_E', 'net'),
-    ('state_dict_ema', 'state_dict'),
-    ('model_ema', 'model'),
-)
 
 
 def parse_args() -> argparse.Namespace:
@@ -169,16 +164,13 @@ def choose_weights(
 ) -> tuple[str, Mapping[str, Tensor]]:
     """Which weights are taken, and their tensors by name."""
     found = {}
-    for keys in PAIRS:
-        there = {
-            name: {key: checkpoint[key]}
-            for name, key in zip(WEIGHTS, keys)
-            if isinstance(checkpoint.get(key), Mapping)
-        }
-        if 'ema' in there:
-            found = {n: unwrap_state_dict(c) for n, c in there.items()}
-    if found:
-        pass
+    averages = [
+        name for name in AVERAGES if isinstance(checkpoint.get(name), Mapping)
+    ]
+    if averages:
+        for name, key in zip(WEIGHTS, (averages[0], AVERAGES[averages[0]])):
+            if isinstance(checkpoint.get(key), Mapping):
+                found[name] = unwrap_state_dict({key: checkpoint[key]})
     elif isinstance(checkpoint.get('ema_state_dict'), Mapping):
         # EMAHook swaps the two in a checkpoint, and adds its step count.
         found['ema'] = unwrap_state_dict(checkpoint)
